@@ -1,0 +1,72 @@
+"""Apply one shared Alembic versions directory to every tenant of a SaaS.
+
+Importing this package is cheap: names are looked up when they are first used, so that ``orchestrator --help`` waits for
+neither SQLAlchemy nor Alembic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.actions.downgrade import downgrade
+    from orchestrator.actions.execute import Execution, Watch
+    from orchestrator.actions.plan import plan
+    from orchestrator.actions.resume import resume
+    from orchestrator.actions.runs import list_runs, show_run
+    from orchestrator.actions.stamp import stamp
+    from orchestrator.actions.status import status
+    from orchestrator.actions.upgrade import upgrade
+    from orchestrator.environment import for_each_tenant
+    from orchestrator.errors import OrchestratorError
+    from orchestrator.fleet.load import load
+    from orchestrator.fleet.selection import Selection
+    from orchestrator.fleet.tenant import Tenant
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Execution": "orchestrator.actions.execute",
+    "OrchestratorError": "orchestrator.errors",
+    "Selection": "orchestrator.fleet.selection",
+    "Tenant": "orchestrator.fleet.tenant",
+    "Watch": "orchestrator.actions.execute",
+    "downgrade": "orchestrator.actions.downgrade",
+    "for_each_tenant": "orchestrator.environment",
+    "list_runs": "orchestrator.actions.runs",
+    "load": "orchestrator.fleet.load",
+    "plan": "orchestrator.actions.plan",
+    "resume": "orchestrator.actions.resume",
+    "show_run": "orchestrator.actions.runs",
+    "stamp": "orchestrator.actions.stamp",
+    "status": "orchestrator.actions.status",
+    "upgrade": "orchestrator.actions.upgrade",
+}
+
+__all__ = [
+    "Execution",
+    "OrchestratorError",
+    "Selection",
+    "Tenant",
+    "Watch",
+    "downgrade",
+    "for_each_tenant",
+    "list_runs",
+    "load",
+    "plan",
+    "resume",
+    "show_run",
+    "stamp",
+    "status",
+    "upgrade",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,40 @@
+"""downgrade: take selected tenants back to an earlier revision."""
+
+from __future__ import annotations
+
+from orchestrator.actions.execute import Execution, Watch, execute
+from orchestrator.actions.project import Tenants, require_selection
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.migration.loop import TenantLoop
+from orchestrator.rollout.plan import Request
+from orchestrator.rollout.result import RunResult
+
+
+async def downgrade(
+    fleet: Fleet,
+    target: str,
+    *,
+    tenants: Tenants = (),
+    everyone: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    watch: Watch | None = None,
+    loop: TenantLoop | None = None,
+) -> RunResult:
+    """Run the selected tenants' downgrade functions down to ``target``. Asks nothing: the caller has.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        target: a revision, ``base``, or ``-N`` where one head makes it plain.
+        tenants: ids or globs, or a :class:`Selection`; must select unless ``everyone``.
+        everyone: mean the whole fleet.
+        execution: how many at once, and how many may fail.
+        watch: who looks on and may stop it.
+        loop: given by env.py when it is plain Alembic that runs.
+
+    Raises:
+        SelectionError: no selection.
+        OrchestratorError: other bad input; nothing was touched.
+    """
+    require_selection("downgrade", tenants, everyone)
+    request = Request("downgrade", target, False, execution.budget, execution.wave)
+    return await execute(fleet, request, tenants, execution, watch or Watch(), loop)

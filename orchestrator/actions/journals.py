@@ -1,0 +1,43 @@
+"""Open the journal that a fleet names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from orchestrator.databases.address import parse
+from orchestrator.errors import JournalError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.secrets import Template
+from orchestrator.journal.journal import Journal, default_url
+
+
+@asynccontextmanager
+async def opened_journal(fleet: Fleet, *, read_only: bool = False) -> AsyncIterator[Journal]:
+    """The fleet's journal, closed at the end.
+
+    Args:
+        fleet: says where; without a word, ``.orchestrator/journal.db`` beside tenants.yaml.
+        read_only: write nothing; a missing journal reads as empty.
+
+    Raises:
+        JournalError: it cannot be opened.
+    """
+    if fleet.journal is None:
+        journal = await Journal.open(default_url(fleet.root), root=fleet.root, read_only=read_only)
+    else:
+        address = parse(Template(fleet.journal, fleet.root).resolve())
+        if address.dialect == "sqlite" and address.url.database is not None:
+            # As every path in tenants.yaml: relative to it, wherever the command is run.
+            address = address.with_database(str(fleet.root / address.url.database))
+        journal = await Journal.open(
+            address.url, address.connect_args, address.masked, root=fleet.root, read_only=read_only
+        )
+    try:
+        yield journal
+    except BaseException:
+        # What ended the work is what the operator must see; the journal saves to a file what it could not write.
+        with suppress(JournalError):
+            await journal.close()
+        raise
+    await journal.close()

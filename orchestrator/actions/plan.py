@@ -1,0 +1,104 @@
+"""plan: what upgrade or downgrade would do. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.actions.execute import Execution
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import Project, Tenants, migrating
+from orchestrator.databases.failures import describe
+from orchestrator.errors import JournalError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.hazards import Hazard, HazardKind
+from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.rollout.estimate import estimate
+from orchestrator.rollout.plan import Plan, Request
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """A plan, with what a reader needs to judge it."""
+
+    plan: Plan
+    #: What each revision says of itself, by revision.
+    messages: Mapping[str, str]
+    #: One script per cohort, in the plan's order; empty unless SQL was asked for.
+    sql: tuple[str, ...] = ()
+    #: Seconds the run may take, from what the journal knows; ``None`` when it does not.
+    estimate_s: float | None = None
+
+    @property
+    def loses_data(self) -> tuple[Hazard, ...]:
+        """Steps of the plan that throw rows or columns away, for the direction it goes."""
+        kind = {
+            "upgrade": HazardKind.UPGRADE_LOSES_DATA,
+            "downgrade": HazardKind.DOWNGRADE_LOSES_DATA,
+        }.get(self.plan.command)
+        return tuple(hazard for hazard in self.plan.hazards if hazard.kind is kind)
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``plan --json`` (see docs/cli.md)."""
+        document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
+        for cohort, script in zip(document["cohorts"], self.sql, strict=False):
+            cohort["sql"] = script
+        return document
+
+
+async def plan(
+    fleet: Fleet,
+    target: str | None = None,
+    *,
+    command: str = "upgrade",
+    tenants: Tenants = (),
+    provision: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    sql: bool = False,
+) -> PlanReport:
+    """Say what a command would do to the selected tenants, all without a selection.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        target: as for the command; ``None`` for each tenant's own.
+        command: ``upgrade`` or ``downgrade``.
+        tenants: ids or globs, or a :class:`Selection`.
+        provision: as for upgrade: make missing schemas, databases and files.
+        execution: as for the command; says which wave, and how many may fail.
+        sql: render each cohort's SQL, on the example of one of its tenants.
+
+    Raises:
+        OrchestratorError: bad input.
+    """
+    request = Request(command, target, provision, execution.budget, execution.wave)
+    project = await Project.open(fleet)
+    made = await project.plan(request, project.choose(tenants))
+    revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
+    messages = {revision: project.history.message(revision) for revision in revisions}
+    return PlanReport(made, messages, _render(project, made) if sql else (), await _estimate(project, made))
+
+
+async def _estimate(project: Project, made: Plan) -> float | None:
+    try:
+        async with opened_journal(project.fleet, read_only=True) as journal:
+            durations = await journal.mean_durations(made.command)
+    except JournalError:
+        # A plan is worth having without its estimate, most of all when something is broken.
+        return None
+    return estimate(made, durations, await project.budgets([each.tenant for each in made.tenants]))
+
+
+def _render(project: Project, made: Plan) -> tuple[str, ...]:
+    migrator = Migrator(project.fleet, project.history, project.loop, project.databases)
+    scripts = []
+    with migrating(migrator):
+        for cohort in made.cohorts:
+            example = cohort.example
+            work = Work.of(project.history, made.command, example.target)
+            try:
+                scripts.append(migrator.render(example.tenant, work, cohort.start))
+            except Exception as error:
+                # A revision that reads the database cannot be rendered without one: say so in its place.
+                scripts.append(f"-- cannot be rendered without a database: {describe(error).message}\n")
+    return tuple(scripts)

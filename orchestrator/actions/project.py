@@ -1,0 +1,109 @@
+"""Everything a use case works with, opened together: fleet with its sources read, directory, env.py's loop, servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+from orchestrator.actions.sources import read_sources
+from orchestrator.databases.connect import connect
+from orchestrator.databases.port import Database
+from orchestrator.errors import OrchestratorError, SelectionError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.history.directory import History
+from orchestrator.migration import seam
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.loop import TenantLoop, load_loop
+from orchestrator.rollout.inventory import take_inventory
+from orchestrator.rollout.plan import Plan, Request, make_plan
+
+#: How a caller of the Python API may say whom: patterns as after ``-t``, or a whole selection.
+Tenants = Sequence[str] | Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A fleet and its shared directory, ready to be asked or migrated."""
+
+    #: With every source read.
+    fleet: Fleet
+    history: History
+    loop: TenantLoop
+    #: By server name, for every server that has a tenant.
+    databases: Mapping[str, Database]
+
+    @classmethod
+    async def open(cls, fleet: Fleet, loop: TenantLoop | None = None) -> Project:
+        """Read the directory, env.py and all tenant sources.
+
+        Args:
+            fleet: as loaded from tenants.yaml.
+            loop: what env.py passed to ``for_each_tenant``, when it is env.py that asks; otherwise env.py is run.
+
+        Raises:
+            OrchestratorError: one of them cannot be read.
+        """
+        history = History.beside(fleet.root) if loop is None else History(loop.config)
+        loop = loop or load_loop(history)
+        whole = await read_sources(fleet)
+        names = dict.fromkeys(tenant.server for tenant in whole.tenants)
+        return cls(whole, history, loop, {name: connect(whole.servers[name]) for name in names})
+
+    def choose(self, tenants: Tenants) -> tuple[Tenant, ...]:
+        """The tenants that a selection means, in the fleet's order."""
+        return selection_of(tenants).choose(self.fleet.tenants)
+
+    async def plan(self, request: Request, tenants: Sequence[Tenant]) -> Plan:
+        """Read where ``tenants`` stand and decide what ``request`` means for each."""
+        found = await take_inventory(tenants, self.databases, self.loop.version_table)
+        return make_plan(request, self.fleet, tenants, found.readings, found.kinds, self.history, date.today())
+
+    async def budgets(self, tenants: Sequence[Tenant]) -> dict[str, tuple[str, int]]:
+        """Each server's physical identity and how many tenants it takes at once, by server name."""
+        names = dict.fromkeys(tenant.server for tenant in tenants)
+        # An address may run a command to get its secret: never on the event loop.
+        identities = await asyncio.gather(*(asyncio.to_thread(self._identity, name) for name in names))
+        return {
+            name: (identity, self.fleet.servers[name].max_concurrency)
+            for name, identity in zip(names, identities, strict=True)
+        }
+
+    def _identity(self, name: str) -> str:
+        try:
+            return self.databases[name].identity
+        except OrchestratorError:
+            # Its secret cannot be read: its tenants will say so, and nobody else's are concerned.
+            return name
+
+
+def selection_of(tenants: Tenants) -> Selection:
+    """Patterns as a selection."""
+    return tenants if isinstance(tenants, Selection) else Selection(patterns=tuple(tenants))
+
+
+def require_selection(command: str, tenants: Tenants, everyone: bool) -> None:
+    """Refuse a command that must not mean the whole fleet by accident.
+
+    Raises:
+        SelectionError: nothing was selected, and not everyone was meant.
+    """
+    if selection_of(tenants).is_empty and not everyone:
+        raise SelectionError(
+            f"{command} needs to be told which tenants",
+            hint=f"orchestrator {command} ... -t TENANT, or --all for the whole fleet",
+        )
+
+
+@contextmanager
+def migrating(migrator: Migrator) -> Iterator[None]:
+    """Put the seam in place for as long as ``migrator`` is used; nothing to do where tenants go one at a time."""
+    if migrator.concurrent:
+        with seam.installed():
+            yield
+    else:
+        yield

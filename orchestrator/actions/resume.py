@@ -1,0 +1,110 @@
+"""resume: carry on a run where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from orchestrator.actions.execute import Execution, Watch, run_plan
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import Project
+from orchestrator.databases.failures import Failure
+from orchestrator.errors import UsageError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
+from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.result import RunResult
+from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
+
+
+async def resume(
+    fleet: Fleet,
+    run: str | None = None,
+    *,
+    provision: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    watch: Watch | None = None,
+) -> RunResult:
+    """Carry on a run: the databases say what is left, the journal says who was meant and to what.
+
+    The target is read again as it was asked for: where that was ``heads`` and the directory has grown since, the rest
+    of the fleet goes to the new heads.
+
+    Args:
+        fleet: as loaded.
+        run: its id or an unambiguous start of it; ``None`` for the last run.
+        provision: make missing schemas, databases and files, also when the run began without.
+        execution: how; not taken over from the run's start.
+        watch: who looks on.
+
+    Returns:
+        The whole run, tenants that were done before included.
+
+    Raises:
+        JournalError: no such run.
+        UsageError: there is no run at all, or its process is still at work.
+    """
+    async with opened_journal(fleet) as journal:
+        record = await _resumable(journal, run)
+        earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
+        left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
+        if not left:
+            return await _nothing_left(journal, record, tuple(earlier.values()), watch or Watch())
+        project = await Project.open(fleet)
+        for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
+            earlier[attempt.tenant] = attempt
+            journal.record(attempt)
+        request = Request(
+            record.command,
+            record.requested_target or None,
+            provision or bool(record.options.get("provision")),
+            execution.budget,
+            execution.wave,
+            record.options.get("fixed", {}),
+        )
+        plan = await project.plan(request, [tenant for tenant in project.fleet.tenants if tenant.id in left])
+        again = replace(
+            record,
+            target=tuple(sorted({*record.target, *plan.target})),
+            status=RunStatus.RUNNING,
+            finished_at=None,
+            actor=Actor.current(fleet.root),
+            directory_digest=project.history.digest,
+        )
+        return await run_plan(project, journal, again, plan, request, execution, watch or Watch(), earlier)
+
+
+async def _nothing_left(
+    journal: Journal, record: RunRecord, attempts: tuple[AttemptRecord, ...], watch: Watch
+) -> RunResult:
+    """All tenants are done; where the run was cut off after its last one, only its end is still to be written down."""
+    watch.observer.started(Plan(record.command, record.requested_target, ()), record.id)
+    if record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
+        ended = record.finished_at or datetime.now(UTC)
+        record = replace(record, status=RunStatus.SUCCEEDED, finished_at=ended)
+        await journal.finish_run(record.id, record.status, ended)
+    return RunResult(record, attempts)
+
+
+async def _resumable(journal: Journal, name: str | None) -> RunRecord:
+    record = await journal.run(name) if name is not None else await journal.last_run()
+    if record is None:
+        raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
+    if record.status is RunStatus.RUNNING and alive(record, datetime.now(UTC)):
+        raise UsageError(
+            f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",
+            hint=f"look at it with: orchestrator runs show {record.id}",
+        )
+    return record
+
+
+def _gone(tenants: Sequence[Tenant], left: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+    """Tenants that the run meant and that the fleet no longer has: nothing is left to do for them."""
+    present = {tenant.id for tenant in tenants}
+    error = Failure("gone", "no longer in the fleet").as_json()
+    return [
+        replace(attempt, status=TenantStatus.SKIPPED, error=error) for attempt in left if attempt.tenant not in present
+    ]

@@ -1,0 +1,41 @@
+"""upgrade: migrate tenants to their target."""
+
+from __future__ import annotations
+
+from orchestrator.actions.execute import Execution, Watch, execute
+from orchestrator.actions.project import Tenants
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.migration.loop import TenantLoop
+from orchestrator.rollout.plan import Request
+from orchestrator.rollout.result import RunResult
+
+
+async def upgrade(
+    fleet: Fleet,
+    target: str | None = None,
+    *,
+    tenants: Tenants = (),
+    provision: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    watch: Watch | None = None,
+    loop: TenantLoop | None = None,
+) -> RunResult:
+    """Migrate the selected tenants, all without a selection, and write down what happened to each.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        target: ``heads``, ``label@head``, a revision, ``+1``; ``None`` for each tenant's own.
+        tenants: ids or globs, or a :class:`Selection`.
+        provision: make missing schemas, databases and files.
+        execution: how many at once, and how many may fail.
+        watch: who looks on and may stop it.
+        loop: given by env.py when it is plain Alembic that runs.
+
+    Returns:
+        What ``orchestrator upgrade --json`` prints, as an object.
+
+    Raises:
+        OrchestratorError: bad input; nothing was touched.
+    """
+    request = Request("upgrade", target, provision, execution.budget, execution.wave)
+    return await execute(fleet, request, tenants, execution, watch or Watch(), loop)

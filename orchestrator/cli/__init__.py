@@ -1,0 +1,10 @@
+"""The command line: one file per command, results rendered for people or as JSON."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The ``orchestrator`` command."""
+    from orchestrator.cli.group import run
+
+    run()

@@ -1,0 +1,121 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.actions.execute import Execution
+    from orchestrator.fleet.selection import Selection
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _with(options: list[Callable[[Any], Any]]) -> Callable[[_F], _F]:
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+#: Which tenants a command means.
+selecting = _with(
+    [
+        click.option(
+            "-t", "--tenant", "patterns", multiple=True, metavar="PATTERN", help="A tenant, or a glob (eu-*)."
+        ),
+        click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tenants with this tag."),
+        click.option("--server", "servers", multiple=True, metavar="NAME", help="Tenants on this server."),
+        click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these out."),
+        click.option("--tenants-from", metavar="FILE|-", help="Tenants listed in a file, one on each line."),
+        click.option("--shard", metavar="I/N", help="The I-th of N parts of the fleet."),
+        click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N tenants, always the same."),
+    ]
+)
+
+#: How a run is carried out.
+executing = _with(
+    [
+        click.option(
+            "--jobs", type=click.IntRange(min=1), default=32, show_default=True, help="Tenants at once, over all."
+        ),
+        click.option("--max-failures", metavar="N|N%", help="Failures tolerated before no new tenant starts."),
+        click.option("--continue-on-error", is_flag=True, help="Go on whatever fails."),
+        click.option("--wave", metavar="NAME", help="Only the tenants of this wave."),
+        click.option(
+            "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
+        ),
+    ]
+)
+
+#: Make what is missing.
+provisioning = click.option("--provision", is_flag=True, help="Create missing schemas, databases and files.")
+
+#: Mean everyone, on purpose.
+everyone = click.option("--all", "everyone", is_flag=True, help="Mean the whole fleet.")
+
+
+def selection_from(given: dict[str, Any]) -> Selection:
+    """Take the options of :data:`selecting` out of ``given``."""
+    from orchestrator.fleet.selection import Selection, parse_shard
+
+    listed = given.pop("tenants_from")
+    shard = given.pop("shard")
+    return Selection(
+        patterns=given.pop("patterns"),
+        tags=given.pop("tags"),
+        servers=given.pop("servers"),
+        exclude=given.pop("exclude"),
+        listed=None if listed is None else _listed(listed),
+        shard=None if shard is None else parse_shard(shard),
+        sample=given.pop("sample"),
+    )
+
+
+def execution_from(given: dict[str, Any]) -> Execution:
+    """Take the options of :data:`executing` out of ``given``."""
+    from orchestrator.actions.execute import Execution
+    from orchestrator.fleet.fleet import FailureBudget
+    from orchestrator.fleet.kinds import Budget, Duration
+
+    budget = given.pop("max_failures")
+    wait = _validated(Duration, given.pop("lock_wait"), "--lock-wait", "10s, 1m or a number of seconds")
+    return Execution(
+        jobs=given.pop("jobs"),
+        max_failures=None
+        if budget is None
+        else FailureBudget(*_validated(Budget, budget, "--max-failures", "3 or 5%")),
+        continue_on_error=given.pop("continue_on_error"),
+        wave=given.pop("wave"),
+        lock_wait=wait,
+    )
+
+
+def _validated(kind: Any, text: str, option: str, form: str) -> Any:
+    """Read an option's text as tenants.yaml would read it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(int(text) if text.isdecimal() else text)
+    except ValidationError as error:
+        raise UsageError(f"{option} {text}: {error.errors()[0]['msg']}", hint=f"{option} takes {form}") from error
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--tenants-from {name}: {error}", hint="give a text file with one tenant on each line"
+        ) from error
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return tuple(line for line in lines if line)

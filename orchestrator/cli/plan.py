@@ -1,0 +1,85 @@
+"""orchestrator plan"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.group import command
+from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.render import print_json, print_table, tenant_count
+from orchestrator.cli.running import read
+from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.actions.plan import PlanReport
+
+
+@click.command()
+@click.argument("target", required=False)
+@selecting
+@executing
+@provisioning
+@click.option("--sql", is_flag=True, help="Print each cohort's SQL, on the example of one of its tenants.")
+@command
+def plan(settings: Settings, target: str | None, provision: bool, sql: bool, **given: Any) -> int:
+    """Show what upgrade to TARGET would do. Touches nothing."""
+    selection, execution = selection_from(given), execution_from(given)
+    return show(settings, target, tenants=selection, provision=provision, execution=execution, sql=sql)
+
+
+def show(settings: Settings, target: str | None, **options: Any) -> int:
+    """Make the plan that :func:`orchestrator.plan` makes and print it. Returns the exit code."""
+    from orchestrator.actions.plan import plan as make
+
+    report = read(make(settings.fleet(), target, **options))
+    if settings.json:
+        print_json(report)
+    else:
+        show_plan(report)
+    return 0
+
+
+def show_plan(report: PlanReport) -> None:
+    """A plan for people: waves, cohorts, revisions, what is in the way, what is hazardous."""
+    from orchestrator.rollout.plan import ids
+    from orchestrator.statuses import TenantStatus
+
+    made = report.plan
+    todo = sum(cohort.tenants for cohort in made.cohorts)
+    # A relative target takes tenants at different revisions to different ones.
+    several = len({cohort.goal for cohort in made.cohorts}) > 1
+    goal = (made.requested if several else None) or ", ".join(made.target) or made.requested or "base"
+    taking = f", about {max(report.estimate_s, 0.1):.1f} s" if todo and report.estimate_s is not None else ""
+    click.echo(f"{made.command} to {goal}: {todo} of {tenant_count(len(made.tenants))} to migrate{taking}")
+    if len(made.waves) > 1:
+        click.echo()
+        print_table(
+            ("WAVE", "TENANTS", "FIRST"),
+            [(wave.name, str(len(wave.tenants)), ", ".join(ids(wave.tenants)[:5])) for wave in made.waves],
+        )
+    for number, cohort in enumerate(made.cohorts):
+        start = ", ".join(cohort.start) or "base"
+        end = f" to {', '.join(cohort.goal) or 'base'}" if several else ""
+        click.echo(
+            f"\n{tenant_count(cohort.tenants)} on {cohort.dialect} {cohort.version} from {start}{end},"
+            f" for example {cohort.example.tenant.id}"
+        )
+        for revision in cohort.path:
+            click.echo(f"  {revision}  {report.messages.get(revision, '')}")
+        if report.sql:
+            click.echo(f"\n{report.sql[number].rstrip()}")
+    in_the_way = [each for each in made.tenants if each.verdict in (TenantStatus.BLOCKED, TenantStatus.FAILED)]
+    if in_the_way:
+        click.echo()
+        print_table(
+            ("TENANT", "STATE", "WHY IT IS NOT MIGRATED"),
+            [(each.tenant.id, each.state, each.failure.message if each.failure else "") for each in in_the_way],
+        )
+    if made.hazards:
+        click.echo()
+        print_table(
+            ("REVISION", "HAZARD", "WHAT"),
+            [(hazard.revision, hazard.kind, f"{hazard.detail} (line {hazard.line})") for hazard in made.hazards],
+        )

@@ -1,0 +1,93 @@
+"""Results for people: tables for what is many, a few plain lines for what went wrong. On stdout, or as JSON there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.journal.records import AttemptRecord
+    from orchestrator.rollout.result import RunResult
+
+#: Failures told in full; the rest are counted by cause.
+_TOLD = 5
+
+
+class Document(Protocol):
+    """A result that knows its JSON form."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as docs/cli.md describes it."""
+        ...
+
+
+def print_json(document: Document | dict[str, Any]) -> None:
+    """The one document that ``--json`` prints."""
+    data = document if isinstance(document, dict) else document.as_json()
+    json.dump(data, sys.stdout, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    sys.stdout.write("\n")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as what is in them; the last one takes what it needs."""
+    table = [tuple(headings), *(tuple(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    for number, row in enumerate(table):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 and _styled() else line)
+
+
+def _styled() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI")
+
+
+def tenant_count(count: int) -> str:
+    """``1 tenant``, ``2 tenants``."""
+    return f"{count} tenant" if count == 1 else f"{count} tenants"
+
+
+def counted(summary: dict[str, int]) -> str:
+    """``11 succeeded, 1 failed``."""
+    return ", ".join(f"{count} {status}" for status, count in summary.items()) or "no tenants"
+
+
+def show_run(settings: Settings, result: RunResult) -> None:
+    """How a run ended: its sum, what failed and why, and the command to go on."""
+    if settings.json:
+        print_json(result)
+        return
+    run = result.run
+    took = ""
+    if run.finished_at is not None:
+        took = f" in {(run.finished_at - run.started_at).total_seconds():.1f} s"
+    click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
+    for cause in result.causes[:_TOLD]:
+        example = next(attempt for attempt in result.tenants if attempt.tenant == cause.example)
+        _show_failure(example, cause.count)
+    if len(result.causes) > _TOLD:
+        click.echo(f"\nand {len(result.causes) - _TOLD} more causes: orchestrator runs show {run.id} --json")
+    if not result.satisfied:
+        click.echo(f"\ngo on with: {result.retry}")
+
+
+def _show_failure(attempt: AttemptRecord, count: int) -> None:
+    error = attempt.error or {}
+    others = f" and {count - 1} more for the same cause" if count > 1 else ""
+    click.echo(f"\n{attempt.tenant} {attempt.status.value}{others}")
+    state = f" ({error['sqlstate']})" if error.get("sqlstate") else ""
+    for name, value in (
+        ("revision", error.get("revision")),
+        ("statement", error.get("statement")),
+        ("error", f"{error.get('type')}{state}: {error.get('message')}"),
+        ("hint", error.get("hint")),
+    ):
+        if value:
+            text = str(value).strip().replace("\n", "\n             ")
+            click.echo(f"  {name:<9}  {text}")

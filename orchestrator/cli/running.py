@@ -1,0 +1,73 @@
+"""Run a use case on an event loop, with the signals that operators send."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.actions.execute import Watch
+    from orchestrator.rollout.result import RunResult
+    from orchestrator.rollout.stop import Stop
+
+_T = TypeVar("_T")
+
+
+def read(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a reading use case; an interrupt ends it."""
+    return asyncio.run(work)
+
+
+def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]]) -> int:
+    """Run a migrating use case and show its result.
+
+    The first SIGINT or SIGTERM lets running tenants finish, the second cuts them off; either way the journal is
+    complete.
+
+    Returns:
+        The exit code.
+    """
+    from orchestrator.cli.progress import observing
+    from orchestrator.cli.render import show_run
+
+    async def run() -> RunResult:
+        from orchestrator.actions.execute import Watch
+        from orchestrator.rollout.stop import Stop
+
+        stop = Stop()
+        with observing(settings) as observer:
+            _listen(stop)
+            return await work(Watch(observer, stop))
+
+    result = asyncio.run(run())
+    show_run(settings, result)
+    if result.run.status == "interrupted" and _received:
+        return 128 + _received[0]
+    return 0 if result.satisfied else 1
+
+
+#: Signals received, in order; a process runs one migrating command.
+_received: list[int] = []
+
+
+def _listen(stop: Stop) -> None:
+    loop = asyncio.get_running_loop()
+
+    def received(number: signal.Signals) -> None:
+        _received.append(number)
+        stop.request()
+        text = (
+            "cutting off what is running"
+            if stop.at_once.is_set()
+            else "no new tenant starts; waiting for those that run (once more to cut them off)"
+        )
+        click.echo(f"{number.name}: {text}", err=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, received, number)

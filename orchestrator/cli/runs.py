@@ -1,0 +1,77 @@
+"""orchestrator runs list, orchestrator runs show"""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.group import command
+from orchestrator.cli.render import counted, print_json, print_table, show_run
+from orchestrator.cli.running import read
+from orchestrator.cli.settings import Settings
+
+
+@click.group()
+@command
+def runs(settings: Settings) -> None:
+    """What the journal says of earlier runs."""
+
+
+@runs.command("list")
+@click.option("-t", "--tenant", metavar="TENANT", help="Only runs that meant this tenant.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Runs at most.")
+@command
+def list_(settings: Settings, tenant: str | None, limit: int) -> int:
+    """List runs, newest first."""
+    from orchestrator.actions.runs import list_runs
+
+    found = read(list_runs(settings.fleet(), tenant=tenant, limit=limit))
+    if settings.json:
+        print_json(found)
+        return 0
+    print_table(
+        ("RUN", "COMMAND", "STATUS", "STARTED", "BY", "TENANTS"),
+        [
+            (
+                run.id,
+                run.command,
+                run.status.value,
+                run.started_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                f"{run.actor.user}@{run.actor.host}",
+                counted({status.value: count for status, count in summary.items()}),
+            )
+            for run, summary in found.runs
+        ],
+    )
+    return 0
+
+
+@runs.command()
+@click.argument("run")
+@command
+def show(settings: Settings, run: str) -> int:
+    """Show RUN (an id, the start of one, or last): every tenant, and failures by cause."""
+    from orchestrator.actions.runs import show_run as read_run
+
+    result = read(read_run(settings.fleet(), run))
+    if not settings.json:
+        print_table(
+            ("TENANT", "STATUS", "FROM", "TO", "TRIES", "MS"),
+            [
+                (
+                    attempt.tenant,
+                    attempt.status.value,
+                    _heads(attempt.from_heads),
+                    _heads(attempt.to_heads),
+                    str(attempt.attempts),
+                    "" if attempt.duration_ms is None else f"{attempt.duration_ms:.0f}",
+                )
+                for attempt in result.tenants
+            ],
+        )
+        click.echo()
+    show_run(settings, result)
+    return 0
+
+
+def _heads(heads: tuple[str, ...] | None) -> str:
+    return "?" if heads is None else ", ".join(heads) or "-"

@@ -1,0 +1,106 @@
+"""orchestrator tenants list, orchestrator tenants validate, orchestrator tenants show"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.group import command
+from orchestrator.cli.options import selecting, selection_from
+from orchestrator.cli.render import print_json, print_table
+from orchestrator.cli.running import read
+from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.fleet.fleet import Fleet
+    from orchestrator.fleet.tenant import Tenant
+
+
+@click.group()
+@command
+def tenants(settings: Settings) -> None:
+    """The fleet as read from tenants.yaml and all its sources."""
+
+
+@tenants.command("list")
+@selecting
+@command
+def list_(settings: Settings, **given: Any) -> int:
+    """List the selected tenants and where their tables are."""
+    chosen = selection_from(given).choose(_whole(settings).tenants)
+    if settings.json:
+        print_json({"tenants": [_as_json(tenant) for tenant in chosen]})
+    else:
+        print_table(
+            ("TENANT", "SERVER", "ISOLATION", "PLACE", "TARGET", "TAGS"),
+            [
+                (
+                    tenant.id,
+                    tenant.server,
+                    tenant.isolation.value,
+                    tenant.place,
+                    _target(tenant),
+                    ", ".join(tenant.tags),
+                )
+                for tenant in chosen
+            ],
+        )
+    return 0
+
+
+@tenants.command()
+@command
+def validate(settings: Settings) -> int:
+    """Read tenants.yaml and all sources, and say whether they are right."""
+    fleet = _whole(settings)
+    if settings.json:
+        print_json({"valid": True, "tenants": len(fleet.tenants), "servers": len(fleet.servers)})
+    else:
+        click.echo(f"{settings.path} is valid; tenants: {len(fleet.tenants)}, servers: {len(fleet.servers)}")
+    return 0
+
+
+@tenants.command()
+@click.argument("tenant")
+@command
+def show(settings: Settings, tenant: str) -> int:
+    """Show everything that is known of TENANT; its server's address has its secrets masked."""
+    from orchestrator.fleet.selection import Selection
+
+    fleet = _whole(settings)
+    found = Selection(listed=(tenant,)).choose(fleet.tenants)[0]
+    facts = {**_as_json(found), "url": str(fleet.server_of(found).url)}
+    if settings.json:
+        print_json(facts)
+    else:
+        for name, value in facts.items():
+            if value not in (None, []):
+                click.echo(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+    return 0
+
+
+def _whole(settings: Settings) -> Fleet:
+    from orchestrator.actions.sources import read_sources
+
+    return read(read_sources(settings.fleet()))
+
+
+def _as_json(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "tenant": tenant.id,
+        "server": tenant.server,
+        "isolation": tenant.isolation.value,
+        "schema": tenant.schema,
+        "database": tenant.database,
+        "file": tenant.file,
+        "tags": list(tenant.tags),
+        "target": tenant.target,
+        "pin": tenant.pin,
+        "reason": tenant.reason,
+        "until": tenant.until.isoformat() if tenant.until is not None else None,
+    }
+
+
+def _target(tenant: Tenant) -> str:
+    return f"pinned at {tenant.pin}" if tenant.pin is not None else tenant.target

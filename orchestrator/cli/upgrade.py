@@ -1,0 +1,43 @@
+"""orchestrator upgrade"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.group import command
+from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.running import migrate
+from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.actions.execute import Watch
+
+
+@click.command()
+@click.argument("target", required=False)
+@selecting
+@executing
+@provisioning
+@click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
+@command
+def upgrade(settings: Settings, target: str | None, provision: bool, dry_run: bool, **given: Any) -> int:
+    """Migrate tenants to TARGET (default: each tenant's own, heads without one).
+
+    Stops on the first failure: no new tenant starts, running ones finish.
+    """
+    selection, execution = selection_from(given), execution_from(given)
+    if dry_run:
+        from orchestrator.cli.plan import show
+
+        return show(settings, target, tenants=selection, provision=provision, execution=execution)
+
+    def work(watch: Watch) -> Any:
+        from orchestrator.actions.upgrade import upgrade
+
+        return upgrade(
+            settings.fleet(), target, tenants=selection, provision=provision, execution=execution, watch=watch
+        )
+
+    return migrate(settings, work)

@@ -1,0 +1,43 @@
+"""What says CONCURRENTLY is let wait longer than ``lock_timeout``.
+
+PostgreSQL's manual, "Building Indexes Concurrently": such a statement waits until every older transaction has ended,
+whatever tables that uses. In a database of many tenants these are the other tenants' migrations, and ``lock_timeout``
+counts the wait. It is there so that nobody queues behind a waiting migration; behind this wait nobody does, while
+giving up leaves an invalid index behind. ``statement_timeout`` still holds.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Engine, event
+from sqlalchemy.util import await_only
+
+_CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+
+
+def let_wait(engine: Engine, raw: asyncpg.Connection, lock_timeout: float) -> None:
+    """Lift the timeout on ``engine``'s one connection for each statement that says CONCURRENTLY outside a transaction.
+
+    Args:
+        engine: what migrations run on.
+        raw: its connection.
+        lock_timeout: seconds, as set on the connection.
+    """
+
+    def execute(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
+        if raw.is_in_transaction() or not _CONCURRENTLY.search(statement):
+            return False
+        await_only(raw.execute("SET lock_timeout = 0"))
+        try:
+            cursor.execute(statement, parameters)
+        finally:
+            # Where the connection is lost, that is the error to report.
+            with suppress(Exception):
+                await_only(raw.execute(f"SET lock_timeout = {round(lock_timeout * 1000)}"))
+        return True
+
+    event.listen(engine, "do_execute", execute)

@@ -1,0 +1,117 @@
+"""The port every dialect's adapter implements: read heads, open a session on one tenant, make a missing place.
+
+One :class:`Database` stands for one physical server (for SQLite: one directory of files). The conformance suite in
+tests/contract/ holds every adapter to what is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.databases.failures import Failure
+from orchestrator.fleet.tenant import Limits, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at a tenant found."""
+
+    #: Its schema, database or file is there.
+    exists: bool
+    #: What its version table says, sorted; empty without a table or a row.
+    heads: tuple[str, ...] = ()
+    #: Why it could not be read; ``None`` when it could.
+    failure: Failure | None = None
+
+
+class Session(Protocol):
+    """One connection in one tenant's scope; closing it releases the tenant's lock."""
+
+    #: What migrations run on: an unqualified name on it means the tenant's.
+    connection: AsyncConnection
+
+    async def try_lock(self) -> bool:
+        """Take the tenant's lock if it is free. Never waits: a waiter would deadlock with CREATE INDEX CONCURRENTLY."""
+        ...
+
+    async def lock_holder(self) -> str | None:
+        """Who holds the tenant's lock, for people; ``None`` where the dialect cannot tell."""
+        ...
+
+    async def heads(self, version_table: str) -> tuple[str, ...]:
+        """What the tenant's version table says now, outside any transaction of :attr:`connection`; sorted.
+
+        Raises:
+            Exception: it could not be read; a table that is not there reads as empty.
+        """
+        ...
+
+    async def invalid_indexes(self) -> tuple[str, ...]:
+        """Names of indexes in the tenant's scope that were begun and never finished; sorted."""
+        ...
+
+
+class Database(Protocol):
+    """One physical server."""
+
+    #: Name in the fleet.
+    name: str
+    #: SQLAlchemy's name of the dialect: ``postgresql`` or ``sqlite``.
+    dialect: str
+
+    @property
+    def identity(self) -> str:
+        """What two declarations of one physical server have in common; may block while a secret is read."""
+        ...
+
+    @property
+    def default_database(self) -> str | None:
+        """The database in the server's own address; ``None`` where there is no such thing."""
+        ...
+
+    async def read(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, Reading]:
+        """Read the heads of ``tenants`` (all on this server) with as few connections as can be; never raises."""
+        ...
+
+    def session(self, tenant: Tenant, application: str, limits: Limits) -> AbstractAsyncContextManager[Session]:
+        """Connect to ``tenant``'s place.
+
+        Args:
+            tenant: a tenant on this server.
+            application: how the connection names itself to the server.
+            limits: timeouts to set on it.
+
+        Raises:
+            ServerUnreachable: no connection.
+            Unprovisioned: the schema, database or file is not there.
+        """
+        ...
+
+    def scope_sql(self, tenant: Tenant) -> str:
+        """What a script has to begin with to mean ``tenant``; empty where the connection alone says it."""
+        ...
+
+    async def provision(self, tenant: Tenant) -> None:
+        """Make the tenant's schema, database or file if it is missing; nothing else."""
+        ...
+
+    async def version(self) -> str:
+        """The server's version, major part only where that decides behaviour: ``15``."""
+        ...
+
+    async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """Run a reading query of a tenant source on the server's own database."""
+        ...
+
+    async def schemas(self, pattern: str) -> Sequence[str]:
+        """Names of schemas in the server's own database that match a glob, sorted."""
+        ...
+
+    async def databases(self, pattern: str) -> Sequence[str]:
+        """Names of databases on the server that match a glob, sorted."""
+        ...

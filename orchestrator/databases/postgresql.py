@@ -1,0 +1,378 @@
+"""PostgreSQL: one server, tenants in schemas or databases of it.
+
+The tenant's scope is its ``search_path``, set on the connection itself and outside any transaction. A ``SET LOCAL``
+would be gone inside an autocommit block, and an uncommitted ``SET`` makes Alembic believe in an outer transaction that
+is rolled back at close, after success was reported. It is set by a query rather than a start-up parameter, because
+poolers refuse start-up parameters they do not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from orchestrator.databases.address import Address, parse
+from orchestrator.databases.concurrently import let_wait
+from orchestrator.databases.failures import describe
+from orchestrator.databases.port import Reading
+from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
+from orchestrator.fleet.secrets import mask
+from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+#: Seconds a connection attempt may take where the address does not say.
+_CONNECT_TIMEOUT = 10.0
+#: Version tables read in one statement. Every one costs a lock, and the lock table is shared by the whole server.
+_TABLES_PER_STATEMENT = 50
+#: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
+_READING_MS = 10_000
+#: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
+#: backend of a killed client works on and holds the tenant's lock.
+_CLIENT_CHECK_MS = "1000"
+
+_RawConnection: TypeAlias = asyncpg.Connection
+
+
+def quoted(name: str) -> str:
+    """``name`` as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def lock_key(database: str, schema: str | None) -> int:
+    """The advisory-lock key (signed 64 bit) of one place: derived from what it is, so that every process agrees."""
+    digest = hashlib.blake2b(f"orchestrator\0{database}\0{schema or ''}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class PostgreSQL:
+    """One PostgreSQL server, as the port asks.
+
+    Args:
+        server: its declaration; the address is resolved again for every connection, because cloud tokens expire.
+    """
+
+    dialect = "postgresql"
+
+    def __init__(self, server: Server) -> None:
+        self.name = server.name
+        self._server = server
+        self._version: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Host and port: what two declarations of one physical server have in common."""
+        return self._address().identity
+
+    @property
+    def default_database(self) -> str | None:
+        """The database in the server's address."""
+        return self._address().url.database
+
+    async def read(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, Reading]:
+        """One connection per database, then a few statements for all its schemas."""
+        by_database: dict[str | None, list[Tenant]] = defaultdict(list)
+        for tenant in tenants:
+            by_database[tenant.database].append(tenant)
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+
+        async def read_one(database: str | None, here: list[Tenant]) -> dict[str, Reading]:
+            async with budget:
+                return await self._read_database(database, here, version_table)
+
+        found = await asyncio.gather(*(read_one(database, here) for database, here in by_database.items()))
+        return {tenant: reading for part in found for tenant, reading in part.items()}
+
+    @asynccontextmanager
+    async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:
+        """A connection of its own: one engine, hence one dialect, per tenant (its default schema is the dialect's)."""
+        raw = await self._connect(tenant.database)
+        try:
+            await self._enter(raw, tenant, application, limits)
+        except BaseException:
+            raw.terminate()
+            raise
+
+        async def opened(*_: Any, **__: Any) -> _RawConnection:
+            return raw
+
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            poolclass=NullPool,
+            connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
+        )
+        if limits.lock_timeout is not None:
+            let_wait(engine.sync_engine, raw, limits.lock_timeout)
+        try:
+            async with engine.connect() as connection:
+                yield PostgreSQLSession(connection, raw, tenant, await raw.fetchval("SELECT current_database()"))
+        finally:
+            raw.terminate() if raw.is_in_transaction() else None
+            await engine.dispose()
+            with suppress(Exception):
+                await raw.close(timeout=5)
+
+    def scope_sql(self, tenant: Tenant) -> str:
+        """The search path, as a session has it."""
+        path = self._search_path(tenant)
+        return "" if path is None else f"SET search_path TO {path};\n\n"
+
+    async def provision(self, tenant: Tenant) -> None:
+        """Make the database, then the schema, where they are missing."""
+        database = tenant.database or self.default_database
+        if database is not None:
+            async with self._maintenance() as raw:
+                if not await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
+                    with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                        await raw.execute(f"CREATE DATABASE {quoted(database)}")
+        if tenant.schema is not None:
+            async with self._connected(tenant.database) as raw:
+                # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
+                if not await raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
+                    with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
+                        await raw.execute(f"CREATE SCHEMA {quoted(tenant.schema)}")
+
+    async def version(self) -> str:
+        """The major version, asked once."""
+        if self._version is None:
+            async with self._maintenance():
+                pass
+        assert self._version is not None
+        return self._version
+
+    async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """Rows of a source's query, in a read-only transaction."""
+        async with self._connected(None) as raw, raw.transaction(readonly=True):
+            return [dict(row) for row in await raw.fetch(sql)]
+
+    async def schemas(self, pattern: str) -> Sequence[str]:
+        """Schemas of the server's own database; PostgreSQL's own are never among them."""
+        async with self._connected(None) as raw:
+            names = await raw.fetch(
+                "SELECT nspname FROM pg_namespace"
+                " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname"
+            )
+        return [row[0] for row in names if fnmatchcase(row[0], pattern)]
+
+    async def databases(self, pattern: str) -> Sequence[str]:
+        """Databases that accept connections; templates are never among them."""
+        async with self._maintenance() as raw:
+            names = await raw.fetch(
+                "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+            )
+        return [row[0] for row in names if fnmatchcase(row[0], pattern)]
+
+    def _address(self) -> Address:
+        direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
+        return parse(direct or self._server.url.resolve())
+
+    async def _connect(self, database: str | None) -> _RawConnection:
+        # A secret may be a file's or a command's: reading it must not hold up the other tenants.
+        unread = self._server.url.is_partly_unread or self._server.direct_url is not None
+        address = await asyncio.to_thread(self._address) if unread else self._address()
+        if database is not None:
+            address = address.with_database(database)
+        try:
+            raw = await asyncpg.connect(**{"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments()})
+        except asyncpg.InvalidCatalogNameError as error:
+            raise Unprovisioned(
+                mask(f"{address.masked}: {error}"), hint="create it, or upgrade with --provision"
+            ) from error
+        except (OSError, TimeoutError, UnicodeError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            failure = describe(error)
+            raise ServerUnreachable(
+                mask(f"no connection to {address.masked}: {failure.message}"),
+                hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
+            ) from error
+        self._version = str(raw.get_server_version().major)
+        return raw
+
+    @asynccontextmanager
+    async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
+        raw = await self._connect(database)
+        try:
+            yield raw
+        except BaseException as error:
+            # A polite goodbye waits for the answer to what was interrupted.
+            raw.terminate()
+            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+                raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error
+            raise
+        with suppress(Exception):
+            await raw.close(timeout=5)
+
+    @asynccontextmanager
+    async def _maintenance(self) -> AsyncIterator[_RawConnection]:
+        """A connection for work on databases: the server's own one may be the very one that is missing."""
+        try:
+            async with self._connected(None) as raw:
+                yield raw
+                return
+        except Unprovisioned:
+            pass
+        async with self._connected("postgres") as raw:
+            yield raw
+
+    async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
+        """Put a fresh connection into the tenant's scope and make sure that it is there."""
+        settings = {"application_name": application.encode()[:63].decode(errors="ignore")}
+        path = self._search_path(tenant)
+        if path is not None:
+            settings["search_path"] = path
+        if limits.lock_timeout is not None:
+            settings["lock_timeout"] = str(round(limits.lock_timeout * 1000))
+        if limits.statement_timeout is not None:
+            settings["statement_timeout"] = str(round(limits.statement_timeout * 1000))
+        if int(self._version or 0) >= 14:
+            settings["client_connection_check_interval"] = _CLIENT_CHECK_MS
+        calls = ", ".join(f"set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(settings)))
+        await raw.execute(f"SELECT {calls}", *(part for pair in settings.items() for part in pair))
+        if tenant.schema is None:
+            return
+        current, exists = await raw.fetchrow(
+            "SELECT current_schema(), EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", tenant.schema
+        )
+        if not exists:
+            raise Unprovisioned(
+                f"tenant {tenant.id}: schema {tenant.schema!r} does not exist",
+                hint="create it, or upgrade with --provision",
+            )
+        if current != tenant.schema:
+            raise DatabaseError(
+                f"tenant {tenant.id}: the migrating role may not use schema {tenant.schema!r}",
+                hint=f"GRANT USAGE, CREATE ON SCHEMA {quoted(tenant.schema)} TO the role in the server's url",
+            )
+
+    def _search_path(self, tenant: Tenant) -> str | None:
+        """The tenant's schema alone: with ``public`` behind it, Alembic would take public's version table for its."""
+        extensions = self._server.extensions_schema
+        if tenant.schema is None and extensions is None:
+            return None
+        names = [tenant.schema or "public", *([extensions] if extensions else [])]
+        return ", ".join(quoted(name) for name in names)
+
+    async def _read_database(self, database: str | None, tenants: list[Tenant], table: str) -> dict[str, Reading]:
+        try:
+            async with self._connected(database) as raw:
+                await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
+                in_schemas = [tenant for tenant in tenants if tenant.schema is not None]
+                found = await _read_schemas(raw, in_schemas, table)
+                for tenant in tenants:
+                    if tenant.schema is None:
+                        await raw.execute(f"SET search_path = {self._search_path(tenant) or 'DEFAULT'}")
+                        found[tenant.id] = Reading(True, await _read_visible(raw, table))
+                return found
+        except Unprovisioned:
+            return {tenant.id: Reading(exists=False) for tenant in tenants}
+        except OrchestratorError as error:
+            return {tenant.id: Reading(exists=True, failure=describe(error)) for tenant in tenants}
+
+
+@dataclass(slots=True)
+class PostgreSQLSession:
+    """One connection inside one tenant's scope."""
+
+    connection: AsyncConnection
+    _raw: _RawConnection
+    _tenant: Tenant
+    _database: str
+
+    async def try_lock(self) -> bool:
+        """Session-level, on the migrating connection: it lives exactly as long as the backend that works under it."""
+        return bool(await self._raw.fetchval("SELECT pg_try_advisory_lock($1)", self._key))
+
+    async def lock_holder(self) -> str | None:
+        """The holder's process and how it names itself."""
+        row = await self._raw.fetchrow(
+            "SELECT l.pid, a.application_name, date_trunc('second', now() - a.backend_start)::text AS age"
+            " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
+            self._key,
+        )
+        return f"{row['application_name']} (pid {row['pid']}, for {row['age']})" if row else None
+
+    async def heads(self, version_table: str) -> tuple[str, ...]:
+        """Read by the driver, past SQLAlchemy, so that no transaction is begun."""
+        if self._tenant.schema is None:
+            return await _read_visible(self._raw, version_table)
+        try:
+            return (await _read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
+        except asyncpg.UndefinedTableError:
+            return ()
+
+    async def invalid_indexes(self) -> tuple[str, ...]:
+        """Partitioned ones are left out: those are invalid until every partition's is attached, and rightly so."""
+        rows = await self._raw.fetch(
+            "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()"
+        )
+        return tuple(sorted(row[0] for row in rows))
+
+    @property
+    def _key(self) -> int:
+        return lock_key(self._database, self._tenant.schema)
+
+
+async def _read_visible(raw: _RawConnection, table: str) -> tuple[str, ...]:
+    """Heads from the version table that the search path finds, as Alembic finds it when told no schema."""
+    name = await raw.fetchval("SELECT to_regclass(quote_ident($1))::text", table)
+    if name is None:
+        return ()
+    return tuple(sorted(row[0] for row in await raw.fetch(f"SELECT version_num FROM {name}")))
+
+
+async def _read_schemas(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
+    """Heads of many schemas of one database, set-wise."""
+    rows = await raw.fetch(
+        "SELECT n.nspname, c.oid IS NOT NULL FROM pg_namespace n"
+        " LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p')"
+        " WHERE n.nspname = ANY($1)",
+        [tenant.schema for tenant in tenants],
+        table,
+    )
+    has_table = {row[0]: row[1] for row in rows}
+    found = {tenant.id: Reading(exists=tenant.schema in has_table) for tenant in tenants}
+    with_table = [tenant for tenant in tenants if has_table.get(tenant.schema)]
+    for chunk in _chunks(with_table, _TABLES_PER_STATEMENT):
+        try:
+            found.update(await _read_chunk(raw, chunk, table))
+        except asyncpg.PostgresError:
+            # One table of the chunk is not ours to read, or was dropped just now: find out which, keep the others.
+            for tenant in chunk:
+                found[tenant.id] = await _read_alone(raw, tenant, table)
+    return found
+
+
+async def _read_chunk(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
+    statement = " UNION ALL ".join(
+        f"SELECT {i}, version_num::text FROM {quoted(tenant.schema or '')}.{quoted(table)}"
+        for i, tenant in enumerate(tenants)
+    )
+    heads: dict[str, list[str]] = {tenant.id: [] for tenant in tenants}
+    for i, revision in await raw.fetch(statement):
+        heads[tenants[i].id].append(revision)
+    return {tenant: Reading(True, tuple(sorted(revisions))) for tenant, revisions in heads.items()}
+
+
+async def _read_alone(raw: _RawConnection, tenant: Tenant, table: str) -> Reading:
+    try:
+        return (await _read_chunk(raw, [tenant], table))[tenant.id]
+    except asyncpg.UndefinedTableError:
+        return Reading(exists=True)
+    except asyncpg.PostgresError as error:
+        return Reading(exists=True, failure=describe(error))
+
+
+def _chunks(tenants: Sequence[Tenant], size: int) -> Iterable[Sequence[Tenant]]:
+    return (tenants[start : start + size] for start in range(0, len(tenants), size))

@@ -1,0 +1,192 @@
+"""SQLite: one file per tenant.
+
+Python's driver does not open a transaction before DDL, so that a failing migration would keep its first half. As
+SQLAlchemy's documentation of the dialect describes, the driver's own transaction control is switched off and BEGIN is
+emitted by us; then DDL rolls back like anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from orchestrator.databases.failures import describe
+from orchestrator.databases.port import Reading
+from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
+from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+
+class SQLite:
+    """A directory of SQLite files, as the port asks."""
+
+    dialect = "sqlite"
+
+    def __init__(self, server: Server) -> None:
+        self.name = server.name
+
+    @property
+    def identity(self) -> str:
+        """Files have no server: each declaration is one of its own."""
+        return f"sqlite:{self.name}"
+
+    @property
+    def default_database(self) -> str | None:
+        """Every tenant has a file of its own."""
+        return None
+
+    async def read(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, Reading]:
+        """Every file opened read-only, in one thread: a file is read faster than a task is switched."""
+        return await asyncio.to_thread(lambda: {tenant.id: _read(tenant, version_table) for tenant in tenants})
+
+    @asynccontextmanager
+    async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[SQLiteSession]:
+        """A connection of its own to the tenant's file."""
+        file = _file(tenant)
+        if not file.is_file():
+            raise Unprovisioned(f"tenant {tenant.id}: no file {file}", hint="create it, or upgrade with --provision")
+        engine = create_async_engine(
+            URL.create("sqlite+aiosqlite", database=str(file)),
+            poolclass=NullPool,
+            connect_args={"timeout": limits.lock_timeout if limits.lock_timeout is not None else 5.0},
+        )
+        event.listen(engine.sync_engine, "connect", _leave_transactions_to_us)
+        event.listen(engine.sync_engine, "begin", _begin)
+        try:
+            async with engine.connect() as connection:
+                session = SQLiteSession(connection, tenant)
+                try:
+                    yield session
+                finally:
+                    session.unlock()
+        finally:
+            await engine.dispose()
+
+    def scope_sql(self, tenant: Tenant) -> str:
+        """Nothing: the file is the scope."""
+        return ""
+
+    async def provision(self, tenant: Tenant) -> None:
+        """Make an empty file, and the directories above it."""
+        file = _file(tenant)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as error:
+            raise DatabaseError(f"tenant {tenant.id}: cannot create {file}: {error.strerror}") from error
+
+    async def version(self) -> str:
+        """The version of the SQLite library in this process."""
+        return sqlite3.sqlite_version
+
+    async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """A directory of files has no table of tenants."""
+        raise self._no_source("sql")
+
+    async def schemas(self, pattern: str) -> Sequence[str]:
+        """A file has no schemas."""
+        raise self._no_source("schemas")
+
+    async def databases(self, pattern: str) -> Sequence[str]:
+        """A directory of files has no databases."""
+        raise self._no_source("databases")
+
+    def _no_source(self, kind: str) -> DatabaseError:
+        return DatabaseError(
+            f"server {self.name} is SQLite and cannot serve a `{kind}:` source",
+            hint="list its tenants under `tenants:`, or use a `python:` source",
+        )
+
+
+@dataclass(slots=True)
+class SQLiteSession:
+    """One connection to one tenant's file."""
+
+    connection: AsyncConnection
+    _tenant: Tenant
+    _lock: int | None = None
+
+    async def try_lock(self) -> bool:
+        """An flock on a file beside the database: closing a descriptor of the database itself drops SQLite's locks."""
+        if self._lock is not None:
+            return True
+        descriptor = os.open(lock_file(_file(self._tenant)), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"pid {os.getpid()}\n".encode())
+        self._lock = descriptor
+        return True
+
+    async def lock_holder(self) -> str | None:
+        """What the holder wrote into the lock file."""
+        with suppress(OSError):
+            return lock_file(_file(self._tenant)).read_text().strip() or None
+        return None
+
+    async def heads(self, version_table: str) -> tuple[str, ...]:
+        """Read over a second connection: what it sees is what was committed."""
+        reading = await asyncio.to_thread(_read, self._tenant, version_table)
+        if reading.failure is not None:
+            raise DatabaseError(f"tenant {self._tenant.id}: {reading.failure.message}")
+        return reading.heads
+
+    async def invalid_indexes(self) -> tuple[str, ...]:
+        """SQLite builds an index or does not."""
+        return ()
+
+    def unlock(self) -> None:
+        """Give the tenant's lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def lock_file(database: Path) -> Path:
+    """The file whose lock stands for the tenant."""
+    return database.with_name(f".{database.name}.lock")
+
+
+def _file(tenant: Tenant) -> Path:
+    assert tenant.file is not None, "a tenant of a SQLite server has a file"
+    return Path(tenant.file)
+
+
+def _read(tenant: Tenant, table: str) -> Reading:
+    file = _file(tenant)
+    if not file.is_file():
+        return Reading(exists=False)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            name = '"' + table.replace('"', '""') + '"'
+            if not connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
+            ).fetchone():
+                return Reading(exists=True)
+            rows = connection.execute(f"SELECT version_num FROM {name}").fetchall()
+    except sqlite3.Error as error:
+        return Reading(exists=True, failure=describe(ServerUnreachable(f"{file}: {error}")))
+    return Reading(True, tuple(sorted(row[0] for row in rows)))
+
+
+def _leave_transactions_to_us(connection: Any, _: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,116 @@
+"""Entries of tenants.yaml other than tenants, made into the values they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.fleet import urls
+from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
+from orchestrator.fleet.problems import Problem, suggestion
+from orchestrator.fleet.resolve import Refused, template_at
+from orchestrator.fleet.schema import (
+    DatabasesEntry,
+    EntryPointEntry,
+    PolicyEntry,
+    PythonEntry,
+    SchemasEntry,
+    ServerEntry,
+    SourceEntry,
+    SqlEntry,
+    WaveEntry,
+)
+from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.sources import (
+    DatabaseSource,
+    Defaults,
+    EntryPointSource,
+    PythonSource,
+    SchemaSource,
+    Source,
+    SqlSource,
+)
+from orchestrator.fleet.tenant import Limits, Server
+
+
+def server_of(name: str, entry: ServerEntry, root: Path) -> Server:
+    """The server declared under ``name``.
+
+    Raises:
+        Refused: an address has a ``${`` that is no secret, or names a dialect without an adapter.
+    """
+    url = template_at(("url",), entry.url, root)
+    dialect = urls.dialect_of(url.from_environment())
+    if dialect not in (None, "postgresql", urls.SQLITE):
+        message = f"there is no adapter for `{dialect}` databases"
+        raise Refused(Problem(("url",), message, "write postgresql://... or sqlite:///..."))
+    direct = template_at(("direct_url",), entry.direct_url or "", root)
+    return Server(
+        name=name,
+        url=url,
+        # ${MAIN_DIRECT_URL:-} is how to say: past the pooler where there is one.
+        direct_url=direct if direct.from_environment().strip() else None,
+        max_concurrency=entry.max_concurrency,
+        extensions_schema=entry.extensions_schema,
+        limits=Limits(entry.lock_timeout, entry.statement_timeout),
+    )
+
+
+def source_of(
+    entry: SourceEntry, servers: Mapping[str, Server], defaults: Defaults, broken: frozenset[str] = frozenset()
+) -> Source:
+    """The source that an entry declares.
+
+    Args:
+        entry: one of ``sources:``.
+        servers: servers it may name.
+        defaults: the fleet's.
+        broken: names of servers that are wrong themselves, and told already.
+
+    Raises:
+        Refused: it names no server, or one that is not declared.
+    """
+    if isinstance(entry, PythonEntry):
+        return PythonSource(entry.python, root=defaults.root)
+    if isinstance(entry, EntryPointEntry):
+        return EntryPointSource(entry.entry_point, entry.options)
+    name = entry.server or defaults.server or (next(iter(servers)) if len(servers) == 1 else None)
+    if name is None:
+        raise Refused(Problem((), "the source names no server", "add `server:` to it, or `defaults: {server: NAME}`"))
+    if entry.server is not None and name not in servers and name not in broken:
+        raise Refused(Problem(("server",), f"unknown server `{name}`", suggestion(name, [*servers, *broken])))
+    match entry:
+        case SqlEntry():
+            return SqlSource(entry.sql, name, entry.register_, entry.unregister)
+        case SchemasEntry():
+            return SchemaSource(entry.schemas, name)
+        case DatabasesEntry():
+            return DatabaseSource(entry.databases, name)
+
+
+def policy_of(entry: PolicyEntry) -> Policy:
+    """The policy that an entry declares."""
+    limits = Limits(entry.lock_timeout, entry.statement_timeout)
+    return Policy(max_failures=FailureBudget(*entry.max_failures), limits=limits, retries=entry.retries)
+
+
+def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str] = frozenset()) -> Wave:
+    """The wave that an entry declares.
+
+    Raises:
+        Refused: its bounds contradict each other, or it selects a server that is not declared.
+    """
+    if entry.percent is not None and entry.count is not None:
+        raise Refused(Problem(("count",), "a wave has a `percent` or a `count`, not both", "keep one of them"))
+    select = entry.select
+    for number, name in enumerate(select.servers):
+        if name not in servers and name not in broken:
+            path = ("select", "servers", number)
+            raise Refused(Problem(path, f"unknown server `{name}`", suggestion(name, [*servers, *broken])))
+    return Wave(
+        name=entry.name,
+        select=Selection(patterns=select.tenants, tags=select.tags, servers=select.servers, exclude=select.exclude),
+        percent=entry.percent,
+        count=entry.count,
+        max_failures=None if entry.max_failures is None else FailureBudget(*entry.max_failures),
+    )

@@ -1,0 +1,83 @@
+"""Fleet: everything that tenants.yaml declares, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.sources import Defaults, Source
+from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class FailureBudget:
+    """How many tenants may fail before no new one starts: a count, or a share of the wave."""
+
+    #: Failures tolerated; 0 stops on the first one, ``None`` never stops.
+    count: int | None = 0
+    #: Failures tolerated in percent of the wave's tenants (0 to 100); wins over ``count`` where given.
+    percent: float | None = None
+
+    def allows(self, failures: int, tenants: int) -> bool:
+        """Whether a wave of ``tenants`` tenants may go on after ``failures`` failures."""
+        if self.percent is not None:
+            return failures * 100 <= self.percent * tenants
+        return self.count is None or failures <= self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for the whole fleet unless a server or the command line says otherwise."""
+
+    #: Failures tolerated per wave.
+    max_failures: FailureBudget = field(default_factory=FailureBudget)
+    #: Timeouts for every statement of a migration.
+    limits: Limits = field(default_factory=lambda: Limits(lock_timeout=2.0, statement_timeout=3600.0))
+    #: Times a tenant is tried again after a lock timeout, a deadlock or a lost connection.
+    retries: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """One group of tenants in a run's order. What it does not select is left for the later ones."""
+
+    name: str
+    #: Whom it may take; an empty selection takes anyone.
+    select: Selection = field(default_factory=Selection)
+    #: Takes this share (0 to 100) of the run's tenants, rounded up; ``None`` for no such bound.
+    percent: float | None = None
+    #: Takes this many tenants at most; ``None`` for no such bound.
+    count: int | None = None
+    #: Failures tolerated in this wave; ``None`` for the policy's.
+    max_failures: FailureBudget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The servers, the tenants written down, the sources that name more, and the rules for all of them."""
+
+    #: tenants.yaml, absolute.
+    path: Path
+    servers: Mapping[str, Server]
+    tenants: tuple[Tenant, ...]
+    sources: tuple[Source, ...] = ()
+    defaults: Defaults = field(default_factory=Defaults)
+    policy: Policy = field(default_factory=Policy)
+    waves: tuple[Wave, ...] = ()
+    #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
+    journal: str | None = field(default=None, repr=False)
+
+    @property
+    def root(self) -> Path:
+        """The directory that holds tenants.yaml; alembic.ini and the journal are looked for here."""
+        return self.path.parent
+
+    def server_of(self, tenant: Tenant) -> Server:
+        """The physical server that ``tenant`` is on."""
+        return self.servers[tenant.server]
+
+    def with_tenants(self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server]) -> Fleet:
+        """This fleet with its sources read: ``tenants`` are all there are, ``servers`` all they are on."""
+        return replace(self, tenants=tenants, servers=servers, sources=())

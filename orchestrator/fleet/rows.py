@@ -1,0 +1,143 @@
+"""Rows of sources become tenants, by the rules of tenants.yaml's own entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.fleet.clashes import clashes
+from orchestrator.fleet.describe import problems_of
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.problems import Located, Problem, Report
+from orchestrator.fleet.resolve import Refused, Resolver
+from orchestrator.fleet.schema import TenantEntry
+from orchestrator.fleet.sources import DatabaseSource, Defaults, Row, SchemaSource, Source, SqlSource
+from orchestrator.fleet.tenant import Isolation, Server, Tenant
+
+_ENTRIES = TypeAdapter(list[TenantEntry])
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a source's rows came to."""
+
+    tenants: list[Tenant]
+    #: Servers of their own, of rows with a ``url``.
+    servers: dict[str, Server]
+
+
+def read_rows(rows: Iterable[Row], source: Source, fleet_servers: Mapping[str, Server], defaults: Defaults) -> Rows:
+    """Make tenants of a source's rows.
+
+    A key whose value is ``None`` counts as left out. A ``url`` is taken as it stands: ``${...}`` in data would let
+    whoever writes the table run commands here.
+
+    Args:
+        rows: mappings with a tenant's keys, tenants, or (of a pattern source) bare names.
+        source: where they are from; it gives a server and an isolation to rows that have none.
+        fleet_servers: the servers a row may name.
+        defaults: the fleet's.
+
+    Raises:
+        ConfigurationError: rows break the rules; the message names the source and each row.
+    """
+    data = [_entry(row, source, number) for number, row in enumerate(rows, 1)]
+    report = Report(None)
+    entries = _validated(data, source, report)
+    report.raise_if_any(_hint(source))
+    resolver = Resolver(fleet_servers, _defaults(source, defaults), expand=False)
+    tenants: list[Tenant] = []
+    for number, entry in enumerate(entries):
+        try:
+            tenant = resolver.tenant(entry)
+        except Refused as refused:
+            _note(report, source, number, entry.id, refused.problem)
+            continue
+        if tenant is None:
+            problem = Problem(("server",), f"unknown server `{entry.server or resolver.defaults.server}`")
+            _note(report, source, number, entry.id, problem)
+            continue
+        tenants.append(tenant)
+    report.raise_if_any(_hint(source))
+    for number, first, problem in clashes(tenants, {**fleet_servers, **resolver.own}):
+        told = replace(problem, message=f"{problem.message} (row {first + 1})")
+        _note(report, source, number, tenants[number].id, told)
+    report.raise_if_any(_hint(source))
+    return Rows(tenants, resolver.own)
+
+
+def complete(fleet: Fleet, read: Iterable[tuple[Source, Iterable[Row]]]) -> Fleet:
+    """The fleet with its sources read: its own tenants, then each source's in the order of their rows.
+
+    Args:
+        fleet: as loaded.
+        read: each source with the rows it gave.
+
+    Raises:
+        ConfigurationError: rows break the rules, or a tenant clashes with one from elsewhere.
+    """
+    tenants = list(fleet.tenants)
+    origins = ["tenants.yaml"] * len(tenants)
+    servers = dict(fleet.servers)
+    # A row may name a declared server, not one that another tenant has for itself.
+    own = {tenant.id for tenant in fleet.tenants if tenant.server == tenant.id}
+    declared = {name: server for name, server in fleet.servers.items() if name not in own}
+    for source, rows in read:
+        made = read_rows(rows, source, declared, fleet.defaults)
+        tenants += made.tenants
+        origins += [str(source)] * len(made.tenants)
+        servers = {**made.servers, **servers}
+    report = Report(None)
+    for number, first, problem in clashes(tenants, servers):
+        message = f"{problem.message} (`{tenants[first].id}` from {origins[first]})"
+        report.found.append(
+            Located(number, 0, f"{origins[number]}, tenant `{tenants[number].id}`: {message}", problem.hint)
+        )
+    report.raise_if_any("name each tenant in one place only")
+    return fleet.with_tenants(tuple(tenants), servers)
+
+
+def _validated(data: list[dict[str, Any]], source: Source, report: Report) -> list[TenantEntry]:
+    try:
+        return _ENTRIES.validate_python(data)
+    except ValidationError as error:
+        for problem in problems_of(error, prefix=("tenants",)):
+            number = problem.path[1] if len(problem.path) > 1 else 0
+            row = data[int(number)]
+            _note(report, source, int(number), row.get("id"), problem)
+        return []
+
+
+def _entry(row: Row, source: Source, number: int) -> dict[str, Any]:
+    if isinstance(row, Tenant):
+        entry: dict[str, Any] = {name: getattr(row, name) for name in Tenant.__slots__}
+    elif isinstance(row, str) and isinstance(source, SchemaSource | DatabaseSource):
+        entry = {"id": row}
+    elif isinstance(row, Mapping):
+        entry = {str(key): value for key, value in row.items() if value is not None}
+    else:
+        message = f"{source}, row {number}: a row must be a mapping or a tenant, not {type(row).__name__}"
+        raise ConfigurationError(message, hint='return rows like {"id": "acme", "schema": "acme"}')
+    entry = {key: value for key, value in entry.items() if value is not None}
+    if isinstance(source, SchemaSource):
+        entry = {"server": source.server, "isolation": Isolation.SCHEMA, **entry}
+    elif isinstance(source, DatabaseSource):
+        entry = {"server": source.server, "isolation": Isolation.DATABASE, **entry}
+    return entry
+
+
+def _defaults(source: Source, defaults: Defaults) -> Defaults:
+    return replace(defaults, server=source.server) if isinstance(source, SqlSource) else defaults
+
+
+def _note(report: Report, source: Source, number: int, id: Any, problem: Problem) -> None:
+    name = f" (`{id}`)" if isinstance(id, str) else ""
+    report.found.append(Located(number, 0, f"{source}, row {number + 1}{name}: {problem.message}", problem.hint))
+
+
+def _hint(source: Source) -> str:
+    return "correct the query" if isinstance(source, SqlSource) else "correct what the source returns"

@@ -1,0 +1,219 @@
+"""The keys of tenants.yaml as pydantic models; what they mean for each other is told in ``resolve``, ``entries``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from orchestrator.fleet.kinds import (
+    Budget,
+    DatabaseName,
+    Day,
+    Duration,
+    Given,
+    Name,
+    Names,
+    Percent,
+    Reference,
+    SchemaName,
+    Target,
+    Text,
+)
+from orchestrator.fleet.tenant import Isolation
+
+_Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=False, frozen=True)
+
+
+class ServerEntry(_Entry):
+    """A physical server: budgets live here. A plain string is its address."""
+
+    url: Text = Field(
+        description="Address: postgresql://user:${file:/run/secrets/pg}@host/database or sqlite:///directory"
+    )
+    direct_url: str | None = Field(None, description="Address past a pooler, for locks and DDL; empty for none")
+    max_concurrency: _Count = Field(8, description="Tenants migrated at once on this server, at most")
+    extensions_schema: Given[SchemaName] = Field(None, description="Schema kept on every tenant's search path")
+    lock_timeout: Given[Duration] = Field(None, description="How long a statement may wait for a lock: 2s")
+    statement_timeout: Given[Duration] = Field(None, description="How long a statement may run: 1h")
+
+
+class DefaultsEntry(_Entry):
+    """What holds for a tenant that does not say otherwise."""
+
+    server: Given[Name] = None
+    isolation: Given[Isolation] = None
+    target: Target = "heads"
+    tags: Names = ()
+
+
+class TenantEntry(_Entry):
+    """One tenant. A plain string is its id."""
+
+    id: Name = Field(description="Unique in the fleet")
+    server: Given[Name] = Field(None, description="Name of one of servers")
+    isolation: Given[Isolation] = Field(None, description="What the tenant has of its own")
+    schema_: Given[SchemaName] = Field(
+        None, alias="schema", description="Schema with its tables; the id where isolation is schema"
+    )
+    database: Given[DatabaseName] = Field(
+        None, description="Database with its tables; the id where isolation is database"
+    )
+    file: Given[Text] = Field(
+        None, description="SQLite file; <id>.db in the server's directory where isolation is file"
+    )
+    url: Given[Text] = Field(None, description="Address of a server of its own")
+    tags: Names | None = Field(None, description="What --tag and waves select by")
+    target: Given[Target] = Field(None, description="What it is migrated to: heads, a revision, tenant@head")
+    pin: Given[Name] = Field(None, description="Revision it is held at")
+    reason: Given[Text] = Field(None, description="Why it is held")
+    until: Given[Day] = Field(None, description="The pin no longer holds from this day on")
+
+
+class SqlEntry(_Entry):
+    """Tenants are rows of a query; its columns are named like a tenant's keys."""
+
+    sql: Text
+    server: Given[Name] = None
+    register_: Given[Text] = Field(None, alias="register")
+    unregister: Given[Text] = None
+
+
+class SchemasEntry(_Entry):
+    """Tenants are the schemas that match a glob."""
+
+    schemas: Name
+    server: Given[Name] = None
+
+
+class DatabasesEntry(_Entry):
+    """Tenants are the databases that match a glob."""
+
+    databases: Name
+    server: Given[Name] = None
+
+
+class PythonEntry(_Entry):
+    """Tenants are what a callable returns, sync or async."""
+
+    python: Reference
+
+
+class EntryPointEntry(_Entry):
+    """Tenants are what an installed package returns (entry point group orchestrator.sources)."""
+
+    entry_point: Name
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+#: The key that says what kind of source an entry is.
+SOURCE_KINDS: dict[str, type[_Entry]] = {
+    "sql": SqlEntry,
+    "schemas": SchemasEntry,
+    "databases": DatabasesEntry,
+    "python": PythonEntry,
+    "entry_point": EntryPointEntry,
+}
+
+
+def _source_kind(entry: Any) -> str | None:
+    kinds = [kind for kind in SOURCE_KINDS if isinstance(entry, dict) and kind in entry]
+    # The tag becomes part of an error's path, where it must not look like the key.
+    return f"<{kinds[0]}>" if len(kinds) == 1 else None
+
+
+SourceEntry = Annotated[
+    Annotated[SqlEntry, Tag("<sql>")]
+    | Annotated[SchemasEntry, Tag("<schemas>")]
+    | Annotated[DatabasesEntry, Tag("<databases>")]
+    | Annotated[PythonEntry, Tag("<python>")]
+    | Annotated[EntryPointEntry, Tag("<entry_point>")],
+    Discriminator(_source_kind),
+]
+
+
+class PolicyEntry(_Entry):
+    """What holds for the whole fleet."""
+
+    max_failures: Annotated[Budget, Field(description="Failures tolerated per wave: 0, 5 or 10%")] = (0, None)
+    lock_timeout: Duration = 2.0
+    statement_timeout: Duration = 3600.0
+    retries: Annotated[int, Field(strict=True, ge=0)] = 5
+
+
+class SelectEntry(_Entry):
+    """Whom a wave may take."""
+
+    tags: Names = ()
+    tenants: Names = ()
+    servers: Names = ()
+    exclude: Names = ()
+
+
+class WaveEntry(_Entry):
+    """One group of tenants in a run's order; what it leaves is for the later ones."""
+
+    name: Name
+    select: SelectEntry = Field(default_factory=SelectEntry)
+    percent: Given[Percent] = None
+    count: Given[_Count] = None
+    max_failures: Given[Budget] = None
+
+
+class FleetEntry(_Entry):
+    """All of tenants.yaml."""
+
+    servers: dict[Name, ServerEntry] = Field(default_factory=dict)
+    defaults: DefaultsEntry = Field(default_factory=DefaultsEntry)
+    tenants: list[TenantEntry] = Field(default_factory=list)
+    sources: list[SourceEntry] = Field(default_factory=list)
+    policy: PolicyEntry = Field(default_factory=PolicyEntry)
+    waves: list[WaveEntry] = Field(default_factory=list)
+    journal: Given[Text] = Field(None, description="Database URL of the journal")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of tenants.yaml, for editors; published as ``tenants.schema.json`` beside this module."""
+    schema: dict[str, Any] = _tidy(FleetEntry.model_json_schema())
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "tenants.yaml"
+    for key in schema["properties"]:
+        schema["properties"][key].pop("default", None)
+    schema["$defs"]["PolicyEntry"]["properties"]["max_failures"]["default"] = 0  # the model holds it as (0, None)
+    # What load() takes as a short form (see normalized).
+    schema["properties"]["servers"]["additionalProperties"] = {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/ServerEntry"}]
+    }
+    schema["properties"]["tenants"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/TenantEntry"}]}
+    return schema
+
+
+def normalized(data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` with short forms written out: a server as its address, a tenant as its id, a section left empty."""
+    data = {key: value for key, value in data.items() if value is not None}
+    servers, tenants = data.get("servers"), data.get("tenants")
+    if isinstance(servers, dict):
+        data["servers"] = {name: {"url": entry} if isinstance(entry, str) else entry for name, entry in servers.items()}
+    if isinstance(tenants, list):
+        data["tenants"] = [{"id": entry} if isinstance(entry, str) else entry for entry in tenants]
+    return data
+
+
+def _tidy(schema: Any) -> Any:
+    """The schema without what pydantic adds for itself: titles, and a null for every key that may be left out."""
+    if isinstance(schema, list):
+        return [_tidy(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _tidy(part) for key, part in schema.items() if not (key == "default" and part is None)}
+    if isinstance(schema.get("title"), str):
+        del schema["title"]
+    choices = schema.get("anyOf")
+    if choices and {"type": "null"} in choices and len(choices) == 2:
+        del schema["anyOf"]
+        schema |= next(choice for choice in choices if choice != {"type": "null"})
+    return schema

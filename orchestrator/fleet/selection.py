@@ -1,0 +1,157 @@
+"""Selection: which of the fleet's tenants a command means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+
+from orchestrator.errors import SelectionError, UsageError
+from orchestrator.fleet.nearest import did_you_mean
+from orchestrator.fleet.tenant import Tenant
+
+_LIST_HINT = "orchestrator tenants list"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What ``-t``, ``--tag``, ``--server``, ``--exclude``, ``--tenants-from``, ``--shard`` and ``--sample`` say.
+
+    They apply in this order: patterns and listed (either one takes a tenant), tags, servers (any one of each is
+    enough), exclude, shard, sample. Every pattern, tag, server and listed id must match some tenant of the fleet, and
+    so must every exclusion: with a mistyped ``--exclude`` the very tenant would be migrated that was to be spared.
+    """
+
+    #: Tenant ids or globs (``eu-*``), case-sensitive.
+    patterns: tuple[str, ...] = ()
+    #: A tenant with any of these.
+    tags: tuple[str, ...] = ()
+    #: A tenant on any of these.
+    servers: tuple[str, ...] = ()
+    #: Tenant ids or globs to leave out.
+    exclude: tuple[str, ...] = ()
+    #: Exact ids, as read from ``--tenants-from``; ``None`` when it was not given.
+    listed: tuple[str, ...] | None = None
+    #: (i, n): the i-th of n shards, from 1. A tenant's shard depends on its id alone.
+    shard: tuple[int, int] | None = None
+    #: Take this many tenants, always the same ones as long as the fleet is the same.
+    sample: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            message = f"there is no shard {self.shard[0]} of {self.shard[1]}"
+            raise UsageError(message, hint="write --shard I/N with I from 1 to N")
+        if self.sample is not None and self.sample < 1:
+            raise UsageError(f"a sample of {self.sample} tenants is none", hint="write --sample N with N from 1")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all was asked for; commands that can lose data refuse that without ``--all``."""
+        return self == Selection()
+
+    def choose(self, tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:
+        """Pick from the whole fleet, in the fleet's order.
+
+        Raises:
+            SelectionError: a pattern, tag, server, id or exclusion matches nothing, or nothing is left of them all.
+                A shard that happens to be empty is no error: one job of a matrix then has nothing to do.
+        """
+        self._refuse_strangers(tenants)
+        chosen = self._unsharded(tenants)
+        if not chosen and tenants:
+            raise SelectionError(f"no tenant is left: {self._narrowing(tenants)}", hint=_LIST_HINT)
+        return self._portion(chosen)
+
+    def filter(self, tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:
+        """Pick from some of the fleet's tenants, in their order; what matches nothing is no error (waves)."""
+        return self._portion(self._unsharded(tenants))
+
+    def _unsharded(self, tenants: Iterable[Tenant]) -> list[Tenant]:
+        takes_any = not self.patterns and self.listed is None
+        listed = frozenset(self.listed or ())
+        tags = frozenset(self.tags)
+        return [
+            tenant
+            for tenant in tenants
+            if (takes_any or tenant.id in listed or _matches(tenant.id, self.patterns))
+            and (not tags or not tags.isdisjoint(tenant.tags))
+            and (not self.servers or tenant.server in self.servers)
+            and not _matches(tenant.id, self.exclude)
+        ]
+
+    def _portion(self, chosen: Sequence[Tenant]) -> tuple[Tenant, ...]:
+        if self.shard is not None:
+            number, count = self.shard
+            chosen = [tenant for tenant in chosen if _hash("shard", tenant.id) % count == number - 1]
+        if self.sample is not None and self.sample < len(chosen):
+            shuffled = sorted((tenant.id for tenant in chosen), key=lambda id: (_hash("sample", id), id))
+            drawn = frozenset(shuffled[: self.sample])
+            chosen = [tenant for tenant in chosen if tenant.id in drawn]
+        return tuple(chosen)
+
+    def _refuse_strangers(self, tenants: Sequence[Tenant]) -> None:
+        ids = [tenant.id for tenant in tenants]
+        known_ids = frozenset(ids)
+        for pattern in (*self.patterns, *self.exclude):
+            if pattern not in known_ids and not any(fnmatchcase(id, pattern) for id in ids):
+                _refuse("tenant", pattern, ids)
+        known_tags = {tag for tenant in tenants for tag in tenant.tags}
+        for tag in self.tags:
+            if tag not in known_tags:
+                _refuse("tag", tag, known_tags)
+        known_servers = {tenant.server for tenant in tenants}
+        for server in self.servers:
+            if server not in known_servers:
+                _refuse("server", server, known_servers)
+        if self.listed is not None:
+            self._refuse_unlisted(ids, known_ids, self.listed)
+
+    @staticmethod
+    def _refuse_unlisted(ids: Sequence[str], known_ids: frozenset[str], listed: tuple[str, ...]) -> None:
+        if not listed:
+            raise SelectionError("the list of tenants is empty", hint="write one tenant id per line")
+        unknown = [id for id in listed if id not in known_ids]
+        if len(unknown) == 1:
+            _refuse("tenant", unknown[0], ids)
+        if unknown:
+            shown = ", ".join(repr(id) for id in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+            message = f"the list names {len(unknown)} tenants that the fleet does not have: {shown}"
+            raise SelectionError(message, hint=_LIST_HINT)
+
+    def _narrowing(self, tenants: Sequence[Tenant]) -> str:
+        steps = [
+            ("tenants", Selection(patterns=self.patterns, listed=self.listed)),
+            ("tags", Selection(patterns=self.patterns, listed=self.listed, tags=self.tags)),
+            ("servers", Selection(patterns=self.patterns, listed=self.listed, tags=self.tags, servers=self.servers)),
+        ]
+        counts = [f"{len(step.filter(tenants))} after {name}" for name, step in steps]
+        return ", ".join([*counts, "0 after exclusions"])
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read ``2/5`` as the second of five shards.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such shard.
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):
+        raise UsageError(f"{text!r} is not a shard", hint="write --shard I/N, for example --shard 2/5")
+    shard = (int(number), int(count))
+    Selection(shard=shard)
+    return shard
+
+
+def _matches(id: str, patterns: tuple[str, ...]) -> bool:
+    return any(id == pattern or fnmatchcase(id, pattern) for pattern in patterns)
+
+
+def _hash(purpose: str, id: str) -> int:
+    # Python's own hash() differs from process to process; two purposes must not draw from the same order.
+    return int.from_bytes(blake2b(id.encode(), digest_size=8, person=purpose.encode()).digest(), "big")
+
+
+def _refuse(kind: str, word: str, known: Iterable[str]) -> None:
+    near = did_you_mean(word, known)
+    raise SelectionError(f"no {kind} matches {word!r}", hint=f"did you mean {near!r}?" if near else _LIST_HINT)

@@ -1,0 +1,78 @@
+"""Tenant and Server: who is migrated, and on which physical server. Frozen values that do no IO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+
+from orchestrator.fleet.secrets import Template
+
+
+class Isolation(StrEnum):
+    """What a tenant has of its own."""
+
+    SCHEMA = "schema"
+    DATABASE = "database"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long statements may wait and run. ``None`` leaves the wider setting (server over policy) in force."""
+
+    #: Seconds a statement may wait for a lock.
+    lock_timeout: float | None = None
+    #: Seconds a statement may run.
+    statement_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One physical server: budgets belong to it, across all databases and schemas on it."""
+
+    #: Name in tenants.yaml; for a tenant with a ``url:`` of its own, that tenant's id.
+    name: str
+    #: Address with its secrets still unread.
+    url: Template
+    #: Address past a connection pooler, for locks and DDL; ``None`` where ``url`` is direct.
+    direct_url: Template | None = None
+    #: Tenants migrated at once on this server, at most.
+    max_concurrency: int = 8
+    #: Schema kept on every tenant's search path (for extensions); ``None`` for no such schema.
+    extensions_schema: str | None = None
+    #: This server's own timeouts.
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One customer: an identity, the place its tables are in, and what it is to be migrated to."""
+
+    #: Unique in the fleet.
+    id: str
+    #: Name of a server of the fleet.
+    server: str
+    isolation: Isolation
+    #: Schema that holds its tables; ``None`` means the database's default schema.
+    schema: str | None = None
+    #: Database that holds its tables; ``None`` means the one in the server's address.
+    database: str | None = None
+    #: SQLite file, as an absolute path; ``None`` on other dialects.
+    file: str | None = None
+    tags: tuple[str, ...] = ()
+    #: What it is migrated to when the command names no target: ``heads``, ``label@head``, a revision.
+    target: str = "heads"
+    #: Revision it is held at; ``None`` for not held.
+    pin: str | None = None
+    #: Why it is held.
+    reason: str | None = None
+    #: The pin no longer holds from this day on.
+    until: date | None = None
+
+    @property
+    def place(self) -> str:
+        """Where its tables are, for people: ``app.acme``, ``globex_prod`` or a file's path."""
+        if self.file is not None:
+            return self.file
+        return ".".join(part for part in (self.database, self.schema) if part is not None) or self.id

@@ -1,0 +1,177 @@
+"""The shared Alembic directory as values: heads, targets, paths, digest. Nothing here touches a database."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
+
+from orchestrator.errors import HistoryError
+from orchestrator.history.broken import explain
+from orchestrator.history.graph import Graph
+from orchestrator.history.hazards import Hazard, find_hazards
+
+#: What ``alembic upgrade`` and ``alembic downgrade`` call the way to a target.
+UPGRADE, DOWNGRADE = "upgrade", "downgrade"
+
+
+class Irreversible(HistoryError):
+    """A revision on the way back cannot be taken back."""
+
+
+class History:
+    """One Alembic directory, read once.
+
+    Args:
+        config: Alembic's own configuration, from alembic.ini or pyproject.toml.
+
+    Raises:
+        HistoryError: the directory or one of its revision files cannot be read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        with _readable(config):
+            self.script = ScriptDirectory.from_config(config)
+            self._scripts: dict[str, Script] = {script.revision: script for script in self.script.walk_revisions()}
+            self.heads: tuple[str, ...] = tuple(sorted(self.script.get_heads()))
+        self._path = lru_cache(maxsize=None)(self._find_path)
+        self._hazards = lru_cache(maxsize=None)(self._find_hazards)
+
+    @classmethod
+    def beside(cls, root: Path) -> History:
+        """Read the directory that ``root``'s alembic.ini, or pyproject.toml's ``[tool.alembic]``, names."""
+        config = alembic_config(root)
+        if config is None:
+            raise HistoryError(
+                f"no alembic.ini and no [tool.alembic] in pyproject.toml in {root}",
+                hint="run `orchestrator init` there, or name another tenants.yaml with --config",
+            )
+        return cls(config)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Who comes before whom."""
+        return Graph(
+            {name: tuple(script._all_down_revisions) for name, script in self._scripts.items()},
+            {name: tuple(script._versioned_down_revisions) for name, script in self._scripts.items()},
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Checksum (SHA-256, hex) over every revision's identifier and file: two equal directories digest equal."""
+        total = hashlib.sha256()
+        for name in sorted(self._scripts):
+            total.update(f"{name} {self.checksum(name)}\n".encode())
+        return total.hexdigest()
+
+    def checksum(self, revision: str) -> str:
+        """SHA-256 (hex) of one revision's file."""
+        return hashlib.sha256(self.file(revision).read_bytes()).hexdigest()
+
+    def file(self, revision: str) -> Path:
+        """The file of a revision, by its full identifier."""
+        return Path(self._scripts[revision].path)
+
+    def message(self, revision: str) -> str:
+        """The first line of what a revision says of itself; empty where it says nothing."""
+        return self._scripts[revision].doc or ""
+
+    def resolve(self, target: str) -> tuple[str, ...]:
+        """Turn a target as typed into full revision identifiers, sorted.
+
+        Args:
+            target: ``heads``, ``head``, ``base``, ``label@head``, a revision or an unambiguous start of one.
+
+        Returns:
+            The revisions; empty for ``base`` and for a directory without revisions.
+
+        Raises:
+            HistoryError: no such revision, an ambiguous one, or ``head`` where there are several.
+        """
+        if target == "head" and len(self.heads) > 1:
+            raise HistoryError(
+                f"the directory has {len(self.heads)} heads ({', '.join(self.heads)}), so `head` is not one revision",
+                hint="say `heads` for all of them, or join them: alembic merge -m 'merge heads' heads",
+            )
+        try:
+            scripts = self.script.get_revisions(target)
+        except (CommandError, RevisionError) as error:
+            raise HistoryError(
+                f"no revision {target!r} in {self.script.dir}: {error}", hint="list them with: alembic history"
+            ) from error
+        return tuple(sorted(script.revision for script in scripts if script is not None))
+
+    def path(self, direction: str, heads: Collection[str], target: str) -> tuple[str, ...]:
+        """The revisions that Alembic would run, in order.
+
+        Args:
+            direction: ``upgrade`` or ``downgrade``.
+            heads: where the tenant is; all of them known to the directory.
+            target: as typed; ``+1`` and ``-1`` count from ``heads``.
+
+        Raises:
+            HistoryError: there is no such way, or a step of it has no function to run.
+        """
+        return self._path(direction, frozenset(heads), target)
+
+    def hazards(self, revisions: Collection[str]) -> tuple[Hazard, ...]:
+        """What is hazardous in these revisions, in their order."""
+        return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
+
+    def _find_path(self, direction: str, heads: frozenset[str], target: str) -> tuple[str, ...]:
+        current = tuple(sorted(heads))
+        if direction == DOWNGRADE and target.startswith("-") and len(current) > 1:
+            raise HistoryError(
+                f"{target} does not say from which of the {len(current)} heads {', '.join(current)}",
+                hint="name the revision to go back to, or the branch: label@-1",
+            )
+        find = self.script._upgrade_revs if direction == UPGRADE else self.script._downgrade_revs
+        try:
+            return tuple(step.revision.revision for step in find(target, current))  # type: ignore[arg-type]
+        except (CommandError, RevisionError) as error:
+            raise HistoryError(
+                f"no way to {direction} from {', '.join(current) or 'base'} to {target}: {error}",
+                hint="look at the revisions with: alembic history",
+            ) from error
+        except AttributeError as error:  # Alembic reads module.downgrade when it makes the step: nothing has run yet
+            kind = Irreversible if direction == DOWNGRADE else HistoryError
+            raise kind(
+                f"a revision on the way to {target} has no {direction}() function: {error}",
+                hint="write one, or choose a target that does not pass it",
+            ) from error
+
+    def _find_hazards(self, revision: str) -> tuple[Hazard, ...]:
+        return find_hazards(revision, self.file(revision))
+
+
+def alembic_config(root: Path) -> Config | None:
+    """Alembic's settings in ``root``: alembic.ini, pyproject.toml's ``[tool.alembic]``, or both; ``None`` without."""
+    ini, pyproject = root / "alembic.ini", root / "pyproject.toml"
+    toml = pyproject.is_file() and "[tool.alembic]" in pyproject.read_text("utf-8")
+    if not ini.is_file() and not toml:
+        return None
+    return Config(str(ini) if ini.is_file() else None, toml_file=str(pyproject) if toml else None)
+
+
+@contextmanager
+def _readable(config: Config) -> Iterator[None]:
+    """Turn whatever a broken directory raises into one error that names file and line."""
+    try:
+        with warnings.catch_warnings():
+            # Alembic only warns of a duplicate or missing revision and goes on with half a map.
+            warnings.filterwarnings("error", message="Revision .* is present more than once")
+            warnings.filterwarnings("error", message="Revision .* referenced from .* is not present")
+            yield
+    except HistoryError:
+        raise
+    except Exception as error:
+        raise explain(error, config) from error

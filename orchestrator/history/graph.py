@@ -1,0 +1,47 @@
+"""The revisions as a graph of plain values: who comes before whom. Pure; Alembic is not asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Which revisions each revision needs applied before it."""
+
+    #: Revision to the revisions directly before it: its ``down_revision`` and its ``depends_on``.
+    parents: Mapping[str, tuple[str, ...]]
+    #: The same without ``depends_on``: what makes a branch.
+    lineage: Mapping[str, tuple[str, ...]]
+
+    def unknown(self, revisions: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``revisions`` that the directory does not have."""
+        return tuple(revision for revision in revisions if revision not in self.parents)
+
+    def closure(self, revisions: Iterable[str]) -> frozenset[str]:
+        """``revisions`` and everything before them: what is applied when these are the heads."""
+        return _reached(revisions, self.parents)
+
+    def branch(self, revisions: Iterable[str]) -> frozenset[str]:
+        """``revisions`` and those that they descend from; a dependency on another branch is no descent."""
+        return _reached(revisions, self.lineage)
+
+    def tips(self, applied: frozenset[str]) -> tuple[str, ...]:
+        """The heads of what is applied, sorted; ``applied`` holds everything before each of its members."""
+        return tuple(sorted(applied - {parent for revision in applied for parent in self.parents[revision]}))
+
+    def before(self, revision: str) -> frozenset[str]:
+        """Everything before ``revision``, itself not included."""
+        return self.closure(self.parents[revision])
+
+
+def _reached(revisions: Iterable[str], steps: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    found: set[str] = set()
+    todo = list(revisions)
+    while todo:
+        revision = todo.pop()
+        if revision not in found:
+            found.add(revision)
+            todo.extend(steps[revision])
+    return frozenset(found)

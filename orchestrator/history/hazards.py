@@ -1,0 +1,141 @@
+"""What a revision file does that an operator should know before it runs, found by reading its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+#: ``op`` calls that throw stored rows or values away.
+_LOSSY_CALLS = frozenset({"drop_table", "drop_column", "drop_schema"})
+#: How SQL that throws stored rows away begins, as given to ``op.execute``.
+_LOSSY_SQL = ("drop table", "drop schema", "truncate", "delete from")
+
+
+class HazardKind(StrEnum):
+    """What was found."""
+
+    #: ``global`` in the file: it may keep state between tenants, so it runs one tenant at a time.
+    GLOBAL_STATE = "global_state"
+    #: A step outside any transaction: a failure there leaves the tenant ``partial``.
+    AUTOCOMMIT = "autocommit"
+    #: There is no ``downgrade`` function.
+    NO_DOWNGRADE = "no_downgrade"
+    #: ``downgrade`` does nothing: Alembic would move the version and leave the tables.
+    EMPTY_DOWNGRADE = "empty_downgrade"
+    #: ``downgrade`` raises: the revision cannot be taken back.
+    IRREVERSIBLE = "irreversible"
+    #: ``upgrade`` throws rows or columns away.
+    UPGRADE_LOSES_DATA = "upgrade_loses_data"
+    #: ``downgrade`` throws rows or columns away.
+    DOWNGRADE_LOSES_DATA = "downgrade_loses_data"
+    #: No message says what the revision is for.
+    NO_MESSAGE = "no_message"
+
+
+#: What matters before going forward, and before going back.
+ON_UPGRADE = frozenset(
+    {
+        HazardKind.GLOBAL_STATE,
+        HazardKind.AUTOCOMMIT,
+        HazardKind.NO_DOWNGRADE,
+        HazardKind.IRREVERSIBLE,
+        HazardKind.UPGRADE_LOSES_DATA,
+        HazardKind.NO_MESSAGE,
+    }
+)
+ON_DOWNGRADE = frozenset(HazardKind) - {HazardKind.UPGRADE_LOSES_DATA, HazardKind.NO_MESSAGE}
+
+#: Hazards that forbid going back through a revision.
+NO_WAY_BACK = frozenset({HazardKind.NO_DOWNGRADE, HazardKind.IRREVERSIBLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Hazard:
+    """One finding in one revision."""
+
+    revision: str
+    kind: HazardKind
+    #: What was found, for people: ``drop_column users.phone``.
+    detail: str
+    #: 1-based line in the revision file.
+    line: int
+
+
+def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
+    """Read one revision file and list what is hazardous in it.
+
+    Args:
+        revision: the identifier to report.
+        file: the Python source of the revision.
+    """
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found: list[Hazard] = []
+
+    def add(kind: HazardKind, detail: str, node: ast.AST | None = None) -> None:
+        found.append(Hazard(revision, kind, detail, getattr(node, "lineno", 1)))
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            add(HazardKind.GLOBAL_STATE, f"global {', '.join(node.names)}", node)
+        elif isinstance(node, ast.Attribute) and node.attr == "autocommit_block":
+            add(HazardKind.AUTOCOMMIT, "autocommit_block", node)
+    if not (ast.get_docstring(tree) or "").strip():
+        add(HazardKind.NO_MESSAGE, "no docstring says what it is for")
+    for name, kind in (
+        ("upgrade", HazardKind.UPGRADE_LOSES_DATA),
+        ("downgrade", HazardKind.DOWNGRADE_LOSES_DATA),
+    ):
+        if name in functions:
+            for detail, node in _lossy(functions[name]):
+                add(kind, detail, node)
+    way_back = _way_back(tree, functions)
+    if way_back is not None:
+        add(way_back, "downgrade", functions.get("downgrade"))
+    return tuple(found)
+
+
+def _way_back(tree: ast.Module, functions: dict[str, ast.FunctionDef]) -> HazardKind | None:
+    if "downgrade" not in functions:
+        return None if "downgrade" in _bound_names(tree) else HazardKind.NO_DOWNGRADE
+    body = _statements(functions["downgrade"])
+    if not body:
+        # A merge does nothing in either direction.
+        forward = "upgrade" in functions and _statements(functions["upgrade"])
+        return HazardKind.EMPTY_DOWNGRADE if forward else None
+    return HazardKind.IRREVERSIBLE if isinstance(body[0], ast.Raise) else None
+
+
+def _bound_names(tree: ast.Module) -> set[str]:
+    """Names that the file gives to something it did not define by ``def``."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def _statements(function: ast.FunctionDef) -> list[ast.stmt]:
+    """What a function does: its body without docstring and ``pass``."""
+    return [
+        node
+        for node in function.body
+        if not (isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)))
+    ]
+
+
+def _lossy(function: ast.FunctionDef) -> list[tuple[str, ast.AST]]:
+    found: list[tuple[str, ast.AST]] = []
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        if node.func.attr in _LOSSY_CALLS:
+            found.append((f"{node.func.attr} {'.'.join(texts)}".strip(), node))
+        elif node.func.attr in {"execute", "text"} and texts and texts[0].strip().lower().startswith(_LOSSY_SQL):
+            found.append((" ".join(texts[0].split())[:80], node))
+    return found

@@ -1,0 +1,110 @@
+"""Where a tenant's heads stand, seen from the target. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from orchestrator.errors import HistoryError
+from orchestrator.history.directory import History, Irreversible
+from orchestrator.history.graph import Graph
+from orchestrator.history.hazards import NO_WAY_BACK
+from orchestrator.statuses import TenantStatus
+
+
+def stand(graph: Graph, heads: Collection[str], target: Collection[str]) -> TenantStatus:
+    """Say how a tenant at ``heads`` stands to ``target``.
+
+    A head on another branch does not disturb as long as one head is on a path to the target, or as long as the branches
+    descend from nothing in common (separate bases): two labelled branches in one directory are ordinary, also where one
+    depends on the other.
+
+    Args:
+        graph: the shared directory.
+        heads: the revisions in the tenant's version table.
+        target: full identifiers of the revisions asked for.
+
+    Returns:
+        One of ``unknown_revision``, ``current``, ``ahead``, ``behind``, ``diverged``.
+    """
+    if graph.unknown(heads):
+        return TenantStatus.UNKNOWN_REVISION
+    wanted, applied = graph.closure(target), graph.closure(heads)
+    if wanted <= applied:
+        beyond = any(goal in graph.before(head) for goal in target for head in heads if goal not in heads)
+        return TenantStatus.AHEAD if beyond else TenantStatus.CURRENT
+    on_the_way = any(head in wanted for head in heads)
+    related = bool(graph.branch(target) & graph.branch(heads))
+    return TenantStatus.DIVERGED if related and not on_the_way else TenantStatus.BEHIND
+
+
+#: ``+1``, ``-2``, ``label@-1``, ``3f2a9c+1``: counted from where a tenant is, or from a revision.
+_RELATIVE = re.compile(r"(?:.+@)?\w*[+-]\d+")
+
+
+def is_relative(target: str) -> bool:
+    """Whether ``target`` counts steps instead of naming where they end."""
+    return _RELATIVE.fullmatch(target) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What a command would have to do to a tenant at certain heads."""
+
+    #: As ``status`` would say it, seen from the command's target.
+    status: TenantStatus
+    #: The revisions to run, in order.
+    path: tuple[str, ...] = ()
+    #: Why the command must not touch the tenant; ``None`` when it may.
+    problem: HistoryError | None = None
+    #: The problem's short name in JSON: ``unknown_revision``, ``diverged``, ``irreversible``.
+    kind: str | None = None
+
+
+def position(history: History, command: str, heads: Collection[str], target: str) -> Position:
+    """Where a tenant at ``heads`` stands for ``command`` (upgrade, downgrade, stamp) to ``target`` (as typed).
+
+    Raises:
+        HistoryError: ``target`` itself is not in the directory.
+    """
+    unknown = history.graph.unknown(heads)
+    if command == "stamp":
+        same = frozenset(heads) == frozenset(history.resolve(target))
+        return Position(TenantStatus.CURRENT if same else TenantStatus.BEHIND)
+    if unknown:
+        problem = HistoryError(
+            f"the tenant is at {', '.join(unknown)}, which this directory does not have",
+            hint="deploy the directory that has it, or say where the tenant is: orchestrator stamp REV -t TENANT",
+        )
+        return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
+    relative = is_relative(target)
+    goals = () if relative else history.resolve(target)
+    if command == "upgrade" and not relative:
+        status = stand(history.graph, heads, goals)
+        if status is TenantStatus.DIVERGED:
+            problem = HistoryError(
+                f"no path leads from {', '.join(heads)} to {target}: they are on different branches",
+                hint="join the branches: alembic merge heads; or name the tenant's own branch as its target",
+            )
+            return Position(status, problem=problem, kind="diverged")
+        if status is not TenantStatus.BEHIND:
+            return Position(status)
+    try:
+        path = history.path(command, heads, target)
+    except Irreversible as error:
+        return Position(TenantStatus.AHEAD, problem=error, kind="irreversible")
+    except HistoryError as error:
+        return Position(TenantStatus.DIVERGED, problem=error, kind="diverged")
+    if command == "upgrade":
+        return Position(TenantStatus.BEHIND if path else TenantStatus.CURRENT, path)
+    no_way_back = [hazard for hazard in history.hazards(path) if hazard.kind in NO_WAY_BACK]
+    if no_way_back:
+        hazard = no_way_back[0]
+        problem = Irreversible(
+            f"revision {hazard.revision} cannot be taken back"
+            f" ({hazard.kind.value}, {history.file(hazard.revision).name}:{hazard.line})",
+            hint="choose a target that does not pass it, or write its downgrade()",
+        )
+        return Position(TenantStatus.AHEAD, path, problem, "irreversible")
+    return Position(TenantStatus.AHEAD if path else TenantStatus.CURRENT, path)

@@ -1,0 +1,313 @@
+"""The journal: runs, their attempts on tenants, their events. Recording never waits and never fails a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import JournalError
+from orchestrator.fleet.secrets import mask
+from orchestrator.journal import reading, writing
+from orchestrator.journal.faults import explained
+from orchestrator.journal.pending import Pending
+from orchestrator.journal.records import AttemptRecord, EventRecord, RunRecord, alive
+from orchestrator.journal.store import Store
+from orchestrator.statuses import RunStatus, TenantStatus
+
+__all__ = ["Journal", "alive", "default_url"]
+
+#: Directory beside tenants.yaml for the journal and whatever else a run leaves behind.
+DIRECTORY = ".orchestrator"
+#: Seconds between two batches, at least; a killed process loses what came after the last one.
+FLUSH_INTERVAL = 0.05
+#: Seconds between two tries while the journal cannot be written, at most.
+RETRY_INTERVAL = 5.0
+#: Seconds after which an open run's heartbeat is renewed.
+HEARTBEAT_INTERVAL = 5.0
+
+log = logging.getLogger("orchestrator.journal")
+
+
+def default_url(root: Path) -> URL:
+    """Where the journal is when tenants.yaml names no place: a SQLite file beside it."""
+    return URL.create("sqlite+aiosqlite", database=str(root / DIRECTORY / "journal.db"))
+
+
+class Journal:
+    """An open journal. Make one with :meth:`open`, end it with :meth:`close`, use it in that event loop only."""
+
+    def __init__(self, store: Store, root: Path, *, exists: bool) -> None:
+        #: False for a journal opened for reading that nobody has written yet; it reads as empty.
+        self.exists = exists
+        self._store = store
+        self._root = root
+        self._pending = Pending()
+        self._recorded = asyncio.Event()
+        self._one_batch = asyncio.Lock()
+        self._flusher: asyncio.Task[None] | None = None
+        self._fault: Exception | None = None
+        self._running: set[str] = set()
+        self._next_beat = 0.0
+        self._numbers = count()
+
+    @classmethod
+    async def open(
+        cls,
+        url: URL,
+        connect_args: Mapping[str, Any] | None = None,
+        masked: str | None = None,
+        *,
+        root: Path,
+        read_only: bool = False,
+    ) -> Journal:
+        """Open a journal, making or migrating its tables first where that is needed.
+
+        Args:
+            url: SQLAlchemy's address, for aiosqlite or asyncpg; see :func:`default_url`.
+            connect_args: what else asyncpg is to be called with.
+            masked: the address for messages; made from ``url`` when not given.
+            root: the directory that holds tenants.yaml; records that cannot be written are saved under it.
+            read_only: create and write nothing; a journal that is not there reads as empty.
+
+        Raises:
+            JournalError: the database cannot be used, or the journal is newer than this package.
+        """
+        place = mask(masked or _place(url))
+        store = Store(url, connect_args or {}, place, read_only=read_only)
+        if not read_only and url == default_url(root):
+            _make_directory(root / DIRECTORY, place)
+        try:
+            if read_only:
+                exists = await store.look()
+            else:
+                await store.prepare()
+                exists = True
+        except BaseException:
+            await store.close()
+            raise
+        journal = cls(store, root, exists=exists)
+        if not read_only:
+            journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
+        return journal
+
+    async def start_run(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+        """Write down what is about to happen; on disk when this returns.
+
+        Starting a run that is in the journal already carries it on: what is given replaces what was there, the
+        other tenants' attempts and their order stay.
+
+        Args:
+            run: the run; its first heartbeat is now unless it has one.
+            attempts: one per selected tenant, in the order that :meth:`attempts` is to give them back.
+
+        Raises:
+            JournalError: it could not be written; nothing of it was.
+        """
+        if run.heartbeat_at is None:
+            run = replace(run, heartbeat_at=datetime.now(UTC))
+        async with self._one_batch, self._store.writing() as connection:
+            await writing.write_start(connection, run, attempts)
+        self._running.add(run.id)
+        self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
+        self._recorded.set()
+
+    def record(self, attempt: AttemptRecord) -> None:
+        """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
+        self._pending.attempts[attempt.run, attempt.tenant] = attempt
+        self._recorded.set()
+
+    def record_event(self, event: EventRecord) -> None:
+        """Note something that happened. Returns at once."""
+        self._pending.events[next(self._numbers)] = event
+        self._recorded.set()
+
+    async def finish_run(self, run_id: str, status: RunStatus, finished_at: datetime) -> None:
+        """Write everything recorded so far and how the run ended; on disk when this returns.
+
+        A journal that cannot be written does not fail the run: :meth:`close` tries again and says so.
+        """
+        self._running.discard(run_id)
+        self._pending.finishes[run_id] = (status, finished_at)
+        await self.flush()
+
+    async def flush(self) -> bool:
+        """Write everything recorded so far.
+
+        Returns:
+            Whether it is on disk. What is not is kept, and tried again.
+        """
+        async with self._one_batch:
+            taken = self._pending.take()
+            if not taken:
+                return True
+            try:
+                async with self._store.writing() as connection:
+                    await writing.write_pending(connection, taken)
+            except BaseException as error:
+                self._pending.put_back(taken)
+                if not isinstance(error, Exception):
+                    raise
+                self._report(error)
+                return False
+        if self._fault is not None:
+            self._fault = None
+            log.warning("the journal %s is written again; nothing was lost", self._store.place)
+        return True
+
+    async def run(self, name: str) -> RunRecord:
+        """The run that ``name`` means.
+
+        Args:
+            name: an id, a beginning that no other id has, or ``last``.
+
+        Raises:
+            JournalError: there is none, or there are several.
+        """
+        if not self.exists:
+            raise reading.no_runs()
+        async with self._reading() as connection:
+            return await reading.find_run(connection, name)
+
+    async def last_run(self, commands: Sequence[str] | None = None) -> RunRecord | None:
+        """The run that started last, of those that carried out one of ``commands`` where given."""
+        if not self.exists:
+            return None
+        async with self._reading() as connection:
+            return await reading.last_run(connection, commands)
+
+    async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
+        """The newest runs, newest first, each with how many tenants have which status.
+
+        Args:
+            limit: runs at most.
+            tenant: only runs that this tenant was selected in; only it is counted then.
+        """
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.list_runs(connection, limit, tenant)
+
+    async def attempts(self, run_id: str) -> list[AttemptRecord]:
+        """The run's attempts in the order given when it started; tenants that joined later come last."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.list_attempts(connection, run_id)
+
+    async def events(self, run_id: str, tenant: str | None = None) -> list[EventRecord]:
+        """The run's events, of one tenant where given, in the order they happened."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.list_events(connection, run_id, tenant)
+
+    async def left_partial(self) -> list[AttemptRecord]:
+        """Attempts that ended ``partial`` and that no later run has tried again."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.left_partial(connection)
+
+    async def mean_durations(self, direction: str) -> dict[str, float]:
+        """Milliseconds that each revision took on average over all runs, by revision.
+
+        Args:
+            direction: ``upgrade`` or ``downgrade``.
+        """
+        if not self.exists:
+            return {}
+        async with self._reading() as connection:
+            return await reading.mean_durations(connection, direction)
+
+    async def close(self) -> None:
+        """Write what is left and close every connection.
+
+        Raises:
+            JournalError: something could not be written; says what, and in which file it was saved instead.
+        """
+        try:
+            await self._stop_flusher()
+            await self.flush()
+        finally:
+            await self._store.close()
+        unsaved = self._pending.take()
+        if unsaved.attempts or unsaved.events or unsaved.finishes:
+            raise self._save(unsaved) from self._fault
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        await self.flush()
+        async with self._store.reading() as connection:
+            yield connection
+
+    async def _keep_flushing(self) -> None:
+        pause = FLUSH_INTERVAL
+        while True:
+            await self._wait_for_records()
+            self._beat()
+            written = await self.flush()
+            pause = FLUSH_INTERVAL if written else min(2 * pause, RETRY_INTERVAL)
+            await asyncio.sleep(pause)
+            if not written:
+                self._recorded.set()
+
+    async def _wait_for_records(self) -> None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_INTERVAL if self._running else None):
+                await self._recorded.wait()
+        except TimeoutError:
+            pass
+        self._recorded.clear()
+
+    def _beat(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._running and now >= self._next_beat:
+            self._pending.heartbeats = dict.fromkeys(self._running, datetime.now(UTC))
+            self._next_beat = now + HEARTBEAT_INTERVAL
+
+    async def _stop_flusher(self) -> None:
+        if self._flusher is None:
+            return
+        async with self._one_batch:  # it may be cancelled between two batches, not within one
+            self._flusher.cancel()
+        await asyncio.wait({self._flusher})
+        self._flusher = None
+
+    def _report(self, error: Exception) -> None:
+        if self._fault is None:
+            log.warning("%s; the run goes on, and what happens is kept until it can be written", error)
+        self._fault = error
+
+    def _save(self, unsaved: Pending) -> JournalError:
+        files = unsaved.save(self._root / DIRECTORY)
+        where = f"it is saved in {', '.join(map(str, files))}" if files else "it could not be saved elsewhere either"
+        return JournalError(
+            f"{self._fault}; not in the journal: {len(unsaved.attempts)} attempts, {len(unsaved.events)} events, "
+            f"{len(unsaved.finishes)} ends of runs; {where}",
+            hint="the tenants are as the run left them: `orchestrator status` reads their databases",
+        )
+
+
+def _place(url: URL) -> str:
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.database
+    return url.render_as_string(hide_password=True)
+
+
+def _make_directory(directory: Path, place: str) -> None:
+    """Make the directory, and have git ignore what is in it."""
+    with explained(place):
+        directory.mkdir(parents=True, exist_ok=True)
+        ignore = directory / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")

@@ -1,0 +1,129 @@
+"""The journal's queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import JournalError
+from orchestrator.journal.records import AttemptRecord, EventRecord, RunRecord
+from orchestrator.journal.rows import attempt_record, event_record, run_record
+from orchestrator.journal.tables import attempts, events, runs
+from orchestrator.statuses import TenantStatus
+
+#: Stands for the run that started last.
+LAST = "last"
+
+#: Runs looked through for what a mistyped id may have meant.
+_SIMILAR_AMONG = 1000
+#: Runs named when a shortened id fits several.
+_NAMED = 5
+
+#: Runs of one second are told apart by nothing better than their ids.
+_NEWEST_FIRST = (runs.c.started_at.desc(), runs.c.id.desc())
+
+
+async def last_run(connection: AsyncConnection, commands: Sequence[str] | None) -> RunRecord | None:
+    """The run that started last, of those that carried out one of ``commands``."""
+    query = select(runs).order_by(*_NEWEST_FIRST).limit(1)
+    if commands is not None:
+        query = query.where(runs.c.command.in_(commands))
+    row = (await connection.execute(query)).first()
+    return None if row is None else run_record(row)
+
+
+async def find_run(connection: AsyncConnection, name: str) -> RunRecord:
+    """The run that ``name`` means: its id, a beginning that no other id has, or ``last``."""
+    if name == LAST:
+        last = await last_run(connection, None)
+        if last is None:
+            raise no_runs()
+        return last
+    beginning = name.strip().lower()
+    fits = func.substr(runs.c.id, 1, len(beginning)) == beginning
+    query = select(runs).where(fits).order_by((runs.c.id == beginning).desc(), *_NEWEST_FIRST).limit(_NAMED + 1)
+    rows = (await connection.execute(query)).all()
+    if not rows or not beginning:
+        raise await _unknown(connection, beginning)
+    if len(rows) > 1 and rows[0].id != beginning:
+        raise _ambiguous(name, [row.id for row in rows])
+    return run_record(rows[0])
+
+
+async def list_runs(
+    connection: AsyncConnection, limit: int, tenant: str | None
+) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
+    """The newest runs, newest first, each with how many tenants have which status."""
+    query = select(runs).order_by(*_NEWEST_FIRST).limit(limit)
+    counts = select(attempts.c.run, attempts.c.status, func.count()).group_by(attempts.c.run, attempts.c.status)
+    if tenant is not None:
+        query = query.where(runs.c.id.in_(select(attempts.c.run).where(attempts.c.tenant == tenant)))
+        counts = counts.where(attempts.c.tenant == tenant)
+    found = [run_record(row) for row in await connection.execute(query)]
+    summaries: dict[str, dict[TenantStatus, int]] = {run.id: {} for run in found}
+    for run, status, count in await connection.execute(counts.where(attempts.c.run.in_(list(summaries)))):
+        summaries[run][TenantStatus(status)] = count
+    return [(run, summaries[run.id]) for run in found]
+
+
+async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRecord]:
+    """The run's attempts in the order given when it started; tenants that joined later come last."""
+    query = select(attempts).where(attempts.c.run == run)
+    order = (attempts.c.position.is_(None), attempts.c.position, attempts.c.started_at, attempts.c.tenant)
+    return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
+
+
+async def list_events(connection: AsyncConnection, run: str, tenant: str | None) -> list[EventRecord]:
+    """The run's events in the order they happened."""
+    query = select(events).where(events.c.run == run).order_by(events.c.at, events.c.writer, events.c.number)
+    if tenant is not None:
+        query = query.where(events.c.tenant == tenant)
+    return [event_record(row) for row in await connection.execute(query)]
+
+
+async def left_partial(connection: AsyncConnection) -> list[AttemptRecord]:
+    """Attempts that ended ``partial`` and that no later run has tried again."""
+    run, later, later_run = runs.alias(), attempts.alias(), runs.alias()
+    tried_again = (
+        select(later.c.tenant)
+        .join(later_run, later_run.c.id == later.c.run)
+        .where(later.c.tenant == attempts.c.tenant, later.c.attempts > 0, later_run.c.started_at > run.c.started_at)
+    )
+    query = (
+        select(attempts)
+        .join(run, run.c.id == attempts.c.run)
+        .where(attempts.c.status == TenantStatus.PARTIAL.value, ~tried_again.exists())
+    )
+    return [attempt_record(row) for row in await connection.execute(query)]
+
+
+async def mean_durations(connection: AsyncConnection, direction: str) -> dict[str, float]:
+    """Milliseconds that each revision took on average, by revision."""
+    query = (
+        select(events.c.revision, func.avg(events.c.duration_ms))
+        .where(events.c.kind == "revision", events.c.direction == direction, events.c.duration_ms.is_not(None))
+        .group_by(events.c.revision)
+    )
+    return {revision: float(mean) for revision, mean in await connection.execute(query)}
+
+
+def no_runs() -> JournalError:
+    """The error for asking for a run while there is none at all."""
+    return JournalError("the journal has no run yet", hint="start one: `orchestrator upgrade`")
+
+
+async def _unknown(connection: AsyncConnection, name: str) -> JournalError:
+    ids = list(await connection.scalars(select(runs.c.id).order_by(*_NEWEST_FIRST).limit(_SIMILAR_AMONG)))
+    if not ids:
+        return no_runs()
+    similar = get_close_matches(name, [*ids, LAST], n=3)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    return JournalError(f"no run {name!r} in the journal", hint=f"{hint}`orchestrator runs list` shows them all")
+
+
+def _ambiguous(name: str, ids: list[str]) -> JournalError:
+    more = " and others" if len(ids) > _NAMED else ""
+    return JournalError(f"{name!r} fits several runs", hint=f"type more of it: {', '.join(ids[:_NAMED])}{more}")

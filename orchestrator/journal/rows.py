@@ -1,0 +1,122 @@
+"""Records to rows of the journal's tables, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from orchestrator.journal.encoding import masked, moment
+from orchestrator.journal.records import Actor, AttemptRecord, EventRecord, RunRecord
+from orchestrator.statuses import RunStatus, TenantStatus
+
+
+def run_row(run: RunRecord) -> dict[str, Any]:
+    """``run`` as a row of the runs table."""
+    return {
+        "id": run.id,
+        "command": run.command,
+        "target": run.target,
+        "requested_target": run.requested_target,
+        "status": run.status,
+        "started_at": moment(run.started_at),
+        "finished_at": moment(run.finished_at),
+        "actor_user": run.actor.user,
+        "actor_host": run.actor.host,
+        "actor_pid": run.actor.pid,
+        "actor_process_started": run.actor.process_started,
+        "actor_git_commit": run.actor.git_commit,
+        "directory_digest": run.directory_digest,
+        "options": masked(run.options),
+        "heartbeat_at": moment(run.heartbeat_at),
+    }
+
+
+def run_record(row: Row[Any]) -> RunRecord:
+    """The run that ``row`` of the runs table holds."""
+    return RunRecord(
+        id=row.id,
+        command=row.command,
+        target=tuple(row.target),
+        requested_target=row.requested_target,
+        status=RunStatus(row.status),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        actor=Actor(
+            user=row.actor_user,
+            host=row.actor_host,
+            pid=row.actor_pid,
+            process_started=row.actor_process_started,
+            git_commit=row.actor_git_commit,
+        ),
+        directory_digest=row.directory_digest,
+        options=row.options,
+        heartbeat_at=row.heartbeat_at,
+    )
+
+
+def attempt_row(attempt: AttemptRecord, position: int | None = None) -> dict[str, Any]:
+    """``attempt`` as a row of the attempts table, ``position`` being its place in the run."""
+    return {
+        "run": attempt.run,
+        "tenant": attempt.tenant,
+        "position": position,
+        "wave": attempt.wave,
+        "status": attempt.status,
+        "from_heads": attempt.from_heads,
+        "to_heads": attempt.to_heads,
+        "attempts": attempt.attempts,
+        "duration_ms": attempt.duration_ms,
+        "path": attempt.path,
+        "error": masked(attempt.error),
+        "started_at": moment(attempt.started_at),
+        "finished_at": moment(attempt.finished_at),
+    }
+
+
+def attempt_record(row: Row[Any]) -> AttemptRecord:
+    """The attempt that ``row`` of the attempts table holds."""
+    return AttemptRecord(
+        run=row.run,
+        tenant=row.tenant,
+        wave=row.wave,
+        status=TenantStatus(row.status),
+        from_heads=None if row.from_heads is None else tuple(row.from_heads),
+        to_heads=None if row.to_heads is None else tuple(row.to_heads),
+        attempts=row.attempts,
+        duration_ms=row.duration_ms,
+        path=row.path,
+        error=row.error,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def event_row(event: EventRecord, writer: str, number: int) -> dict[str, Any]:
+    """``event`` as a row of the events table, ``number`` being its place among those of ``writer``."""
+    return {
+        "run": event.run,
+        "writer": writer,
+        "number": number,
+        "tenant": event.tenant,
+        "at": moment(event.at),
+        "kind": event.kind,
+        "revision": event.revision,
+        "direction": event.direction,
+        "duration_ms": event.duration_ms,
+        "detail": masked(event.detail),
+    }
+
+
+def event_record(row: Row[Any]) -> EventRecord:
+    """The event that ``row`` of the events table holds."""
+    return EventRecord(
+        run=row.run,
+        tenant=row.tenant,
+        at=row.at,
+        kind=row.kind,
+        revision=row.revision,
+        direction=row.direction,
+        duration_ms=row.duration_ms,
+        detail=row.detail,
+    )

@@ -1,0 +1,89 @@
+"""The journal's SQLite file: open it, also where only reading is allowed, and let several processes share it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import aiosqlite
+
+#: Seconds to wait for another writer.
+BUSY_TIMEOUT = 10.0
+#: Seconds between two tries where SQLite itself does not wait.
+_POLL = 0.02
+
+
+async def share(path: Path) -> None:
+    """Let readers and one writer go on at the same time (https://www.sqlite.org/wal.html). The file remembers it.
+
+    Raises:
+        sqlite3.Error: the file cannot be made, opened or written.
+    """
+    deadline = asyncio.get_running_loop().time() + BUSY_TIMEOUT
+    while True:
+        try:
+            with closing(sqlite3.connect(path, timeout=0)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for another process that is doing the same, whatever the timeout.
+            if not _is_busy(error) or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_POLL)
+
+
+async def connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
+    """A connection to a file that was read before, so that nothing is left half open when that fails.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or read.
+    """
+    # Without isolation_level=None Python's driver begins transactions when it sees fit, and none before DDL.
+    address = _readable_address(path) if read_only else _tried(_address(path, "mode=rwc"))
+    connection = await aiosqlite.connect(address, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
+    try:
+        # With a write-ahead log this outlives a killed process; only a power failure can take the last batches.
+        await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def _readable_address(path: Path) -> str:
+    """How to open a file for reading that may lie where this user cannot write.
+
+    SQLite cannot put its two side files there. It can do without them while nobody writes, that is when there is no
+    write-ahead log either.
+    """
+    address = _address(path, "mode=ro")
+    try:
+        return _tried(address)
+    except sqlite3.OperationalError as error:
+        needs_side_files = error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+        if not needs_side_files or path.with_name(path.name + "-wal").exists():
+            raise
+    return _tried(address + "&immutable=1")
+
+
+def _address(path: Path, parameters: str) -> str:
+    return f"file:{quote(str(path))}?{parameters}"
+
+
+def _tried(address: str) -> str:
+    # aiosqlite must not meet a file that cannot be opened: its thread then outlives the call, and prints a traceback
+    # when the event loop ends first (seen with 0.22.1).
+    with closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+    return address
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorname.startswith("SQLITE_BUSY")

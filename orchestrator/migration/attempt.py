@@ -1,0 +1,282 @@
+"""One attempt on one tenant: connect, lock, migrate through Alembic, read the heads again."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from alembic.runtime.environment import EnvironmentContext
+from sqlalchemy import Connection
+
+from orchestrator.databases.failures import Failure, describe
+from orchestrator.databases.port import Database, Session
+from orchestrator.errors import OrchestratorError, Unprovisioned
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.tenant import Limits, Tenant
+from orchestrator.history.directory import History
+from orchestrator.history.position import Position, is_relative, position
+from orchestrator.migration import seam
+from orchestrator.migration.loop import TenantLoop
+from orchestrator.migration.scope import Progress, StepDone, scoped
+from orchestrator.statuses import TenantStatus
+
+#: Seconds between two looks at a tenant's lock: the first and the longest.
+_LOCK_POLL = (0.02, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done to a tenant: one of Alembic's commands."""
+
+    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    command: str
+    #: As typed.
+    target: str
+    #: What Alembic's own command would give its EnvironmentContext; ``fn`` yields the steps.
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, history: History, command: str, target: str) -> Work:
+        """The work that ``alembic COMMAND TARGET`` does."""
+        script = history.script
+        steps: dict[str, Callable[..., Iterable[Any]]] = {
+            "upgrade": lambda heads, _: script._upgrade_revs(target, heads),
+            "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
+            "stamp": lambda heads, _: script._stamp_revs(target, heads),
+        }
+        return cls(command, target, {"fn": steps[command], "destination_rev": target})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended."""
+
+    status: TenantStatus
+    #: Heads read under the lock before anything was done; ``None`` when it did not come to that.
+    before: tuple[str, ...] | None = None
+    #: Heads read again at the end; ``None`` when they could not be.
+    after: tuple[str, ...] | None = None
+    failure: Failure | None = None
+    steps: tuple[StepDone, ...] = ()
+    duration_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Migrator:
+    """What all attempts of a run share."""
+
+    fleet: Fleet
+    history: History
+    loop: TenantLoop
+    #: By server name.
+    databases: Mapping[str, Database]
+    #: How connections name themselves to the server.
+    application: str = "orchestrator"
+    #: Seconds to wait for a tenant's lock.
+    lock_wait: float = 10.0
+    #: Make a missing schema, database or file.
+    provision: bool = False
+    #: Whether the seam was proved; where it was not, tenants go one at a time.
+    concurrent: bool = True
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def attempt(
+        self, tenant: Tenant, work: Work, listener: Callable[[StepDone], None] = lambda _: None
+    ) -> Outcome:
+        """Do ``work`` on ``tenant`` once. Raises nothing but cancellation: whatever happens is the outcome.
+
+        Args:
+            tenant: whom.
+            work: what.
+            listener: told of each revision when it is through.
+        """
+        started = time.perf_counter()
+        progress = Progress(listener=listener)
+        outcome = await self._settled(tenant, work, progress)
+        return replace(outcome, steps=tuple(progress.done), duration_ms=(time.perf_counter() - started) * 1000)
+
+    def render(self, tenant: Tenant, work: Work, heads: Iterable[str]) -> str:
+        """The SQL that ``work`` runs on a tenant at ``heads``, as Alembic renders it offline.
+
+        Raises:
+            Whatever a revision raises that cannot be rendered without a database.
+        """
+        buffer = io.StringIO(self.databases[tenant.server].scope_sql(tenant))
+        buffer.seek(0, io.SEEK_END)
+        options = {"as_sql": True, "output_buffer": buffer, "starting_rev": list(heads) or None}
+        with self.environment(tenant, {**work.options, **options}, Progress()):
+            self.loop.migrate(None, tenant)
+        return buffer.getvalue()
+
+    @contextmanager
+    def environment(
+        self, tenant: Tenant, options: Mapping[str, Any], progress: Progress
+    ) -> Iterator[EnvironmentContext]:
+        """The tenant's Alembic environment, entered; :func:`seam.installed` surrounds it."""
+        kind = seam.TaskEnvironment if self.concurrent else EnvironmentContext
+        dialect = self.databases[tenant.server].dialect
+        environment = kind(self.history.config, self.history.script, **options)
+        with scoped(environment, tenant, self.loop.version_table, dialect, progress):
+            yield environment
+
+    def limits(self, tenant: Tenant) -> Limits:
+        """The server's timeouts, and the policy's where it has none."""
+        own, general = self.fleet.server_of(tenant).limits, self.fleet.policy.limits
+        return Limits(
+            own.lock_timeout if own.lock_timeout is not None else general.lock_timeout,
+            own.statement_timeout if own.statement_timeout is not None else general.statement_timeout,
+        )
+
+    async def _settled(self, tenant: Tenant, work: Work, progress: Progress) -> Outcome:
+        database = self.databases[tenant.server]
+        try:
+            if self.provision:
+                await database.provision(tenant)
+            async with database.session(tenant, f"{self.application} {tenant.id}", self.limits(tenant)) as session:
+                return await self._under_lock(session, tenant, work, progress)
+        except Unprovisioned as error:
+            return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
+        except OrchestratorError as error:
+            return Outcome(TenantStatus.FAILED, failure=describe(error, progress.revision))
+        except Exception as error:
+            failure = describe(error, progress.revision)
+            if progress.revision is None:
+                return Outcome(TenantStatus.FAILED, failure=failure)
+            # The connection broke while it was being handed back; what it had done is known only from reading again.
+            return Outcome(TenantStatus.UNKNOWN, failure=replace(failure, lost=True))
+
+    async def _under_lock(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> Outcome:
+        if not await self._lock(session):
+            holder = await session.lock_holder()
+            return Outcome(
+                TenantStatus.LOCKED,
+                failure=Failure(
+                    "locked",
+                    f"another migration of this tenant is under way: {holder or 'holder unknown'}",
+                    hint="wait for it, then: orchestrator resume",
+                ),
+            )
+        before = await session.heads(self.loop.version_table)
+        here = position(self.history, work.command, before, work.target)
+        if here.problem is not None:
+            return Outcome(TenantStatus.BLOCKED, before, before, blocked(here))
+        if not here.path and here.status is not TenantStatus.BEHIND:
+            return Outcome(TenantStatus.ALREADY_CURRENT, before, before)
+        if work.command == "stamp" and self.history.graph.unknown(before):
+            # A stamp moves the version from where it is, and nothing leads away from a revision nobody knows.
+            work = replace(work, options={**work.options, "purge": True})
+        try:
+            await self._migrate(session, tenant, work, progress)
+            after = await session.heads(self.loop.version_table)
+        except (Exception, SystemExit) as error:
+            failure = describe(error, progress.revision)
+            failure = replace(failure, hint=failure.hint or self._where(error, progress.revision))
+            return await self._failed(session, before, progress, failure)
+        if progress.left_transaction and (invalid := await session.invalid_indexes()):
+            return Outcome(TenantStatus.PARTIAL, before, after, _invalid(invalid))
+        return self._verified(work, before, after, progress)
+
+    async def _lock(self, session: Session) -> bool:
+        deadline = time.monotonic() + self.lock_wait
+        pause, longest = _LOCK_POLL
+        while not await session.try_lock():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        return True
+
+    async def _migrate(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> None:
+        def run(connection: Connection) -> None:
+            with self.environment(tenant, work.options, progress):
+                self.loop.migrate(connection, tenant)
+
+        if self.concurrent:
+            await session.connection.run_sync(run)
+        else:
+            async with self._turn:
+                with seam.one_at_a_time():
+                    await session.connection.run_sync(run)
+        if session.connection.in_transaction():
+            await session.connection.rollback()
+
+    def _where(self, error: BaseException, revision: str | None) -> str | None:
+        """The line of the revision file that raised, as a hint where the error itself has none."""
+        if revision is None or revision not in self.history.graph.parents:
+            return None
+        file = self.history.file(revision)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        return f"look at {file.name}:{lines[-1]}" if lines else None
+
+    async def _failed(self, session: Session, before: tuple[str, ...], progress: Progress, failure: Failure) -> Outcome:
+        """A migration raised. Say what stayed: the heads are read once more where the connection still answers."""
+        after: tuple[str, ...] | None = None
+        try:
+            await session.connection.rollback()
+            after = await session.heads(self.loop.version_table)
+        except Exception:
+            failure = replace(failure, lost=True)
+        if progress.outside_transaction:
+            note = "what ran outside a transaction stays: look at what it left before running this tenant again"
+            hint = note if failure.hint is None else f"{note}; {failure.hint}"
+            return Outcome(TenantStatus.PARTIAL, before, after, replace(failure, passing=False, hint=hint))
+        if failure.lost:
+            return Outcome(TenantStatus.UNKNOWN, before, after, failure)
+        return Outcome(TenantStatus.FAILED, before, after, failure)
+
+    def _verified(self, work: Work, before: tuple[str, ...], after: tuple[str, ...], progress: Progress) -> Outcome:
+        if work.command == "stamp" and progress.heads is None and before == after:
+            return Outcome(TenantStatus.ALREADY_CURRENT, before, after)
+        if progress.heads is None:
+            failure = Failure(
+                "not_run",
+                "revisions are pending, and env.py ran none of them",
+                hint="migrate() in env.py must call context.run_migrations() inside context.begin_transaction()",
+            )
+        elif progress.heads != after:
+            failure = Failure(
+                "not_committed",
+                f"Alembic reported {_names(progress.heads)}, and the tenant's version table says {_names(after)}",
+                hint="migrate() in env.py must leave its transaction to context.begin_transaction()",
+            )
+        elif progress.running or (work.command != "stamp" and self._left_over(work, after)):
+            failure = Failure(
+                "not_finished",
+                f"env.py ended without an error before {work.target} was reached: the tenant is at {_names(after)}",
+                revision=progress.revision,
+                hint="migrate() in env.py must let errors through",
+            )
+        else:
+            return Outcome(TenantStatus.SUCCEEDED, before, after)
+        return Outcome(TenantStatus.FAILED, before, after, failure)
+
+    def _left_over(self, work: Work, heads: tuple[str, ...]) -> bool:
+        """Whether something is still to be run to the target; relative ones were made absolute by the plan."""
+        if is_relative(work.target):
+            return False
+        here = position(self.history, work.command, heads, work.target)
+        return bool(here.path) or here.problem is not None
+
+
+def _invalid(indexes: tuple[str, ...]) -> Failure:
+    return Failure(
+        "invalid_index",
+        f"CREATE INDEX CONCURRENTLY did not finish, and left what no query uses: {', '.join(indexes)}",
+        hint=f"mend the rows it stumbled over, then: REINDEX INDEX CONCURRENTLY {indexes[0]}",
+    )
+
+
+def blocked(here: Position) -> Failure:
+    """Why a tenant must not be touched, as a failure to report."""
+    assert here.problem is not None
+    return replace(describe(here.problem), type=here.kind or "blocked")
+
+
+def _names(revisions: Iterable[str]) -> str:
+    return ", ".join(revisions) or "base"

@@ -1,0 +1,192 @@
+"""One tenant's Alembic environment: what env.py configures is checked against the tenant, and each step is watched."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.util import to_tuple
+from sqlalchemy import Connection, event
+
+from orchestrator.errors import ConfigurationError, DatabaseError
+from orchestrator.fleet.tenant import Tenant
+
+#: SQL that ends a transaction and keeps it.
+_COMMIT = re.compile(r"\s*(?:COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One revision that Alembic ran. Reported before its commit: progress, not proof."""
+
+    revision: str
+    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    direction: str
+    duration_ms: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has happened in one attempt so far, written from inside the migration and read by whoever reports it."""
+
+    #: The revision that is running.
+    revision: str | None = None
+    #: Between a revision's first statement and the end of its own work; its commit comes after that.
+    running: bool = False
+    #: The running transaction was left or committed from inside a revision: what was done by then stays.
+    outside_transaction: bool = False
+    #: Some revision has left its transaction.
+    left_transaction: bool = False
+    #: The heads that Alembic reported after the last finished revision.
+    heads: tuple[str, ...] | None = None
+    done: list[StepDone] = field(default_factory=list)
+    #: Called for each finished revision.
+    listener: Callable[[StepDone], None] = lambda _: None
+    _started: float = 0.0
+
+    def begin(self, revision: str | None, *, own_transaction: bool) -> None:
+        """A revision starts; unless in its own transaction, the version of the one before may still be undone."""
+        self.revision = revision
+        self.running = True
+        self.outside_transaction = self.outside_transaction and not own_transaction
+        self._started = time.perf_counter()
+
+    def finish(self, direction: str, heads: Collection[str]) -> None:
+        """The running revision is through, its commit still to come."""
+        self.running = False
+        self.heads = tuple(sorted(heads))
+        step = StepDone(self.revision or "", direction, (time.perf_counter() - self._started) * 1000)
+        self.done.append(step)
+        self.listener(step)
+
+
+def scoped(
+    environment: EnvironmentContext, tenant: Tenant, version_table: str, dialect: str, progress: Progress
+) -> EnvironmentContext:
+    """Make ``environment.configure`` safe for this tenant, and let ``progress`` watch the steps.
+
+    Args:
+        environment: not yet entered.
+        tenant: whose it is.
+        version_table: the name that env.py gave to ``for_each_tenant``.
+        dialect: for rendering offline, where there is no connection to take it from.
+        progress: told of every step.
+    """
+    configure_alembic = environment.configure
+    steps = environment.context_opts.get("fn")
+    if steps is not None:
+        environment.context_opts["fn"] = _watched(steps, progress)
+
+    def configure(connection: Connection | None = None, *args: Any, **options: Any) -> None:
+        _check(options, tenant, version_table)
+        if connection is None:
+            if not {"url", "dialect_name"} & options.keys() and not args:
+                options["dialect_name"] = dialect
+                # The default driver of the dialect is written for format strings, and would print every % twice.
+                options.setdefault("dialect_opts", {"paramstyle": "named"})
+        elif connection.in_transaction():
+            # env.py has executed something, and Alembic would take the transaction that SQLAlchemy began for it as the
+            # caller's: it would never commit, and all would be rolled back at close with success reported.
+            connection.commit()
+        options["version_table"] = version_table
+        comparing = "revision_context" in environment.context_opts
+        # Compared with the models, tables of the connection's own schema have no schema name, and only a version table
+        # without one is recognised among them.
+        options["version_table_schema"] = None if comparing else tenant.schema
+        if dialect == "sqlite":
+            # Alembic's default says SQLite cannot; with BEGIN emitted by the adapter it can.
+            options.setdefault("transactional_ddl", True)
+        options["on_version_apply"] = (
+            *to_tuple(options.get("on_version_apply"), default=()),
+            _applied(tenant, progress),
+        )
+        configure_alembic(connection, *args, **options)
+        _watch_autocommit(environment.get_context(), progress)
+        if connection is not None:
+            _watch_commits(connection, progress)
+
+    environment.configure = configure  # type: ignore[method-assign]
+    return environment
+
+
+def _check(options: Mapping[str, Any], tenant: Tenant, version_table: str) -> None:
+    """Refuse what would read or write another tenant's version table."""
+    schema = options.get("version_table_schema", tenant.schema)
+    if schema != tenant.schema:
+        raise ConfigurationError(
+            f"tenant {tenant.id}: env.py passes version_table_schema={schema!r}, its schema is {tenant.schema!r}",
+            hint="pass version_table_schema=tenant.schema to context.configure() in env.py",
+        )
+    table = options.get("version_table", version_table)
+    if table != version_table:
+        raise ConfigurationError(
+            f"env.py passes version_table={table!r} to context.configure() and {version_table!r} to for_each_tenant()",
+            hint=f"say for_each_tenant(migrate, version_table={table!r})",
+        )
+
+
+def _watched(steps: Callable[..., Iterable[Any]], progress: Progress) -> Callable[..., Iterable[Any]]:
+    """Alembic takes the steps one by one and runs each before it asks for the next."""
+
+    def each(heads: Any, context: MigrationContext) -> Iterator[Any]:
+        for step in steps(heads, context):
+            revision = getattr(step, "revision", None)
+            name = getattr(revision, "revision", None) or ",".join(step.to_revisions)
+            progress.begin(name, own_transaction=context._transaction_per_migration)
+            yield step
+
+    return each
+
+
+def _applied(tenant: Tenant, progress: Progress) -> Callable[..., None]:
+    def callback(*, ctx: MigrationContext, step: Any, heads: Collection[str], **_: Any) -> None:
+        _check_scope(ctx, tenant)
+        direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
+        progress.finish(direction, heads)
+
+    return callback
+
+
+def _check_scope(context: MigrationContext, tenant: Tenant) -> None:
+    """Refuse a revision after which unqualified names mean another schema; it is not committed yet."""
+    if tenant.schema is None or context.as_sql or context.connection is None or context.dialect.name != "postgresql":
+        return
+    current = context.connection.exec_driver_sql("SELECT current_schema()").scalar()
+    if current != tenant.schema:
+        raise DatabaseError(
+            f"search_path no longer leads to the tenant's schema {tenant.schema!r} but to {current!r}: "
+            "this revision or env.py has changed it",
+            hint="take the SET or RESET of search_path out, and write other schemas' names in front of their tables",
+        )
+
+
+def _watch_autocommit(context: MigrationContext, progress: Progress) -> None:
+    enter = context.autocommit_block
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        progress.outside_transaction = progress.left_transaction = True
+        with enter():
+            yield
+
+    context.autocommit_block = watched  # type: ignore[method-assign]
+
+
+def _watch_commits(connection: Connection, progress: Progress) -> None:
+    """Notice a revision that commits by itself, as was usual before Alembic had autocommit blocks."""
+
+    def committed(_: Connection) -> None:
+        progress.outside_transaction = progress.outside_transaction or progress.running
+
+    def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if _COMMIT.fullmatch(statement):
+            committed(connection)
+
+    event.listen(connection, "commit", committed)
+    event.listen(connection, "before_cursor_execute", executed)

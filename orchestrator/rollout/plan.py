@@ -1,0 +1,318 @@
+"""Plan: who goes when, from where to where. Pure: made from values, changes nothing, can be printed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from orchestrator.databases.failures import Failure
+from orchestrator.databases.port import Reading
+from orchestrator.errors import HistoryError, UsageError
+from orchestrator.fleet.fleet import FailureBudget, Fleet, Wave
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.history.directory import History
+from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard, HazardKind
+from orchestrator.history.position import is_relative, position
+from orchestrator.migration.attempt import blocked
+from orchestrator.statuses import TenantStatus
+
+#: What a wave is called when tenants.yaml has none, and the one for those that no wave took.
+SINGLE_WAVE, LAST_WAVE = "all", "rest"
+
+_UNPROVISIONED = Failure(
+    "unprovisioned",
+    "its schema, database or file does not exist",
+    hint="create it, or let upgrade do it with --provision",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTenant:
+    """One tenant as it was read, and what the run means to do with it."""
+
+    tenant: Tenant
+    #: Dialect and server version: part of what makes tenants alike.
+    dialect: str
+    version: str
+    #: Heads as read; ``None`` when they could not be.
+    heads: tuple[str, ...] | None
+    #: How it was found (see ``status``).
+    state: TenantStatus
+    #: As typed on the command line, or the tenant's own.
+    target: str
+    #: What ``target`` stands for; the revisions it ends at where that is known beforehand.
+    goal: tuple[str, ...]
+    #: Revisions to run, in order.
+    path: tuple[str, ...]
+    #: ``pending`` when it is to be attempted; otherwise how it already ended.
+    verdict: TenantStatus
+    #: Why it is not attempted.
+    failure: Failure | None = None
+    #: A revision on its path keeps state in the process: it must not run beside another tenant.
+    serial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWave:
+    """One group of tenants, in the order in which they start."""
+
+    name: str
+    tenants: tuple[PlannedTenant, ...]
+    budget: FailureBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Tenants that are alike: what is true of the work on one is true of all."""
+
+    dialect: str
+    version: str
+    start: tuple[str, ...]
+    goal: tuple[str, ...]
+    path: tuple[str, ...]
+    #: How many they are.
+    tenants: int
+    #: One of them.
+    example: PlannedTenant
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, in order."""
+
+    command: str
+    #: As typed; ``None`` when each tenant goes to its own target.
+    requested: str | None
+    waves: tuple[PlannedWave, ...]
+    hazards: tuple[Hazard, ...] = ()
+
+    @property
+    def tenants(self) -> tuple[PlannedTenant, ...]:
+        """All tenants, in the order in which they start."""
+        return tuple(tenant for wave in self.waves for tenant in wave.tenants)
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """The revisions that tenants end at, sorted."""
+        return tuple(sorted({revision for planned in self.tenants for revision in planned.goal}))
+
+    @property
+    def cohorts(self) -> tuple[Cohort, ...]:
+        """Those to be attempted, grouped; the largest group first."""
+        todo = [planned for planned in self.tenants if planned.verdict is TenantStatus.PENDING]
+        alike = Counter(_likeness(planned) for planned in todo)
+        example = {_likeness(planned): planned for planned in reversed(todo)}
+        return tuple(
+            Cohort(dialect, version, start, goal, path, count, example[dialect, version, start, goal, path])
+            for (dialect, version, start, goal, path), count in alike.most_common()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``plan --json``."""
+        return {
+            "target": list(self.target),
+            "waves": [{"name": wave.name, "tenants": [each.tenant.id for each in wave.tenants]} for wave in self.waves],
+            "cohorts": [
+                {
+                    "dialect": cohort.dialect,
+                    "version": cohort.version,
+                    "from": list(cohort.start),
+                    "to": list(cohort.goal),
+                    "revisions": list(cohort.path),
+                    "tenants": cohort.tenants,
+                }
+                for cohort in self.cohorts
+            ],
+            "blocked": [
+                {
+                    "tenant": each.tenant.id,
+                    "state": each.state,
+                    "error": each.failure.as_json() if each.failure else None,
+                }
+                for each in self.tenants
+                if each.verdict in (TenantStatus.BLOCKED, TenantStatus.FAILED)
+            ],
+            "hazards": [
+                {"revision": hazard.revision, "kind": hazard.kind, "detail": hazard.detail, "line": hazard.line}
+                for hazard in self.hazards
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked of the fleet."""
+
+    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    command: str
+    #: As typed; ``None`` and ``heads`` for each tenant's own target.
+    target: str | None = None
+    #: Make missing schemas, databases and files.
+    provision: bool = False
+    #: Failures tolerated per wave; ``None`` for what tenants.yaml says.
+    budget: FailureBudget | None = None
+    #: Only the tenants of this wave; ``None`` for all.
+    wave: str | None = None
+    #: Targets that an earlier part of the run has fixed, by tenant id: ``-1`` is counted once.
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_plan(
+    request: Request,
+    fleet: Fleet,
+    tenants: Sequence[Tenant],
+    readings: Mapping[str, Reading],
+    kinds: Mapping[str, tuple[str, str]],
+    history: History,
+    today: date,
+) -> Plan:
+    """Decide what a run would do.
+
+    Args:
+        request: what was asked.
+        fleet: for waves, budgets and servers.
+        tenants: those selected, in the fleet's order.
+        readings: what was found of each, by tenant id.
+        kinds: dialect and server version of each server, by name; a server that gave no connection may be missing.
+        history: the shared directory.
+        today: decides which pins still hold.
+
+    Raises:
+        HistoryError: the target is not in the directory.
+        UsageError: no such wave.
+    """
+    planned = {
+        tenant.id: plan_tenant(request, tenant, readings[tenant.id], kinds.get(tenant.server, ("", "")), history, today)
+        for tenant in tenants
+    }
+    waves = tuple(
+        PlannedWave(wave.name, tuple(planned[tenant.id] for tenant in members), _budget(request, fleet, wave))
+        for wave, members in assign_waves(fleet.waves, tenants)
+    )
+    if request.wave is not None:
+        waves = tuple(wave for wave in waves if wave.name == request.wave)
+        if not waves:
+            known = [wave.name for wave in fleet.waves]
+            raise UsageError(
+                f"no wave {request.wave!r} with a selected tenant in it",
+                hint=f"waves in {fleet.path.name}: {', '.join(known) or 'none'}",
+            )
+    revisions = list(dict.fromkeys(revision for wave in waves for each in wave.tenants for revision in each.path))
+    relevant = ON_DOWNGRADE if request.command == "downgrade" else ON_UPGRADE
+    hazards = tuple(hazard for hazard in history.hazards(revisions) if hazard.kind in relevant)
+    return Plan(request.command, request.target, waves, hazards)
+
+
+def plan_tenant(
+    request: Request, tenant: Tenant, reading: Reading, kind: tuple[str, str], history: History, today: date
+) -> PlannedTenant:
+    """Decide about one tenant. Also what ``status`` shows, for a request to upgrade."""
+    pinned = tenant.pin is not None and (tenant.until is None or today < tenant.until) and request.command == "upgrade"
+    # `heads` is what upgrade means without a word, and plain Alembic has to be told a word: it must not put the others'
+    # branches into a tenant that has one of its own.
+    typed = None if request.target == "heads" else request.target
+    asked = tenant.pin if pinned and tenant.pin is not None else typed or tenant.target
+    target = request.fixed.get(tenant.id, asked)
+    relative = is_relative(target)
+    goal = () if relative else _goal(history, tenant, target, own=pinned or not typed)
+
+    def planned(
+        state: TenantStatus, verdict: TenantStatus, failure: Failure | None = None, path: tuple[str, ...] = ()
+    ) -> PlannedTenant:
+        heads = reading.heads if reading.failure is None else None
+        serial = any(hazard.kind is HazardKind.GLOBAL_STATE for hazard in history.hazards(path))
+        if not (relative and path):
+            return PlannedTenant(tenant, *kind, heads, state, target, goal, path, verdict, failure, serial)
+        # Counted once, from where the tenant is now: a second try or a resume counts from somewhere else.
+        end = _end(history, request.command, reading.heads, path)
+        fixed = _fixed(target, reading.heads, end)
+        if fixed is None:
+            ends = ", ".join(end)
+            failure = Failure("diverged", f"{target} ends at several revisions: {ends}", hint="name one of them")
+            return PlannedTenant(tenant, *kind, heads, state, target, end, path, TenantStatus.BLOCKED, failure)
+        return PlannedTenant(tenant, *kind, heads, state, fixed, end, path, verdict, failure, serial)
+
+    if reading.failure is not None:
+        return planned(TenantStatus.UNREACHABLE, TenantStatus.FAILED, reading.failure)
+    here = position(history, request.command, reading.heads, target)
+    if not reading.exists:
+        if request.command == "upgrade" and request.provision:
+            return planned(TenantStatus.UNPROVISIONED, TenantStatus.PENDING, path=here.path)
+        return planned(TenantStatus.UNPROVISIONED, TenantStatus.BLOCKED, _UNPROVISIONED, here.path)
+    if here.problem is not None:
+        return planned(here.status, TenantStatus.BLOCKED, blocked(here), here.path)
+    if pinned and here.status in (TenantStatus.CURRENT, TenantStatus.AHEAD):
+        return planned(TenantStatus.PINNED, TenantStatus.SKIPPED)
+    if here.path or here.status is TenantStatus.BEHIND:
+        return planned(here.status, TenantStatus.PENDING, path=here.path)
+    ahead = here.status is TenantStatus.AHEAD
+    return planned(here.status, TenantStatus.SKIPPED if ahead else TenantStatus.ALREADY_CURRENT)
+
+
+def _goal(history: History, tenant: Tenant, target: str, *, own: bool) -> tuple[str, ...]:
+    try:
+        return history.resolve(target)
+    except HistoryError as error:
+        if not own:
+            raise
+        raise HistoryError(f"tenant {tenant.id}, in tenants.yaml: {error.message}", hint=error.hint) from error
+
+
+def _end(history: History, command: str, heads: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
+    """Where a relative target ends: the heads once ``path`` has been run."""
+    applied = history.graph.closure(heads)
+    return history.graph.tips(applied - set(path) if command == "downgrade" else applied | set(path))
+
+
+def _fixed(target: str, heads: tuple[str, ...], end: tuple[str, ...]) -> str | None:
+    """A relative target as the one revision that it ends at; ``None`` where that is not one."""
+    moved = [revision for revision in end if revision not in heads]
+    if len(moved) == 1:
+        return moved[0]
+    label, at, _ = target.rpartition("@")
+    if not moved and (at or not end):
+        return f"{label}@base" if at else "base"
+    return None
+
+
+def assign_waves(waves: Sequence[Wave], tenants: Sequence[Tenant]) -> list[tuple[Wave, list[Tenant]]]:
+    """Give every tenant to exactly one wave: each wave takes what it selects from those that are left.
+
+    Returns:
+        Waves with at least one tenant, in order; those that no wave takes come last, as ``rest``.
+    """
+    left = list(tenants)
+    assigned: list[tuple[Wave, list[Tenant]]] = []
+    for wave in waves:
+        eligible = list(wave.select.filter(left))
+        bound = min(
+            len(eligible),
+            len(eligible) if wave.count is None else wave.count,
+            len(eligible) if wave.percent is None else math.ceil(len(tenants) * wave.percent / 100),
+        )
+        members = eligible[:bound]
+        taken = {tenant.id for tenant in members}
+        left = [tenant for tenant in left if tenant.id not in taken]
+        assigned.append((wave, members))
+    if left:
+        assigned.append((Wave(LAST_WAVE if waves else SINGLE_WAVE), left))
+    return [(wave, members) for wave, members in assigned if members]
+
+
+def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:
+    return request.budget or wave.max_failures or fleet.policy.max_failures
+
+
+def _likeness(
+    planned: PlannedTenant,
+) -> tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return planned.dialect, planned.version, planned.heads or (), planned.goal, planned.path
+
+
+def ids(tenants: Iterable[PlannedTenant]) -> list[str]:
+    """Their identifiers, in order."""
+    return [each.tenant.id for each in tenants]

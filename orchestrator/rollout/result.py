@@ -1,0 +1,154 @@
+"""What a run did, as the object that the Python API returns and ``--json`` prints."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
+
+#: Names, numbers and strings in a statement differ between tenants where the cause is the same.
+_LITERALS = re.compile(r"'(?:[^']|'')*'|\b\d+\b|\"[^\"]*\"\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Tenants that failed for the same reason: same revision, same SQLSTATE, same statement but for literals."""
+
+    fingerprint: str
+    #: How many they are.
+    count: int
+    message: str
+    #: One of them.
+    example: str
+    #: What to type to go on.
+    retry: str
+    #: What to do about it first, where that is known.
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One run, whole: also what the journal gives back for an old one."""
+
+    run: RunRecord
+    tenants: tuple[AttemptRecord, ...]
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run stands."""
+        return self.run.status
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many tenants ended how; only statuses that occur."""
+        counts = Counter(attempt.status for attempt in self.tenants)
+        return {status.value: counts[status] for status in TenantStatus if counts[status]}
+
+    @property
+    def satisfied(self) -> bool:
+        """All that was asked for is so."""
+        return all(attempt.status in SATISFIED for attempt in self.tenants)
+
+    @property
+    def failed(self) -> tuple[AttemptRecord, ...]:
+        """Tenants that used up the failure budget."""
+        return tuple(attempt for attempt in self.tenants if attempt.status in FAILURES)
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Failures and blocks grouped by cause, the most frequent first."""
+        groups: dict[str, list[AttemptRecord]] = {}
+        for attempt in self.tenants:
+            if attempt.error is not None and attempt.status not in SATISFIED:
+                groups.setdefault(fingerprint(attempt.error, attempt.tenant), []).append(attempt)
+        return tuple(
+            _cause(key, group, self.run.id) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+        )
+
+    @property
+    def retry(self) -> str:
+        """What to type to go on with what is left."""
+        needs = [cause.retry for cause in self.causes if cause.retry.endswith("--provision")]
+        return needs[0] if needs else f"orchestrator resume {self.run.id}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that ``upgrade --json`` and ``runs show --json`` print (see docs/cli.md)."""
+        run = self.run
+        return {
+            "run": run.id,
+            "command": run.command,
+            "target": list(run.target),
+            "status": run.status.value,
+            "started_at": _moment(run.started_at),
+            "finished_at": _moment(run.finished_at),
+            "actor": f"{run.actor.user}@{run.actor.host}",
+            "git_commit": run.actor.git_commit,
+            "directory_digest": run.directory_digest,
+            "tenants": [_tenant(attempt) for attempt in self.tenants],
+            "causes": [
+                {
+                    "fingerprint": cause.fingerprint,
+                    "count": cause.count,
+                    "message": cause.message,
+                    "example": cause.example,
+                    "retry": cause.retry,
+                }
+                for cause in self.causes
+            ],
+            "summary": self.summary,
+        }
+
+
+def _cause(key: str, group: Sequence[AttemptRecord], run: str) -> Cause:
+    error = group[0].error or {}
+    retry = f"orchestrator resume {run}" + (" --provision" if error.get("type") == "unprovisioned" else "")
+    return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, error.get("hint"))
+
+
+def fingerprint(error: Mapping[str, Any], tenant: str) -> str:
+    """What failures of one cause have in common, as 12 hex digits.
+
+    Args:
+        error: as in an attempt's record.
+        tenant: the id of whom it befell: messages often name it.
+    """
+    told = str(error.get("statement") or ("" if error.get("sqlstate") else error.get("message")))
+    normal = _LITERALS.sub("?", re.sub(rf"(?<!\w){re.escape(tenant)}(?!\w)", "?", told))
+    text = "\0".join(str(part) for part in (error.get("revision"), error.get("type"), error.get("sqlstate"), normal))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_status(attempts: Sequence[AttemptRecord], interrupted: bool) -> RunStatus:
+    """How a run ended, from how its tenants did."""
+    if interrupted:
+        return RunStatus.INTERRUPTED
+    return RunStatus.SUCCEEDED if all(attempt.status in SATISFIED for attempt in attempts) else RunStatus.FAILED
+
+
+def _tenant(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "tenant": attempt.tenant,
+        "status": attempt.status.value,
+        "from": _heads(attempt.from_heads),
+        "to": _heads(attempt.to_heads),
+        "wave": attempt.wave,
+        "attempts": attempt.attempts,
+        "duration_ms": None if attempt.duration_ms is None else round(attempt.duration_ms, 1),
+        "path": attempt.path,
+        "error": dict(attempt.error) if attempt.error is not None else None,
+    }
+
+
+def _heads(heads: tuple[str, ...] | None) -> list[str] | None:
+    return None if heads is None else list(heads)
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,284 @@
+"""Run a plan: wave after wave, as many tenants at once as their servers allow, each one's fate written down."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from orchestrator.journal.records import AttemptRecord, EventRecord
+from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.scope import StepDone
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
+from orchestrator.rollout.stop import Stop
+from orchestrator.statuses import FAILURES, OPEN, TenantStatus
+
+#: Seconds before a tenant is tried again: the first pause and the longest; each is spread by chance, so that tenants
+#: which failed together do not come back together.
+_BACKOFF = (0.1, 5.0)
+#: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
+_CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
+
+
+class Recorder(Protocol):
+    """Where a run writes down what happens; the journal, in practice. Neither call may block."""
+
+    def record(self, attempt: AttemptRecord) -> None:
+        """Note how a tenant stands now."""
+        ...
+
+    def record_event(self, event: EventRecord) -> None:
+        """Note something that happened on the way."""
+        ...
+
+
+class Observer(Protocol):
+    """Whoever watches a run as it goes: a terminal, usually."""
+
+    def started(self, plan: Plan, run: str) -> None:
+        """The run begins."""
+        ...
+
+    def tenant(self, attempt: AttemptRecord) -> None:
+        """A tenant's status has changed."""
+        ...
+
+    def step(self, tenant: str, step: StepDone) -> None:
+        """A tenant has run a revision."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one plan."""
+
+    id: str
+    plan: Plan
+    migrator: Migrator
+    recorder: Recorder
+    observer: Observer
+    stop: Stop
+    #: Tenants at once on each physical server, by server name to (identity, cap).
+    budgets: Mapping[str, tuple[str, int]]
+    #: Tenants at once over all.
+    jobs: int
+    #: Times a tenant is tried again after a failure that may pass.
+    retries: int
+    #: What the run had done to a tenant before it was carried on, by tenant id.
+    earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
+    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
+    _serial: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: By wave; counted as they come, because it is asked for before every tenant.
+    _failures: Counter[str] = field(default_factory=Counter)
+
+    async def execute(self) -> tuple[AttemptRecord, ...]:
+        """Do it.
+
+        Returns:
+            How every tenant of the plan ended, in the plan's order. Nothing is left pending or running.
+        """
+        over_all = asyncio.Semaphore(self.jobs)
+        try:
+            for wave in self.plan.waves:
+                if self.stop.draining or not await self._execute_wave(wave, over_all):
+                    break
+        finally:
+            # Also when whoever called is cancelled: the journal says of every tenant how it ended.
+            for wave in self.plan.waves:
+                for planned in wave.tenants:
+                    if planned.tenant.id not in self.attempts:
+                        self._settle_unstarted(planned, wave)
+        return tuple(self.attempts[planned.tenant.id] for planned in self.plan.tenants)
+
+    async def _execute_wave(self, wave: PlannedWave, over_all: asyncio.Semaphore) -> bool:
+        """Returns whether the next wave may start."""
+        waiting: dict[str, deque[PlannedTenant]] = defaultdict(deque)
+        for planned in wave.tenants:
+            if planned.verdict is TenantStatus.PENDING:
+                waiting[self.budgets[planned.tenant.server][0]].append(planned)
+            else:
+                self._note(self._foreseen(wave, planned))
+        workers = [
+            asyncio.create_task(self._work(wave, queue, over_all))
+            for identity, queue in waiting.items()
+            for _ in range(min(self._cap(identity), len(queue)))
+        ]
+        await self._until_done(workers)
+        return self._may_go_on(wave)
+
+    async def _work(self, wave: PlannedWave, queue: deque[PlannedTenant], over_all: asyncio.Semaphore) -> None:
+        while queue:
+            async with over_all:
+                # Looked at only when a place is free: in between, another tenant may have used up the budget.
+                if not queue or self.stop.draining or not self._may_go_on(wave):
+                    return
+                await self._migrate(wave, queue.popleft())
+
+    async def _migrate(self, wave: PlannedWave, planned: PlannedTenant) -> None:
+        attempt = replace(
+            self._foreseen(wave, planned), status=TenantStatus.RUNNING, to_heads=None, started_at=datetime.now(UTC)
+        )
+        self._note(attempt)
+        try:
+            if planned.serial:
+                async with self._serial:
+                    attempt = await self._tried(attempt, planned)
+            else:
+                attempt = await self._tried(attempt, planned)
+        except BaseException:
+            self._note(replace(attempt, status=TenantStatus.INTERRUPTED, finished_at=datetime.now(UTC)))
+            raise
+        self._note(attempt)
+
+    async def _tried(self, attempt: AttemptRecord, planned: PlannedTenant) -> AttemptRecord:
+        """Try, and try again while what went wrong may pass by itself."""
+        tenant = planned.tenant
+        work = Work.of(self.migrator.history, self.plan.command, planned.target)
+        first = self.earlier[tenant.id].from_heads if tenant.id in self.earlier else None
+        lost = False
+        total_ms = 0.0
+        for number in range(1, self.retries + 2):
+            outcome = await self.migrator.attempt(tenant, work, lambda step: self._stepped(tenant.id, step))
+            total_ms += outcome.duration_ms
+            first = outcome.before if first is None else first
+            lost = lost or outcome.status is TenantStatus.UNKNOWN
+            if number > self.retries or self.stop.draining or not _may_pass(outcome, lost):
+                break
+            self._retry(tenant.id, number, outcome)
+            await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF[0] * 2 ** (number - 1), _BACKOFF[1]))
+        status = outcome.status
+        if status is TenantStatus.ALREADY_CURRENT and first is not None and first != outcome.after:
+            # A commit whose answer was lost had gone through after all.
+            status = TenantStatus.SUCCEEDED
+        elif lost and outcome.after is None:
+            status = TenantStatus.UNKNOWN
+        return replace(
+            attempt,
+            status=status,
+            from_heads=first if first is not None else planned.heads,
+            to_heads=outcome.after,
+            attempts=attempt.attempts + number,
+            duration_ms=total_ms,
+            path="alembic" if outcome.steps or status is TenantStatus.SUCCEEDED else None,
+            error=outcome.failure.as_json() if outcome.failure is not None else None,
+            finished_at=datetime.now(UTC),
+        )
+
+    async def _until_done(self, workers: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for the workers, or cut them off when the run is to stop at once."""
+        cut = asyncio.create_task(self.stop.at_once.wait())
+        left: set[asyncio.Task[Any]] = set(workers)
+        try:
+            while left and not cut.done() and not any(worker.done() and worker.exception() for worker in workers):
+                await asyncio.wait({*left, cut}, return_when=asyncio.FIRST_COMPLETED)
+                left = {worker for worker in left if not worker.done()}
+        finally:
+            for task in (cut, *left):
+                task.cancel()
+            ended = await asyncio.gather(*workers, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    def _may_go_on(self, wave: PlannedWave) -> bool:
+        return wave.budget.allows(self._failures[wave.name], len(wave.tenants))
+
+    def _cap(self, identity: str) -> int:
+        # Two declarations of one physical server: the more careful one holds.
+        return min(cap for name, cap in self.budgets.values() if name == identity)
+
+    def _settle_unstarted(self, planned: PlannedTenant, wave: PlannedWave) -> None:
+        earlier = self.earlier.get(planned.tenant.id)
+        if earlier is not None and earlier.status in FAILURES and planned.verdict is TenantStatus.PENDING:
+            # Not reached this time: what went wrong the last time still stands.
+            self._note(earlier)
+            return
+        attempt = self._foreseen(wave, planned)
+        if attempt.status in (TenantStatus.PENDING, TenantStatus.FAILED):
+            attempt = replace(attempt, status=TenantStatus.NOT_STARTED)
+        self._note(attempt)
+
+    def _foreseen(self, wave: PlannedWave, planned: PlannedTenant) -> AttemptRecord:
+        """What the plan already says of a tenant, and what an earlier part of the run did to it."""
+        earlier = self.earlier.get(planned.tenant.id)
+        status = planned.verdict
+        cut_off = earlier is not None and earlier.status in _CUT_OFF and earlier.from_heads != planned.heads
+        if status is TenantStatus.ALREADY_CURRENT and cut_off:
+            # The run was killed between this tenant's commit and the note of it.
+            status = TenantStatus.SUCCEEDED
+        elif status is TenantStatus.ALREADY_CURRENT and _left_invalid(earlier, planned):
+            assert earlier is not None
+            return earlier
+        return AttemptRecord(
+            self.id,
+            planned.tenant.id,
+            wave.name,
+            status,
+            planned.heads if earlier is None else earlier.from_heads,
+            planned.heads,
+            attempts=0 if earlier is None else earlier.attempts,
+            path="alembic" if status is TenantStatus.SUCCEEDED else None,
+            error=planned.failure.as_json() if planned.failure is not None else None,
+        )
+
+    def _note(self, attempt: AttemptRecord) -> None:
+        self.attempts[attempt.tenant] = attempt
+        if attempt.wave is not None and attempt.status in FAILURES:
+            self._failures[attempt.wave] += 1
+        self.recorder.record(attempt)
+        self.observer.tenant(attempt)
+
+    def _stepped(self, tenant: str, step: StepDone) -> None:
+        self.recorder.record_event(
+            EventRecord(self.id, tenant, datetime.now(UTC), "revision", step.revision, step.direction, step.duration_ms)
+        )
+        self.observer.step(tenant, step)
+
+    def _retry(self, tenant: str, number: int, outcome: Outcome) -> None:
+        detail = {"try": number, "error": outcome.failure.as_json() if outcome.failure is not None else None}
+        self.recorder.record_event(EventRecord(self.id, tenant, datetime.now(UTC), "retry", detail=detail))
+
+
+def _left_invalid(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:
+    """The revision is through and its index is not: the version table cannot tell, and nothing has moved since."""
+    error = earlier.error if earlier is not None else None
+    return (
+        error is not None
+        and error.get("type") == "invalid_index"
+        and earlier is not None
+        and (earlier.to_heads == planned.heads)
+    )
+
+
+def _may_pass(outcome: Outcome, lost: bool) -> bool:
+    failure = outcome.failure
+    if failure is None or outcome.status not in (TenantStatus.FAILED, TenantStatus.UNKNOWN):
+        return False
+    # Once a connection was lost in mid-work, not reaching the server is part of the same trouble.
+    return failure.passing or failure.lost or (lost and failure.type == "unreachable")
+
+
+def pending(run: str, plan: Plan) -> list[AttemptRecord]:
+    """The rows a run begins with: one for each tenant, in order."""
+    return [
+        AttemptRecord(run, planned.tenant.id, wave.name, TenantStatus.PENDING, planned.heads)
+        for wave in plan.waves
+        for planned in wave.tenants
+    ]
+
+
+class Silent:
+    """An observer that does not look."""
+
+    def started(self, plan: Plan, run: str) -> None:
+        """Ignored."""
+
+    def tenant(self, attempt: AttemptRecord) -> None:
+        """Ignored."""
+
+    def step(self, tenant: str, step: StepDone) -> None:
+        """Ignored."""

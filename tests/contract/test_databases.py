@@ -1,0 +1,375 @@
+"""What orchestrator/databases/port.py promises, held against every adapter and kind of isolation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.databases.connect import connect
+from orchestrator.databases.failures import describe
+from orchestrator.databases.port import Database, Reading, Session
+from orchestrator.errors import DatabaseError, OrchestratorError, Unprovisioned
+from orchestrator.fleet.secrets import Template
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
+from tests.servers import PostgresServer, fetch
+
+VERSIONS = "alembic_version"
+LIMITS = Limits(lock_timeout=0.05, statement_timeout=60)
+
+
+@dataclass(slots=True)
+class Place:
+    """A physical server under test and tenants on it."""
+
+    kind: str
+    root: Path
+    url: str
+    isolation: Isolation
+    database: Database = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.database = self.declared()
+
+    def declared(self, name: str = "main", url: str | None = None) -> Database:
+        """One more declaration of the server, or of another one."""
+        return connect(Server(name, Template(url or self.url, self.root), max_concurrency=4))
+
+    def tenant(self, id: str) -> Tenant:
+        """A tenant that does not exist yet."""
+        schema = id if self.isolation is Isolation.SCHEMA else None
+        # Databases are the server's: this test's have names that no other test's have.
+        own = urlsplit(self.url).path.lstrip("/")
+        database = f"{own}_{id}" if self.isolation is Isolation.DATABASE else None
+        file = str(self.root / "data" / f"{id}.db") if self.isolation is Isolation.FILE else None
+        return Tenant(id, "main", self.isolation, schema, database, file)
+
+    async def made(self, id: str) -> Tenant:
+        """A tenant that exists, empty."""
+        tenant = self.tenant(id)
+        await self.database.provision(tenant)
+        return tenant
+
+    @asynccontextmanager
+    async def session(self, tenant: Tenant) -> AsyncIterator[Session]:
+        """A session as a run opens it."""
+        async with self.database.session(tenant, f"suite {tenant.id}", LIMITS) as session:
+            yield session
+
+    async def run(self, tenant: Tenant, *statements: str) -> None:
+        """Run statements in one committed transaction of the tenant's."""
+        async with self.session(tenant) as session, session.connection.begin():
+            for statement in statements:
+                await session.connection.execute(text(statement))
+
+    async def stamp(self, tenant: Tenant, *heads: str, table: str = VERSIONS) -> None:
+        """Give the tenant a version table as Alembic makes it."""
+        rows = [f"INSERT INTO {table} VALUES ('{head}')" for head in heads]
+        await self.run(tenant, f"CREATE TABLE {table} (version_num VARCHAR(32) NOT NULL)", *rows)
+
+    async def heads(self, tenant: Tenant) -> Reading:
+        """What reading this tenant alone says."""
+        return (await self.database.read([tenant], VERSIONS))[tenant.id]
+
+
+@pytest.fixture(params=["postgresql schema", "postgresql database", "sqlite file"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Every adapter, in every isolation it offers."""
+    kind, _, isolation = request.param.partition(" ")
+    if kind == "sqlite":
+        yield Place(kind, tmp_path, f"sqlite:///{tmp_path / 'data'}", Isolation.FILE)
+        return
+    url = request.getfixturevalue("database")
+    yield Place(kind, tmp_path, url, Isolation(isolation))
+    pg: PostgresServer = request.getfixturevalue("pg")
+    own = urlsplit(url).path.lstrip("/")
+    for (name,) in fetch(pg.url, f"SELECT datname FROM pg_database WHERE starts_with(datname, '{own}_')"):
+        pg.drop_database(pg.database_url(name))
+
+
+async def test_missing_place_is_read_as_missing(place: Place) -> None:
+    """What does not exist is told apart from what is empty, and is no failure."""
+    assert await place.heads(place.tenant("a")) == Reading(exists=False)
+
+
+async def test_missing_place_opens_no_session(place: Place) -> None:
+    """A session on what does not exist is refused, and makes nothing."""
+    with pytest.raises(Unprovisioned) as refused:
+        async with place.session(place.tenant("a")):
+            pass
+
+    assert "--provision" in (refused.value.hint or "")
+    assert not (await place.heads(place.tenant("a"))).exists
+
+
+async def test_provision_makes_an_empty_place(place: Place) -> None:
+    """A provisioned tenant exists and has no heads."""
+    assert await place.heads(await place.made("a")) == Reading(exists=True)
+
+
+async def test_provision_leaves_what_is_there(place: Place) -> None:
+    """Provisioning again changes nothing."""
+    tenant = await place.made("a")
+    await place.stamp(tenant, "r1")
+
+    await place.database.provision(tenant)
+
+    assert (await place.heads(tenant)).heads == ("r1",)
+
+
+async def test_provision_at_the_same_time(place: Place) -> None:
+    """Several processes may make one place at once."""
+    tenant = place.tenant("a")
+    others = [place.declared() for _ in range(4)]
+
+    await asyncio.gather(*(other.provision(tenant) for other in others))
+
+    assert (await place.heads(tenant)).exists
+
+
+async def test_heads_are_sorted(place: Place) -> None:
+    """All rows of the version table, in an order that does not depend on how they got there."""
+    tenant = await place.made("a")
+    await place.stamp(tenant, "r9", "r1", "r5")
+
+    assert await place.heads(tenant) == Reading(True, ("r1", "r5", "r9"))
+
+
+async def test_empty_version_table(place: Place) -> None:
+    """A version table without a row reads as no heads: downgraded to base."""
+    tenant = await place.made("a")
+    await place.stamp(tenant)
+
+    assert await place.heads(tenant) == Reading(exists=True)
+
+
+async def test_many_tenants_are_read_at_once(place: Place) -> None:
+    """Each gets its own reading: at various heads, without a version table, missing."""
+    tenants = [await place.made(f"t{number}") for number in range(6)]
+    await asyncio.gather(*(place.stamp(tenant, f"r_{tenant.id}") for tenant in tenants[:4]))
+    missing = place.tenant("missing")
+
+    found = await place.database.read([*tenants, missing], VERSIONS)
+
+    expected = {f"t{number}": Reading(True, (f"r_t{number}",)) for number in range(4)}
+    assert found == expected | {
+        "t4": Reading(exists=True),
+        "t5": Reading(exists=True),
+        "missing": Reading(exists=False),
+    }
+
+
+async def test_version_table_by_another_name(place: Place) -> None:
+    """The version table is the one that was asked for, quoted where its name needs it."""
+    tenant = await place.made("a")
+    await place.stamp(tenant, "r1")
+    await place.stamp(tenant, "r2", table='"Our ""Versions"""')
+
+    found = await place.database.read([tenant], 'Our "Versions"')
+
+    assert found["a"].heads == ("r2",)
+    async with place.session(tenant) as session:
+        assert await session.heads('Our "Versions"') == ("r2",)
+
+
+async def test_session_is_in_the_tenants_scope(place: Place) -> None:
+    """An unqualified name means the tenant's own table, and nobody else's."""
+    first, second = await place.made("a"), await place.made("b")
+    await place.run(first, "CREATE TABLE things (id int)", "INSERT INTO things VALUES (1)")
+    await place.run(second, "CREATE TABLE things (id int)")
+
+    async with place.session(first) as one, place.session(second) as other:
+        assert (await one.connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 1
+        assert (await other.connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 0
+
+
+async def test_scope_holds_over_transactions_and_autocommit(place: Place) -> None:
+    """After commit, rollback and in autocommit an unqualified name still means the tenant's."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as session:
+        connection = session.connection
+        await connection.execute(text("CREATE TABLE committed (id int)"))
+        await connection.commit()
+        await connection.execute(text("CREATE TABLE undone (id int)"))
+        await connection.rollback()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("CREATE TABLE at_once (id int)"))
+
+    async with place.session(tenant) as session:
+        names = await session.connection.run_sync(_tables)
+    assert names == {"committed", "at_once"}
+
+
+async def test_ddl_is_transactional(place: Place) -> None:
+    """What a transaction made is gone when it fails."""
+    tenant = await place.made("a")
+    await place.run(tenant, "CREATE TABLE kept (id int)")
+
+    with pytest.raises(DBAPIError):
+        await place.run(tenant, "CREATE TABLE lost (id int)", "ALTER TABLE kept ADD name text", "SELECT * FROM nowhere")
+
+    async with place.session(tenant) as session:
+        assert await session.connection.run_sync(_tables) == {"kept"}
+        assert list((await session.connection.execute(text("SELECT * FROM kept"))).keys()) == ["id"]
+
+
+async def test_open_transaction_ends_with_the_session(place: Place) -> None:
+    """Closing a session rolls back what it had not committed, and leaves nobody waiting for it."""
+    tenant = await place.made("a")
+    await place.run(tenant, "CREATE TABLE things (id int)")
+
+    async with place.session(tenant) as session:
+        await session.connection.execute(text("INSERT INTO things VALUES (1)"))
+
+    await place.run(tenant, "INSERT INTO things VALUES (2)")
+    async with place.session(tenant) as session:
+        assert (await session.connection.execute(text("SELECT id FROM things"))).scalars().all() == [2]
+
+
+async def test_lock_has_one_holder(place: Place) -> None:
+    """The tenant's lock is had by one session, at once or not at all, and is free when that session ends."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as other:
+        async with place.session(tenant) as holder:
+            assert await holder.try_lock()
+            assert not await other.try_lock()
+        assert await other.try_lock()
+
+
+async def test_lock_is_the_places(place: Place) -> None:
+    """Two declarations of one server mean the same lock; another tenant has another one."""
+    tenant, neighbour = await place.made("a"), await place.made("b")
+    elsewhere = place.declared("mirror")
+    async with place.session(tenant) as holder, place.session(neighbour) as other:
+        assert await holder.try_lock()
+        assert await other.try_lock()
+        async with elsewhere.session(tenant, "suite", LIMITS) as second:
+            assert not await second.try_lock()
+
+
+async def test_lock_holder_can_be_found(place: Place) -> None:
+    """Whoever does not get the lock can say which process has it."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as holder, place.session(tenant) as other:
+        await holder.try_lock()
+
+        assert "pid " in (await other.lock_holder() or "")
+
+
+async def test_lock_survives_a_rollback(place: Place) -> None:
+    """The lock is the session's, not a transaction's."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as holder, place.session(tenant) as other:
+        assert await holder.try_lock()
+        await holder.connection.execute(text("SELECT 1"))
+        await holder.connection.rollback()
+
+        assert not await other.try_lock()
+
+
+async def test_lock_is_free_after_an_error(place: Place) -> None:
+    """A session that ends by an exception gives its lock back."""
+    tenant = await place.made("a")
+
+    async def fail() -> None:
+        async with place.session(tenant) as session:
+            assert await session.try_lock()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    async with place.session(tenant) as session:
+        assert await session.try_lock()
+
+
+async def test_sessions_heads(place: Place) -> None:
+    """A session reads what was committed, also what it committed itself, and opens no transaction to do so."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as session:
+        assert await session.heads(VERSIONS) == ()
+        await place.stamp(tenant, "r2", "r1")
+        assert await session.heads(VERSIONS) == ("r1", "r2")
+        await session.connection.execute(text(f"DELETE FROM {VERSIONS} WHERE version_num = 'r1'"))
+        await session.connection.commit()
+        assert await session.heads(VERSIONS) == ("r2",)
+        assert not session.connection.in_transaction()
+
+
+async def test_lock_timeout_is_set(place: Place) -> None:
+    """A statement that meets another session's lock fails after lock_timeout, and may pass when tried again."""
+    tenant = await place.made("a")
+    await place.run(tenant, "CREATE TABLE things (id int)", "INSERT INTO things VALUES (1)")
+    async with place.session(tenant) as holder, place.session(tenant) as other:
+        await holder.connection.execute(text("UPDATE things SET id = 2"))
+
+        with pytest.raises(DBAPIError) as refused:
+            await other.connection.execute(text("UPDATE things SET id = 3"))
+
+    assert describe(refused.value).passing
+
+
+async def test_unreachable_server_is_a_reading(place: Place) -> None:
+    """Reading raises nothing: every tenant of a server that cannot be used says why."""
+    (place.root / "data").mkdir(exist_ok=True)
+    tenants = [place.tenant("a"), place.tenant("b")]
+    for tenant in tenants:
+        if tenant.file is not None:
+            Path(tenant.file).write_text("this is no database, but it is long enough to be looked at\n" * 20)
+
+    found = await place.declared(url=_nowhere(place)).read(tenants, VERSIONS)
+
+    assert {id: reading.failure is not None and reading.failure.type for id, reading in found.items()} == {
+        "a": "unreachable",
+        "b": "unreachable",
+    }
+
+
+async def test_unusable_place_opens_no_session(place: Place) -> None:
+    """What opening or first using an unusable place raises is an error for people."""
+    tenant = await place.made("a")
+    if tenant.file is not None:
+        Path(tenant.file).write_text("this is no database, but it is long enough to be looked at\n" * 20)
+
+    with pytest.raises(OrchestratorError):
+        async with place.declared(url=_nowhere(place)).session(tenant, "suite", LIMITS) as session:
+            await session.heads(VERSIONS)
+
+
+async def test_version(place: Place) -> None:
+    """The server's version begins with a number."""
+    assert (await place.database.version())[0].isdigit()
+
+
+async def test_sources_are_read_or_refused(place: Place) -> None:
+    """An adapter answers a tenant source, or says which kind it cannot serve and what to do instead."""
+    await place.made("a")
+    asked: list[tuple[str, Callable[[], Awaitable[Sized]]]] = [
+        ("sql", lambda: place.database.rows("SELECT 1 AS one")),
+        ("schemas", lambda: place.database.schemas("*")),
+        ("databases", lambda: place.database.databases("*")),
+    ]
+    for kind, ask in asked:
+        if place.kind == "sqlite":
+            with pytest.raises(DatabaseError, match=kind) as refused:
+                await ask()
+            assert refused.value.hint
+        else:
+            assert len(await ask()) >= 1
+
+
+def _tables(connection: Connection) -> set[str]:
+    """Names of the tables that SQLAlchemy's inspector sees without being told a schema."""
+    return set(inspect(connection).get_table_names())
+
+
+def _nowhere(place: Place) -> str:
+    """The address of the place under test, with nobody listening there."""
+    return place.url if place.kind == "sqlite" else urlsplit(place.url)._replace(netloc="127.0.0.1:1").geturl()

@@ -1,0 +1,121 @@
+"""Success is reported only where it is so: what a second look at the tenant has to find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+
+import orchestrator
+from orchestrator.actions.project import Project as Opened
+from orchestrator.fleet.tenant import Limits
+from orchestrator.migration.attempt import Migrator, Work
+from tests.projects import ACCOUNTS, ENV, make_project, one, schemas, statuses, tables
+from tests.servers import execute, fetch
+
+#: Fails as long as the database has no table public.mended.
+FRAGILE = 'op.execute("SELECT 1 FROM public.mended")'
+UNIQUE = """
+    with op.get_context().autocommit_block():
+        op.execute("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq ON notes (body)")
+"""
+NOTES = """
+    op.create_table("notes", sa.Column("body", sa.Text))
+    op.execute("INSERT INTO notes VALUES ('same'), ('same')")
+"""
+
+
+async def test_a_relative_upgrade_is_counted_once(tmp_path: Path, database: str) -> None:
+    """+2 that failed half-way and is resumed ends where it was meant to, not two revisions after where it stopped."""
+    revisions = {"r1": ACCOUNTS, "r2": "", "r3": FRAGILE, "r4": ""}
+    project = make_project(tmp_path, revisions, schemas(database, "a"))
+    await project.upgrade("r1")
+    assert statuses(await project.upgrade("+2")) == {"a": "failed"}
+    execute(database, "CREATE TABLE public.mended ()")
+
+    result = await orchestrator.resume(project.fleet)
+
+    assert (statuses(result), one(result, "a")["to"]) == ({"a": "succeeded"}, ["r3"])
+
+
+async def test_an_invalid_index_is_no_success(tmp_path: Path, database: str) -> None:
+    """IF NOT EXISTS finds the invalid index that the first try left, and PostgreSQL calls that done."""
+    project = make_project(tmp_path, {"r1": NOTES, "r2": UNIQUE}, schemas(database, "a"))
+    assert statuses(await project.upgrade()) == {"a": "partial"}
+
+    again = await orchestrator.resume(project.fleet)
+    third = await orchestrator.resume(project.fleet)
+
+    assert statuses(again) == statuses(third) == {"a": "partial"}
+    assert "REINDEX INDEX CONCURRENTLY uq" in one(third, "a")["error"]["hint"]
+
+
+async def test_an_error_that_env_py_swallows_is_no_success(tmp_path: Path, database: str) -> None:
+    """The revisions before it are committed, and the target is not reached."""
+    swallowing = ENV.replace(
+        "    with context.begin_transaction():\n        context.run_migrations()\n",
+        "    try:\n        with context.begin_transaction():\n            context.run_migrations()\n"
+        "    except Exception:\n        pass\n",
+    )
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": FRAGILE}, schemas(database, "a"), swallowing)
+
+    result = await project.upgrade()
+
+    found = one(result, "a")
+    assert (found["status"], found["to"], found["error"]["type"]) == ("failed", ["r1"], "not_finished")
+
+
+async def test_heads_that_cannot_be_read_are_not_base(tmp_path: Path, database: str) -> None:
+    """A version table that is locked says nothing: a downgrade to base must not take it for done."""
+    fast = {"lock_timeout": "100ms", "retries": 0}
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, "a", policy=fast))
+    await project.upgrade()
+    opened = await Opened.open(project.fleet)
+    migrator = Migrator(opened.fleet, opened.history, opened.loop, opened.databases, lock_wait=0)
+    assert migrator.limits(opened.fleet.tenants[0]) == Limits(0.1, 3600.0)
+    locker = await asyncpg.connect(database)
+    await locker.execute("BEGIN; LOCK TABLE a.alembic_version IN ACCESS EXCLUSIVE MODE")
+
+    outcome = await migrator.attempt(opened.fleet.tenants[0], Work.of(opened.history, "downgrade", "base"))
+
+    await locker.close()
+    assert (outcome.status, outcome.failure.sqlstate if outcome.failure else None) == ("failed", "55P03")
+    assert tables(database, "a") == {"accounts", "alembic_version"}
+
+
+async def test_operations_registered_by_env_py_stay(tmp_path: Path, database: str) -> None:
+    """Plugins register operations when env.py imports them; unmodified migrations use them."""
+    registering = (
+        """
+from alembic.operations import MigrateOperation, Operations
+
+
+@Operations.register_operation("create_marker")
+class CreateMarker(MigrateOperation):
+    @classmethod
+    def create_marker(cls, operations):
+        return operations.invoke(cls())
+
+
+@Operations.implementation_for(CreateMarker)
+def create_marker(operations, operation):
+    operations.execute("CREATE TABLE marker ()")
+
+"""
+        + ENV
+    )
+    project = make_project(tmp_path, {"r1": "op.create_marker()"}, schemas(database, "a"), registering)
+
+    assert statuses(await project.upgrade()) == {"a": "succeeded"}
+    assert tables(database, "a") == {"marker", "alembic_version"}
+
+
+async def test_a_failure_is_not_forgotten_by_a_resume_that_does_not_reach_it(tmp_path: Path, database: str) -> None:
+    """A resume that stops before a failed tenant leaves that tenant's failure as it was."""
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": FRAGILE}, schemas(database, "a", "b"))
+    await project.upgrade(execution=orchestrator.Execution(continue_on_error=True))
+
+    again = await orchestrator.resume(project.fleet, execution=orchestrator.Execution(jobs=1))
+
+    assert statuses(again) == {"a": "failed", "b": "failed"}
+    assert fetch(database, "SELECT count(*) FROM b.alembic_version") == [(1,)]

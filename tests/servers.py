@@ -1,0 +1,110 @@
+"""The PostgreSQL servers that tests run on, and the two ways to talk to one: ``execute`` and ``fetch``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from orchestrator.databases.embedded import EmbeddedServer
+
+#: Nothing here must survive a crash, and hundreds of schemas are locked in one transaction.
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+    "max_locks_per_transaction": "256",
+}
+#: Several sessions may share TEST_PG_URL.
+_PREFIX = f"orc_test_{os.getpid()}"
+_numbers = itertools.count(1)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """A server that tests may make databases on."""
+
+    #: Address with the right to create databases: ``postgresql://user@host:port/database``.
+    url: str
+    #: As ``server_version_num`` gives it: 180003 is 18.3.
+    server_version: int
+    #: The process behind it; ``None`` where TEST_PG_URL names a server that is not ours to stop.
+    embedded: EmbeddedServer | None = None
+
+    def database_url(self, name: str) -> str:
+        """Address of the database ``name`` on this server."""
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+
+    def create_database(self, template: str | None = None) -> str:
+        """Make a database under a name of its own.
+
+        Args:
+            template: address of the database to copy, which nobody may be connected to; ``None`` for an empty one.
+
+        Returns:
+            The new database's address.
+        """
+        name = f"{_PREFIX}_{next(_numbers)}"
+        source = "template1" if template is None else urlsplit(template).path.lstrip("/")
+        # The strategy came with PostgreSQL 15; copying files is what older servers always do.
+        strategy = " STRATEGY FILE_COPY" if template is not None and self.server_version >= 150000 else ""
+        execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{source}"{strategy}')
+        return self.database_url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop the database at ``url`` together with whoever is still connected to it."""
+        execute(self.url, f'DROP DATABASE IF EXISTS "{urlsplit(url).path.lstrip("/")}" WITH (FORCE)')
+
+
+def start_own_server() -> PostgresServer:
+    """Start a server for the tests, from TEST_PG_BINDIR or from where :func:`find_binaries` finds one."""
+    bindir = os.environ.get("TEST_PG_BINDIR")
+    server = EmbeddedServer.start(Path(bindir) if bindir else None, SETTINGS)
+    return connect_to(server.url, server)
+
+
+def connect_to(url: str, embedded: EmbeddedServer | None = None) -> PostgresServer:
+    """Ask the server at ``url`` for its version."""
+    version = fetch(url, "SELECT current_setting('server_version_num')::int")[0][0]
+    return PostgresServer(url, version, embedded)
+
+
+def execute(url: str, sql: str) -> None:
+    """Run statements, separated by semicolons, in the database at ``url``; also inside a running event loop."""
+    _with_connection(url, lambda connection: connection.execute(sql))
+
+
+def fetch(url: str, sql: str) -> list[asyncpg.Record]:
+    """Run one query in the database at ``url`` and return its rows; also inside a running event loop."""
+    return _with_connection(url, lambda connection: connection.fetch(sql))
+
+
+def _with_connection(url: str, act: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def connect_and_act() -> T:
+        connection = await asyncpg.connect(url)
+        try:
+            return await act(connection)
+        finally:
+            await connection.close()
+
+    def run() -> T:
+        # Unlike asyncio.run, a Runner with its own factory leaves the thread's event loop as pytest-asyncio set it.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            return runner.run(connect_and_act())
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(run).result()
