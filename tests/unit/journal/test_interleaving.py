@@ -7,11 +7,9 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.journal import sqlite_file
 from orchestrator.journal.journal import Journal, default_url
 from orchestrator.journal.records import EventRecord
 from orchestrator.statuses import TenantStatus
@@ -22,13 +20,6 @@ _RECORD = st.tuples(st.just("record"), _TENANTS, st.sampled_from(TenantStatus))
 _EVENT = st.tuples(st.just("event"), _TENANTS, st.text(max_size=5))
 #: ``cancel``: whoever waits for a batch is told to stop. ``outage``: a batch is tried while another process writes.
 _STEP = st.sampled_from(["flush", "read", "reopen", "outage", "cancel", "let go on"]).map(lambda name: (name,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _impatient() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_file, "BUSY_TIMEOUT", 0.01)
-        yield
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,9 +73,17 @@ async def _cancel_a_flush(journal: Journal) -> None:
 
 async def _flush_in_an_outage(journal: Journal, file: str) -> None:
     other = sqlite3.connect(file, isolation_level=None, timeout=10)
+    # Only here: a transaction that was cut off may take its time to end, and whoever comes next has to wait for it.
+    await _wait_for_other_writers(journal, milliseconds=10)
     async with journal._one_batch:  # no batch of its own is half done now
         other.execute("BEGIN IMMEDIATE")
         waiting = bool(journal._pending)
     assert await journal.flush() is not waiting
     other.rollback()
     other.close()
+    await _wait_for_other_writers(journal, milliseconds=10_000)
+
+
+async def _wait_for_other_writers(journal: Journal, *, milliseconds: int) -> None:
+    async with journal._one_batch, journal._store.reading() as connection:
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
