@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,6 +36,7 @@ RETRY_INTERVAL = 5.0
 HEARTBEAT_INTERVAL = 5.0
 
 log = logging.getLogger("orchestrator.journal")
+T = TypeVar("T")
 
 
 def default_url(root: Path) -> URL:
@@ -115,8 +116,7 @@ class Journal:
         """
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
-        async with self._one_batch, self._store.writing() as connection:
-            await writing.write_start(connection, run, attempts)
+        await _to_its_end(self._write_start(run, attempts))
         self._running.add(run.id)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
@@ -146,23 +146,7 @@ class Journal:
         Returns:
             Whether it is on disk. What is not is kept, and tried again.
         """
-        async with self._one_batch:
-            taken = self._pending.take()
-            if not taken:
-                return True
-            try:
-                async with self._store.writing() as connection:
-                    await writing.write_pending(connection, taken)
-            except BaseException as error:
-                self._pending.put_back(taken)
-                if not isinstance(error, Exception):
-                    raise
-                self._report(error)
-                return False
-        if self._fault is not None:
-            self._fault = None
-            log.warning("the journal %s is written again; nothing was lost", self._store.place)
-        return True
+        return await _to_its_end(self._flush())
 
     async def run(self, name: str) -> RunRecord:
         """The run that ``name`` means.
@@ -250,6 +234,29 @@ class Journal:
         async with self._store.reading() as connection:
             yield connection
 
+    async def _write_start(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+        async with self._one_batch, self._store.writing() as connection:
+            await writing.write_start(connection, run, attempts)
+
+    async def _flush(self) -> bool:
+        async with self._one_batch:
+            taken = self._pending.take()
+            if not taken:
+                return True
+            try:
+                async with self._store.writing() as connection:
+                    await writing.write_pending(connection, taken)
+            except BaseException as error:
+                self._pending.put_back(taken)
+                if not isinstance(error, Exception):
+                    raise
+                self._report(error)
+                return False
+        if self._fault is not None:
+            self._fault = None
+            log.warning("the journal %s is written again; nothing was lost", self._store.place)
+        return True
+
     async def _keep_flushing(self) -> None:
         pause = FLUSH_INTERVAL
         while True:
@@ -296,6 +303,25 @@ class Journal:
             f"{len(unsaved.finishes)} ends of runs; {where}",
             hint="the tenants are as the run left them: `orchestrator status` reads their databases",
         )
+
+
+async def _to_its_end(writing: Coroutine[Any, Any, T]) -> T:
+    """Let a transaction end before whoever waits for it is cancelled.
+
+    Cut off in the middle, SQLAlchemy 2.0.36 over aiosqlite 0.20 gives the connection up without ending its transaction:
+    the file stays locked for as long as the process lives (seen; later versions end it).
+    """
+    task = asyncio.create_task(writing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled():
+        task.exception()  # looked at, so that nobody is told that it was not
+        raise cancelled
+    return task.result()
 
 
 def _place(url: URL) -> str:
