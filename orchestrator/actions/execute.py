@@ -16,10 +16,12 @@ from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_ru
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
+from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.plan import Plan, Request
 from orchestrator.rollout.result import RunResult, run_status
-from orchestrator.rollout.run import Observer, Run, Silent, pending
+from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.watching import Observer, Silent
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
@@ -39,6 +41,8 @@ class Execution:
     wave: str | None = None
     #: Seconds to wait for a tenant that another process holds.
     lock_wait: float = 10.0
+    #: Replay on the rest of a cohort what two of its tenants were sent, where that is safe.
+    replay: bool = True
 
     @property
     def budget(self) -> FailureBudget | None:
@@ -140,6 +144,7 @@ async def run_plan(
         budgets=await project.budgets(planned),
         jobs=execution.jobs if concurrent else 1,
         retries=project.fleet.policy.retries,
+        cohorts=Cohorts(plan if execution.replay and concurrent else None, project.history, project.databases),
         earlier=earlier,
     )
     await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
@@ -150,6 +155,8 @@ async def run_plan(
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
+    finally:
+        await project.close()
     ended = datetime.now(UTC)
     untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
     for attempt in untouched.values():

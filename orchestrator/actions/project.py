@@ -73,6 +73,10 @@ class Project:
             for name, identity in zip(names, identities, strict=True)
         }
 
+    async def close(self) -> None:
+        """Close the connections that servers keep for more tenants."""
+        await asyncio.gather(*(database.close() for database in self.databases.values()))
+
     def _identity(self, name: str) -> str:
         try:
             return self.databases[name].identity

@@ -54,6 +54,7 @@ executing = _with(
         click.option(
             "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
         ),
+        click.option("--no-replay", is_flag=True, help="Run Alembic for every tenant, also for those that are alike."),
     ]
 )
 
@@ -97,6 +98,7 @@ def execution_from(given: dict[str, Any]) -> Execution:
         continue_on_error=given.pop("continue_on_error"),
         wave=given.pop("wave"),
         lock_wait=wait,
+        replay=not given.pop("no_replay"),
     )
 
 

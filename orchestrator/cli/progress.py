@@ -17,7 +17,7 @@ from orchestrator.cli.settings import Settings
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.plan import Plan
-from orchestrator.rollout.run import Observer
+from orchestrator.rollout.watching import Observer
 from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
 
 #: Not worth a line each: nothing happened to these tenants.
@@ -74,7 +74,8 @@ class Lines:
     def step(self, tenant: str, step: StepDone) -> None:
         """A line for each revision, when asked to be verbose."""
         if self._verbose:
-            self._say(f"{tenant}  {step.direction} {step.revision}  {step.duration_ms:.0f} ms")
+            took = f"  {step.duration_ms:.0f} ms" if step.duration_ms is not None else ""
+            self._say(f"{tenant}  {step.direction} {step.revision}{took}")
 
     def _say(self, text: str) -> None:
         # Nobody may be reading any more (`2>&1 | head`), and that must not end a run.

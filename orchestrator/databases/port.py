@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.databases.failures import Failure
+from orchestrator.databases.script import Step
 from orchestrator.fleet.tenant import Limits, Tenant
 
 
@@ -63,6 +64,8 @@ class Database(Protocol):
     name: str
     #: SQLAlchemy's name of the dialect: ``postgresql`` or ``sqlite``.
     dialect: str
+    #: Whether :meth:`replay` is to be had.
+    replays: bool
 
     @property
     def identity(self) -> str:
@@ -90,6 +93,28 @@ class Database(Protocol):
             ServerUnreachable: no connection.
             Unprovisioned: the schema, database or file is not there.
         """
+        ...
+
+    async def replay(
+        self, tenant: Tenant, steps: Sequence[Step], version_table: str, application: str, limits: Limits
+    ) -> None:
+        """Take ``tenant`` through ``steps`` as they were recorded on others, under its lock, in one round trip.
+
+        Args:
+            tenant: a tenant on this server.
+            steps: the transactions, one after the other.
+            version_table: name of the version table, in the tenant's scope.
+            application: how the connection names itself to the server.
+            limits: timeouts to set on it.
+
+        Raises:
+            Exception: the step that was under way is rolled back, those before it stay. Where one of the guards did
+                not hold, the message has :data:`~orchestrator.databases.script.REFUSED` in it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close whatever connections are kept; the next use opens new ones."""
         ...
 
     def scope_sql(self, tenant: Tenant) -> str:

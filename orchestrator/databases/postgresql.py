@@ -11,28 +11,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.databases.address import Address, parse
-from orchestrator.databases.concurrently import let_wait
 from orchestrator.databases.failures import describe
+from orchestrator.databases.heads import quoted, read_chunk, read_schemas, read_visible
+from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.port import Reading
+from orchestrator.databases.script import Place, Step, enter, script, touch_session
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
-#: Version tables read in one statement. Every one costs a lock, and the lock table is shared by the whole server.
-_TABLES_PER_STATEMENT = 50
 #: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
 _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
@@ -40,11 +39,6 @@ _READING_MS = 10_000
 _CLIENT_CHECK_MS = "1000"
 
 _RawConnection: TypeAlias = asyncpg.Connection
-
-
-def quoted(name: str) -> str:
-    """``name`` as an identifier in SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def lock_key(database: str, schema: str | None) -> int:
@@ -61,11 +55,13 @@ class PostgreSQL:
     """
 
     dialect = "postgresql"
+    replays = True
 
     def __init__(self, server: Server) -> None:
         self.name = server.name
         self._server = server
         self._version: str | None = None
+        self._lanes = Lanes(self._connect_for_many, server.max_concurrency)
 
     @property
     def identity(self) -> str:
@@ -93,32 +89,37 @@ class PostgreSQL:
 
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:
-        """A connection of its own: one engine, hence one dialect, per tenant (its default schema is the dialect's)."""
-        raw = await self._connect(tenant.database)
-        try:
-            await self._enter(raw, tenant, application, limits)
-        except BaseException:
-            raw.terminate()
-            raise
+        """A connection that nobody else uses meanwhile; tenants of one database use it one after the other."""
+        async with self._lanes.taken(tenant.database, again=tenant.schema is not None) as lane:
+            lane.used = True
+            await self._enter(lane.raw, tenant, application, limits)
+            name = await lane.asked_database_name()
+            async with lane.engine(limits.lock_timeout).connect() as connection:
+                if tenant.schema is not None:
+                    # What SQLAlchemy asked for when the lane served its first tenant.
+                    connection.dialect.default_schema_name = tenant.schema
+                yield PostgreSQLSession(connection, lane.raw, tenant, name)
 
-        async def opened(*_: Any, **__: Any) -> _RawConnection:
-            return raw
+    async def replay(
+        self, tenant: Tenant, steps: Sequence[Step], version_table: str, application: str, limits: Limits
+    ) -> None:
+        """One message to the server, on a connection that tenants of one database use one after the other."""
+        async with self._lanes.taken(tenant.database, again=tenant.schema is not None) as lane:
+            # Guessing saves a question, and the script refuses to run where the guess is wrong.
+            name = tenant.database or await lane.asked_database_name()
+            place = Place(
+                database=name,
+                schema=tenant.schema,
+                key=lock_key(name, tenant.schema),
+                version_table=version_table,
+                settings=self._settings(tenant, application, limits),
+            )
+            lane.used = lane.used or touch_session(steps)
+            await lane.raw.execute(script(place, steps))
 
-        engine = create_async_engine(
-            "postgresql+asyncpg://",
-            poolclass=NullPool,
-            connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
-        )
-        if limits.lock_timeout is not None:
-            let_wait(engine.sync_engine, raw, limits.lock_timeout)
-        try:
-            async with engine.connect() as connection:
-                yield PostgreSQLSession(connection, raw, tenant, await raw.fetchval("SELECT current_database()"))
-        finally:
-            raw.terminate() if raw.is_in_transaction() else None
-            await engine.dispose()
-            with suppress(Exception):
-                await raw.close(timeout=5)
+    async def close(self) -> None:
+        """Close the connections that wait for another tenant."""
+        await self._lanes.close()
 
     def scope_sql(self, tenant: Tenant) -> str:
         """The search path, as a session has it."""
@@ -174,14 +175,18 @@ class PostgreSQL:
         direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
         return parse(direct or self._server.url.resolve())
 
-    async def _connect(self, database: str | None) -> _RawConnection:
+    async def _connect_for_many(self, database: str | None) -> _RawConnection:
+        # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant.
+        return await self._connect(database, statement_cache_size=0)
+
+    async def _connect(self, database: str | None, **arguments: Any) -> _RawConnection:
         # A secret may be a file's or a command's: reading it must not hold up the other tenants.
         unread = self._server.url.is_partly_unread or self._server.direct_url is not None
         address = await asyncio.to_thread(self._address) if unread else self._address()
         if database is not None:
             address = address.with_database(database)
         try:
-            raw = await asyncpg.connect(**{"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments()})
+            raw = await asyncpg.connect(**{"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments})
         except asyncpg.InvalidCatalogNameError as error:
             raise Unprovisioned(
                 mask(f"{address.masked}: {error}"), hint="create it, or upgrade with --provision"
@@ -223,18 +228,7 @@ class PostgreSQL:
 
     async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
         """Put a fresh connection into the tenant's scope and make sure that it is there."""
-        settings = {"application_name": application.encode()[:63].decode(errors="ignore")}
-        path = self._search_path(tenant)
-        if path is not None:
-            settings["search_path"] = path
-        if limits.lock_timeout is not None:
-            settings["lock_timeout"] = str(round(limits.lock_timeout * 1000))
-        if limits.statement_timeout is not None:
-            settings["statement_timeout"] = str(round(limits.statement_timeout * 1000))
-        if int(self._version or 0) >= 14:
-            settings["client_connection_check_interval"] = _CLIENT_CHECK_MS
-        calls = ", ".join(f"set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(settings)))
-        await raw.execute(f"SELECT {calls}", *(part for pair in settings.items() for part in pair))
+        await raw.execute(enter(self._settings(tenant, application, limits)))
         if tenant.schema is None:
             return
         current, exists = await raw.fetchrow(
@@ -251,6 +245,20 @@ class PostgreSQL:
                 hint=f"GRANT USAGE, CREATE ON SCHEMA {quoted(tenant.schema)} TO the role in the server's url",
             )
 
+    def _settings(self, tenant: Tenant, application: str, limits: Limits) -> dict[str, str]:
+        """What a connection in the tenant's scope is told, by name."""
+        settings = {"application_name": application.encode()[:63].decode(errors="ignore")}
+        path = self._search_path(tenant)
+        if path is not None:
+            settings["search_path"] = path
+        if limits.lock_timeout is not None:
+            settings["lock_timeout"] = str(round(limits.lock_timeout * 1000))
+        if limits.statement_timeout is not None:
+            settings["statement_timeout"] = str(round(limits.statement_timeout * 1000))
+        if int(self._version or 0) >= 14:
+            settings["client_connection_check_interval"] = _CLIENT_CHECK_MS
+        return settings
+
     def _search_path(self, tenant: Tenant) -> str | None:
         """The tenant's schema alone: with ``public`` behind it, Alembic would take public's version table for its."""
         extensions = self._server.extensions_schema
@@ -264,11 +272,11 @@ class PostgreSQL:
             async with self._connected(database) as raw:
                 await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
                 in_schemas = [tenant for tenant in tenants if tenant.schema is not None]
-                found = await _read_schemas(raw, in_schemas, table)
+                found = await read_schemas(raw, in_schemas, table)
                 for tenant in tenants:
                     if tenant.schema is None:
                         await raw.execute(f"SET search_path = {self._search_path(tenant) or 'DEFAULT'}")
-                        found[tenant.id] = Reading(True, await _read_visible(raw, table))
+                        found[tenant.id] = Reading(True, await read_visible(raw, table))
                 return found
         except Unprovisioned:
             return {tenant.id: Reading(exists=False) for tenant in tenants}
@@ -304,9 +312,9 @@ class PostgreSQLSession:
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read by the driver, past SQLAlchemy, so that no transaction is begun."""
         if self._tenant.schema is None:
-            return await _read_visible(self._raw, version_table)
+            return await read_visible(self._raw, version_table)
         try:
-            return (await _read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
+            return (await read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
         except asyncpg.UndefinedTableError:
             return ()
 
@@ -322,57 +330,3 @@ class PostgreSQLSession:
     @property
     def _key(self) -> int:
         return lock_key(self._database, self._tenant.schema)
-
-
-async def _read_visible(raw: _RawConnection, table: str) -> tuple[str, ...]:
-    """Heads from the version table that the search path finds, as Alembic finds it when told no schema."""
-    name = await raw.fetchval("SELECT to_regclass(quote_ident($1))::text", table)
-    if name is None:
-        return ()
-    return tuple(sorted(row[0] for row in await raw.fetch(f"SELECT version_num FROM {name}")))
-
-
-async def _read_schemas(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
-    """Heads of many schemas of one database, set-wise."""
-    rows = await raw.fetch(
-        "SELECT n.nspname, c.oid IS NOT NULL FROM pg_namespace n"
-        " LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p')"
-        " WHERE n.nspname = ANY($1)",
-        [tenant.schema for tenant in tenants],
-        table,
-    )
-    has_table = {row[0]: row[1] for row in rows}
-    found = {tenant.id: Reading(exists=tenant.schema in has_table) for tenant in tenants}
-    with_table = [tenant for tenant in tenants if has_table.get(tenant.schema)]
-    for chunk in _chunks(with_table, _TABLES_PER_STATEMENT):
-        try:
-            found.update(await _read_chunk(raw, chunk, table))
-        except asyncpg.PostgresError:
-            # One table of the chunk is not ours to read, or was dropped just now: find out which, keep the others.
-            for tenant in chunk:
-                found[tenant.id] = await _read_alone(raw, tenant, table)
-    return found
-
-
-async def _read_chunk(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
-    statement = " UNION ALL ".join(
-        f"SELECT {i}, version_num::text FROM {quoted(tenant.schema or '')}.{quoted(table)}"
-        for i, tenant in enumerate(tenants)
-    )
-    heads: dict[str, list[str]] = {tenant.id: [] for tenant in tenants}
-    for i, revision in await raw.fetch(statement):
-        heads[tenants[i].id].append(revision)
-    return {tenant: Reading(True, tuple(sorted(revisions))) for tenant, revisions in heads.items()}
-
-
-async def _read_alone(raw: _RawConnection, tenant: Tenant, table: str) -> Reading:
-    try:
-        return (await _read_chunk(raw, [tenant], table))[tenant.id]
-    except asyncpg.UndefinedTableError:
-        return Reading(exists=True)
-    except asyncpg.PostgresError as error:
-        return Reading(exists=True, failure=describe(error))
-
-
-def _chunks(tenants: Sequence[Tenant], size: int) -> Iterable[Sequence[Tenant]]:
-    return (tenants[start : start + size] for start in range(0, len(tenants), size))

@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.failures import describe
 from orchestrator.databases.port import Reading
+from orchestrator.databases.script import Step
 from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -32,6 +33,7 @@ class SQLite:
     """A directory of SQLite files, as the port asks."""
 
     dialect = "sqlite"
+    replays = False
 
     def __init__(self, server: Server) -> None:
         self.name = server.name
@@ -72,6 +74,15 @@ class SQLite:
                     session.unlock()
         finally:
             await engine.dispose()
+
+    async def replay(
+        self, tenant: Tenant, steps: Sequence[Step], version_table: str, application: str, limits: Limits
+    ) -> None:
+        """Not to be had: there is no round trip to save."""
+        raise DatabaseError(f"tenant {tenant.id}: nothing is replayed on SQLite")
+
+    async def close(self) -> None:
+        """No connection is kept."""
 
     def scope_sql(self, tenant: Tenant) -> str:
         """Nothing: the file is the scope."""

@@ -26,7 +26,8 @@ class Narrator:
 
     def step(self, tenant: str, step: StepDone) -> None:
         """Says which revision a tenant is through."""
-        _say(f"{tenant}: {step.direction} {step.revision} ({step.duration_ms:.0f} ms)")
+        took = "" if step.duration_ms is None else f" ({step.duration_ms:.0f} ms)"
+        _say(f"{tenant}: {step.direction} {step.revision}{took}")
 
 
 def _say(text: str) -> None:

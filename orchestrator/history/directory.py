@@ -18,6 +18,7 @@ from orchestrator.errors import HistoryError
 from orchestrator.history.broken import explain
 from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import Hazard, find_hazards
+from orchestrator.history.purity import Impurity, impurity
 
 #: What ``alembic upgrade`` and ``alembic downgrade`` call the way to a target.
 UPGRADE, DOWNGRADE = "upgrade", "downgrade"
@@ -45,6 +46,7 @@ class History:
             self.heads: tuple[str, ...] = tuple(sorted(self.script.get_heads()))
         self._path = lru_cache(maxsize=None)(self._find_path)
         self._hazards = lru_cache(maxsize=None)(self._find_hazards)
+        self._impurity = lru_cache(maxsize=None)(self._find_impurity)
 
     @classmethod
     def beside(cls, root: Path) -> History:
@@ -127,6 +129,24 @@ class History:
         """What is hazardous in these revisions, in their order."""
         return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
 
+    def impurity(self, revision: str, direction: str) -> Impurity | None:
+        """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.
+
+        Args:
+            revision: its full identifier.
+            direction: ``upgrade`` or ``downgrade``.
+        """
+        return self._impurity(revision, direction)
+
+    def impurities(self, revisions: Collection[str], direction: str) -> dict[str, str]:
+        """Why revisions must not be replayed, as far as their files tell, by revision; without those that may be."""
+        found = {revision: self._impurity(revision, direction) for revision in revisions}
+        return {
+            revision: f"{impurity.reason} ({self.file(revision).name}:{impurity.line})"
+            for revision, impurity in found.items()
+            if impurity is not None
+        }
+
     def _find_path(self, direction: str, heads: frozenset[str], target: str) -> tuple[str, ...]:
         current = tuple(sorted(heads))
         if direction == DOWNGRADE and target.startswith("-") and len(current) > 1:
@@ -151,6 +171,9 @@ class History:
 
     def _find_hazards(self, revision: str) -> tuple[Hazard, ...]:
         return find_hazards(revision, self.file(revision))
+
+    def _find_impurity(self, revision: str, direction: str) -> Impurity | None:
+        return impurity(self.file(revision), direction)
 
 
 def alembic_config(root: Path) -> Config | None:

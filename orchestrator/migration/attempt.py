@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -23,11 +24,14 @@ from orchestrator.history.directory import History
 from orchestrator.history.position import Position, is_relative, position
 from orchestrator.migration import seam
 from orchestrator.migration.loop import TenantLoop
+from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
 from orchestrator.statuses import TenantStatus
 
 #: Seconds between two looks at a tenant's lock: the first and the longest.
 _LOCK_POLL = (0.02, 0.5)
+#: How a tenant was migrated: through Alembic, by what was recorded on others, or one after the other.
+ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Work:
     target: str
     #: What Alembic's own command would give its EnvironmentContext; ``fn`` yields the steps.
     options: Mapping[str, Any]
+    #: Stop after so many revisions; ``None`` to go on to the target.
+    limit: int | None = None
 
     @classmethod
     def of(cls, history: History, command: str, target: str) -> Work:
@@ -51,6 +57,12 @@ class Work:
             "stamp": lambda heads, _: script._stamp_revs(target, heads),
         }
         return cls(command, target, {"fn": steps[command], "destination_rev": target})
+
+    def limited(self, limit: int) -> Work:
+        """The first ``limit`` revisions of it."""
+        steps = self.options["fn"]
+        first = {"fn": lambda heads, context: islice(steps(heads, context), limit)}
+        return replace(self, options={**self.options, **first}, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class Outcome:
     failure: Failure | None = None
     steps: tuple[StepDone, ...] = ()
     duration_ms: float = 0.0
+    #: How the steps were run: ``alembic``, ``replay`` or ``mixed``.
+    path: str = ALEMBIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,11 @@ class Migrator:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def attempt(
-        self, tenant: Tenant, work: Work, listener: Callable[[StepDone], None] = lambda _: None
+        self,
+        tenant: Tenant,
+        work: Work,
+        listener: Callable[[StepDone], None] = lambda _: None,
+        recording: Recording | None = None,
     ) -> Outcome:
         """Do ``work`` on ``tenant`` once. Raises nothing but cancellation: whatever happens is the outcome.
 
@@ -95,9 +113,10 @@ class Migrator:
             tenant: whom.
             work: what.
             listener: told of each revision when it is through.
+            recording: where what is sent is to be recorded.
         """
         started = time.perf_counter()
-        progress = Progress(listener=listener)
+        progress = Progress(listener=listener, recording=recording)
         outcome = await self._settled(tenant, work, progress)
         return replace(outcome, steps=tuple(progress.done), duration_ms=(time.perf_counter() - started) * 1000)
 
@@ -125,6 +144,10 @@ class Migrator:
         with scoped(environment, tenant, self.loop.version_table, dialect, progress):
             yield environment
 
+    def connection_name(self, tenant: Tenant) -> str:
+        """How a connection for the tenant names itself to the server."""
+        return f"{self.application} {tenant.id}"
+
     def limits(self, tenant: Tenant) -> Limits:
         """The server's timeouts, and the policy's where it has none."""
         own, general = self.fleet.server_of(tenant).limits, self.fleet.policy.limits
@@ -138,7 +161,7 @@ class Migrator:
         try:
             if self.provision:
                 await database.provision(tenant)
-            async with database.session(tenant, f"{self.application} {tenant.id}", self.limits(tenant)) as session:
+            async with database.session(tenant, self.connection_name(tenant), self.limits(tenant)) as session:
                 return await self._under_lock(session, tenant, work, progress)
         except Unprovisioned as error:
             return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
@@ -245,7 +268,7 @@ class Migrator:
                 f"Alembic reported {_names(progress.heads)}, and the tenant's version table says {_names(after)}",
                 hint="migrate() in env.py must leave its transaction to context.begin_transaction()",
             )
-        elif progress.running or (work.command != "stamp" and self._left_over(work, after)):
+        elif progress.running or self._left_over(work, after, progress):
             failure = Failure(
                 "not_finished",
                 f"env.py ended without an error before {work.target} was reached: the tenant is at {_names(after)}",
@@ -256,9 +279,11 @@ class Migrator:
             return Outcome(TenantStatus.SUCCEEDED, before, after)
         return Outcome(TenantStatus.FAILED, before, after, failure)
 
-    def _left_over(self, work: Work, heads: tuple[str, ...]) -> bool:
+    def _left_over(self, work: Work, heads: tuple[str, ...], progress: Progress) -> bool:
         """Whether something is still to be run to the target; relative ones were made absolute by the plan."""
-        if is_relative(work.target):
+        if work.limit is not None:
+            return len(progress.done) < work.limit
+        if work.command == "stamp" or is_relative(work.target):
             return False
         here = position(self.history, work.command, heads, work.target)
         return bool(here.path) or here.problem is not None

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, event
 
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.recording import OWN, Recording
 
 #: SQL that ends a transaction and keeps it.
 _COMMIT = re.compile(r"\s*(?:COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
@@ -28,7 +29,8 @@ class StepDone:
     revision: str
     #: ``upgrade``, ``downgrade`` or ``stamp``.
     direction: str
-    duration_ms: float
+    #: ``None`` where several went in one message to the server.
+    duration_ms: float | None
 
 
 @dataclass(slots=True)
@@ -46,12 +48,22 @@ class Progress:
     #: The heads that Alembic reported after the last finished revision.
     heads: tuple[str, ...] | None = None
     done: list[StepDone] = field(default_factory=list)
+    #: Where what is sent is to be recorded.
+    recording: Recording | None = None
     #: Called for each finished revision.
     listener: Callable[[StepDone], None] = lambda _: None
     _started: float = 0.0
 
-    def begin(self, revision: str | None, *, own_transaction: bool) -> None:
-        """A revision starts; unless in its own transaction, the version of the one before may still be undone."""
+    def begin(self, revision: str, heads: Collection[str], *, own_transaction: bool) -> None:
+        """A revision starts; unless in its own transaction, the version of the one before may still be undone.
+
+        Args:
+            revision: which.
+            heads: what the version table said when Alembic began, before the first revision.
+            own_transaction: whether each revision has one.
+        """
+        if self.recording is not None:
+            self.recording.revision_begins(revision, heads if self.heads is None else self.heads)
         self.revision = revision
         self.running = True
         self.outside_transaction = self.outside_transaction and not own_transaction
@@ -61,6 +73,8 @@ class Progress:
         """The running revision is through, its commit still to come."""
         self.running = False
         self.heads = tuple(sorted(heads))
+        if self.recording is not None:
+            self.recording.revision_ends(self.heads)
         step = StepDone(self.revision or "", direction, (time.perf_counter() - self._started) * 1000)
         self.done.append(step)
         self.listener(step)
@@ -84,7 +98,7 @@ def scoped(
         environment.context_opts["fn"] = _watched(steps, progress)
 
     def configure(connection: Connection | None = None, *args: Any, **options: Any) -> None:
-        _check(options, tenant, version_table)
+        check_options(options, tenant, version_table)
         if connection is None:
             if not {"url", "dialect_name"} & options.keys() and not args:
                 options["dialect_name"] = dialect
@@ -102,6 +116,8 @@ def scoped(
         if dialect == "sqlite":
             # Alembic's default says SQLite cannot; with BEGIN emitted by the adapter it can.
             options.setdefault("transactional_ddl", True)
+        if options.get("on_version_apply") and progress.recording is not None:
+            progress.recording.spoil("env.py passes on_version_apply")
         options["on_version_apply"] = (
             *to_tuple(options.get("on_version_apply"), default=()),
             _applied(tenant, progress),
@@ -110,13 +126,26 @@ def scoped(
         _watch_autocommit(environment.get_context(), progress)
         if connection is not None:
             _watch_commits(connection, progress)
+            if progress.recording is not None:
+                progress.recording.watch(connection, environment.get_context(), options)
 
     environment.configure = configure  # type: ignore[method-assign]
+    if progress.recording is not None:
+        progress.recording.watch_run(environment)
     return environment
 
 
-def _check(options: Mapping[str, Any], tenant: Tenant, version_table: str) -> None:
-    """Refuse what would read or write another tenant's version table."""
+def check_options(options: Mapping[str, Any], tenant: Tenant, version_table: str) -> None:
+    """Refuse what would read or write another tenant's version table.
+
+    Args:
+        options: what env.py passes to ``context.configure()``.
+        tenant: whom it is for.
+        version_table: the name that env.py gave to ``for_each_tenant``.
+
+    Raises:
+        ConfigurationError: with what to write instead.
+    """
     schema = options.get("version_table_schema", tenant.schema)
     if schema != tenant.schema:
         raise ConfigurationError(
@@ -138,7 +167,7 @@ def _watched(steps: Callable[..., Iterable[Any]], progress: Progress) -> Callabl
         for step in steps(heads, context):
             revision = getattr(step, "revision", None)
             name = getattr(revision, "revision", None) or ",".join(step.to_revisions)
-            progress.begin(name, own_transaction=context._transaction_per_migration)
+            progress.begin(name, heads, own_transaction=context._transaction_per_migration)
             yield step
 
     return each
@@ -157,7 +186,7 @@ def _check_scope(context: MigrationContext, tenant: Tenant) -> None:
     """Refuse a revision after which unqualified names mean another schema; it is not committed yet."""
     if tenant.schema is None or context.as_sql or context.connection is None or context.dialect.name != "postgresql":
         return
-    current = context.connection.exec_driver_sql("SELECT current_schema()").scalar()
+    current = context.connection.exec_driver_sql("SELECT current_schema()", execution_options={OWN: True}).scalar()
     if current != tenant.schema:
         raise DatabaseError(
             f"search_path no longer leads to the tenant's schema {tenant.schema!r} but to {current!r}: "

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading
@@ -65,6 +65,16 @@ class PlannedWave:
     budget: FailureBudget
 
 
+class Kind(NamedTuple):
+    """What makes tenants alike: see :class:`Cohort`."""
+
+    dialect: str
+    version: str
+    start: tuple[str, ...]
+    goal: tuple[str, ...]
+    path: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Cohort:
     """Tenants that are alike: what is true of the work on one is true of all."""
@@ -104,12 +114,9 @@ class Plan:
     def cohorts(self) -> tuple[Cohort, ...]:
         """Those to be attempted, grouped; the largest group first."""
         todo = [planned for planned in self.tenants if planned.verdict is TenantStatus.PENDING]
-        alike = Counter(_likeness(planned) for planned in todo)
-        example = {_likeness(planned): planned for planned in reversed(todo)}
-        return tuple(
-            Cohort(dialect, version, start, goal, path, count, example[dialect, version, start, goal, path])
-            for (dialect, version, start, goal, path), count in alike.most_common()
-        )
+        example = {kind_of(planned): planned for planned in reversed(todo)}
+        alike = Counter(kind_of(planned) for planned in todo)
+        return tuple(Cohort(*kind, count, example[kind]) for kind, count in alike.most_common())
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json``."""
@@ -307,10 +314,9 @@ def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:
     return request.budget or wave.max_failures or fleet.policy.max_failures
 
 
-def _likeness(
-    planned: PlannedTenant,
-) -> tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    return planned.dialect, planned.version, planned.heads or (), planned.goal, planned.path
+def kind_of(planned: PlannedTenant) -> Kind:
+    """What the tenant has in common with those that go the same way."""
+    return Kind(planned.dialect, planned.version, planned.heads or (), planned.goal, planned.path)
 
 
 def ids(tenants: Iterable[PlannedTenant]) -> list[str]:

@@ -8,13 +8,17 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
+from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.attempt import ALEMBIC, Migrator, Outcome, Work
+from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
+from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.watching import Observer, Recorder
 from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 
 #: Seconds before a tenant is tried again: the first pause and the longest; each is spread by chance, so that tenants
@@ -22,34 +26,6 @@ from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 _BACKOFF = (0.1, 5.0)
 #: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
 _CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
-
-
-class Recorder(Protocol):
-    """Where a run writes down what happens; the journal, in practice. Neither call may block."""
-
-    def record(self, attempt: AttemptRecord) -> None:
-        """Note how a tenant stands now."""
-        ...
-
-    def record_event(self, event: EventRecord) -> None:
-        """Note something that happened on the way."""
-        ...
-
-
-class Observer(Protocol):
-    """Whoever watches a run as it goes: a terminal, usually."""
-
-    def started(self, plan: Plan, run: str) -> None:
-        """The run begins."""
-        ...
-
-    def tenant(self, attempt: AttemptRecord) -> None:
-        """A tenant's status has changed."""
-        ...
-
-    def step(self, tenant: str, step: StepDone) -> None:
-        """A tenant has run a revision."""
-        ...
 
 
 @dataclass(slots=True)
@@ -64,6 +40,8 @@ class Run:
     stop: Stop
     #: Tenants at once on each physical server, by server name to (identity, cap).
     budgets: Mapping[str, tuple[str, int]]
+    #: Who goes alike.
+    cohorts: Cohorts
     #: Tenants at once over all.
     jobs: int
     #: Times a tenant is tried again after a failure that may pass.
@@ -142,7 +120,7 @@ class Run:
         lost = False
         total_ms = 0.0
         for number in range(1, self.retries + 2):
-            outcome = await self.migrator.attempt(tenant, work, lambda step: self._stepped(tenant.id, step))
+            outcome = await self._attempt(tenant, work, self.cohorts.of(planned) if number == 1 else None)
             total_ms += outcome.duration_ms
             first = outcome.before if first is None else first
             lost = lost or outcome.status is TenantStatus.UNKNOWN
@@ -163,10 +141,30 @@ class Run:
             to_heads=outcome.after,
             attempts=attempt.attempts + number,
             duration_ms=total_ms,
-            path="alembic" if outcome.steps or status is TenantStatus.SUCCEEDED else None,
+            path=outcome.path if outcome.steps or status is TenantStatus.SUCCEEDED else None,
             error=outcome.failure.as_json() if outcome.failure is not None else None,
             finished_at=datetime.now(UTC),
         )
+
+    async def _attempt(self, tenant: Tenant, work: Work, cohort: Cohort | None) -> Outcome:
+        """Try once, in the way that the tenant's cohort goes."""
+
+        def stepped(step: StepDone) -> None:
+            self._stepped(tenant.id, step)
+
+        way = await cohort.join() if cohort is not None else None
+        if isinstance(way, Transcript):
+            return await migrate(
+                self.migrator, tenant, work, way, stepped, lambda reason: self._not_replayed(tenant.id, reason)
+            )
+        if cohort is None or way is None:
+            return await self.migrator.attempt(tenant, work, stepped)
+        outcome = None
+        try:
+            outcome = await self.migrator.attempt(tenant, work, stepped, way)
+        finally:
+            cohort.leave(way, outcome)
+        return outcome
 
     async def _until_done(self, workers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the workers, or cut them off when the run is to stop at once."""
@@ -221,7 +219,7 @@ class Run:
             planned.heads if earlier is None else earlier.from_heads,
             planned.heads,
             attempts=0 if earlier is None else earlier.attempts,
-            path="alembic" if status is TenantStatus.SUCCEEDED else None,
+            path=ALEMBIC if status is TenantStatus.SUCCEEDED else None,
             error=planned.failure.as_json() if planned.failure is not None else None,
         )
 
@@ -237,6 +235,11 @@ class Run:
             EventRecord(self.id, tenant, datetime.now(UTC), "revision", step.revision, step.direction, step.duration_ms)
         )
         self.observer.step(tenant, step)
+
+    def _not_replayed(self, tenant: str, reason: str) -> None:
+        self.recorder.record_event(
+            EventRecord(self.id, tenant, datetime.now(UTC), "not_replayed", detail={"reason": reason})
+        )
 
     def _retry(self, tenant: str, number: int, outcome: Outcome) -> None:
         detail = {"try": number, "error": outcome.failure.as_json() if outcome.failure is not None else None}
@@ -269,16 +272,3 @@ def pending(run: str, plan: Plan) -> list[AttemptRecord]:
         for wave in plan.waves
         for planned in wave.tenants
     ]
-
-
-class Silent:
-    """An observer that does not look."""
-
-    def started(self, plan: Plan, run: str) -> None:
-        """Ignored."""
-
-    def tenant(self, attempt: AttemptRecord) -> None:
-        """Ignored."""
-
-    def step(self, tenant: str, step: StepDone) -> None:
-        """Ignored."""

@@ -1,0 +1,144 @@
+"""The shape of many schemas of one PostgreSQL database, read set-wise: schemas of one shape have one digest.
+
+PostgreSQL itself leaves the tenant's name out. Its ``pg_get_*`` functions print without a schema what the search path
+finds, so every schema is read under a search path that is this schema alone: what is its own prints bare, what lies
+elsewhere (another tenant's table, an extension's type) prints with the name of that place. No text is replaced, hence
+none is replaced wrongly: a literal, an alias or a longer name that happens to contain the schema's counts as written.
+``set_config`` takes effect within a statement, so one statement goes through many schemas; it gives the path that was
+in force for each line back, and is not believed where that is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from orchestrator.databases.fingerprint_sql import BY_INDEX, SETTINGS, SURVEY, shapes_sql
+from orchestrator.errors import DatabaseError
+
+#: Schemas that one survey looks up: it goes through the whole catalog, whether for one schema or for all.
+_SCHEMAS_PER_SURVEY = 1_000
+#: Schemas whose definitions one statement reads.
+_SCHEMAS_PER_STATEMENT = 100
+#: Locks that one statement may take. Printing a view locks every table in it to the transaction's end, and the lock
+#: table (64 x 100 by default) is shared by the whole server.
+_LOCKS_PER_STATEMENT = 500
+#: What one schema that is being altered right now does to a reading of many: its lock is not to be had, or what was
+#: surveyed has gone (PostgreSQL then speaks of a "cache lookup", an internal error). Nothing else is one schema's doing.
+_ALTERED = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InternalServerError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the objects of one schema come to."""
+
+    #: SHA-256 of all definitions in order, its first half as 32 hex digits.
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """A schema and what is in it, before anything is defined."""
+
+    name: str
+    relations: Sequence[int]
+    types: Sequence[int]
+    functions: Sequence[int]
+    #: Relations that printing its definitions may lock.
+    locks: int
+
+
+async def fingerprints(
+    raw: asyncpg.Connection, schemas: Sequence[str], version_table: str, *, extensions: bool = False
+) -> dict[str, Shape]:
+    """Fingerprint ``schemas``: two with the same objects, whatever the schemas are called, get the same digest.
+
+    What counts: relations (kind, persistence, options, row security, partition key and bound, parents), columns (type,
+    default, nullability, identity, generation, collation, storage), constraints, indexes and whether they are valid,
+    sequences, views and materialised views, rules, triggers, policies, enums with their labels in order, domains,
+    ranges, composite and base types, functions, procedures and aggregates. Bodies of functions count as written: they
+    are the operator's text, and one that names its tenant is another one for each tenant.
+
+    What does not: the order of a table's columns (one that was added later has another number than one that was there
+    from the start; in a composite type, whose values are written by position, it counts), comments, owners, grants,
+    OIDs, statistics, where a sequence stands, tablespaces, what extensions own, and rows. Nor, so far, operators and
+    their classes, text search objects, collations, extended statistics, publications and event triggers.
+
+    An object hidden behind one of ``pg_catalog`` with the same name (and arguments) prints with its schema's name
+    where a definition uses it: PostgreSQL finds ``pg_catalog`` first, so that only SQL which names the schema can
+    mean it. Such schemas are never equal.
+
+    Args:
+        raw: a connection outside any transaction; its settings are as before when this returns.
+        schemas: names, of any number.
+        version_table: Alembic's table; it counts like any other, what it says does not.
+        extensions: whether the extensions of the database, and their versions, count too: for a tenant whose the
+            database is.
+
+    Returns:
+        Shapes by schema. Left out are schemas that are not there, that the role has no USAGE on, or whose definitions
+        could not be read: one is being altered right now, for example.
+
+    Raises:
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection, or the database as a whole, is no good.
+    """
+    sql = shapes_sql(raw.get_server_version().major)
+    found: dict[str, Shape] = {}
+    for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
+        for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY])):
+            found.update(await _shapes(raw, sql, chunk, extensions))
+    return found
+
+
+async def _survey(raw: asyncpg.Connection, schemas: Sequence[str]) -> list[_Space]:
+    async with raw.transaction(readonly=True):
+        await raw.execute(SETTINGS)
+        return [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
+
+
+def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
+    """``spaces`` in parts small enough for one statement each."""
+    chunk: list[_Space] = []
+    for space in spaces:
+        locks = space.locks + sum(other.locks for other in chunk)
+        if chunk and (locks > _LOCKS_PER_STATEMENT or len(chunk) == _SCHEMAS_PER_STATEMENT):
+            yield chunk
+            chunk = []
+        chunk.append(space)
+    if chunk:
+        yield chunk
+
+
+async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool) -> dict[str, Shape]:
+    try:
+        async with raw.transaction(readonly=True):
+            await raw.execute(SETTINGS + BY_INDEX)
+            rows = await raw.fetch(
+                sql,
+                [space.name for space in spaces],
+                [oid for space in spaces for oid in space.relations],
+                [oid for space in spaces for oid in space.types],
+                [oid for space in spaces for oid in space.functions],
+                extensions,
+            )
+    except _ALTERED:
+        if len(spaces) == 1:
+            return {}
+        # Find out by halves which one it is, keep the others.
+        half = len(spaces) // 2
+        first = await _shapes(raw, sql, spaces[:half], extensions)
+        return first | await _shapes(raw, sql, spaces[half:], extensions)
+    for name, _, in_its_scope in rows:
+        if not in_its_scope:
+            raise DatabaseError(
+                f"schema {name!r} was not read under its own search path",
+                hint="please report this with the server's version: its planner does what no other was seen to do",
+            )
+    return {name: Shape(digest) for name, digest, _ in rows}

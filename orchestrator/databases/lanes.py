@@ -1,0 +1,136 @@
+"""Connections to one PostgreSQL server that serve one tenant after the other, each left clean for the next.
+
+A connection costs the server a process and the client a round of questions, more than most migrations. So one that
+served a tenant well serves the next one of the same database; anything doubtful closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from orchestrator.databases.concurrently import let_wait
+
+#: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
+_TENANTS = 200
+
+
+@dataclass(slots=True)
+class Lane:
+    """One connection, used by one tenant at a time."""
+
+    raw: asyncpg.Connection
+    #: As the tenants name it; ``None`` for the database of the server's address.
+    database: str | None
+    #: Something may stay in the session that the next tenant must not meet.
+    used: bool = False
+    _engine: AsyncEngine | None = None
+    _name: str | None = None
+    _tenants: int = 0
+
+    def engine(self, lock_timeout: float | None) -> AsyncEngine:
+        """What SQLAlchemy works with over this connection.
+
+        Its dialect remembers one default schema, which is why a lane has an engine of its own, and why whoever takes
+        the lane for another schema has to tell the dialect.
+
+        Args:
+            lock_timeout: seconds, as set on the connection.
+        """
+        if self._engine is None:
+
+            async def opened(*_: Any, **__: Any) -> asyncpg.Connection:
+                return self.raw
+
+            self._engine = create_async_engine(
+                "postgresql+asyncpg://",
+                poolclass=StaticPool,
+                connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
+            )
+            if lock_timeout is not None:
+                let_wait(self._engine.sync_engine, self.raw, lock_timeout)
+        return self._engine
+
+    async def asked_database_name(self) -> str:
+        """What the server calls the database; asked once."""
+        if self._name is None:
+            self._name = str(await self.raw.fetchval("SELECT current_database()"))
+        return self._name
+
+    async def close(self) -> None:
+        """Close the connection, at once when something is still under way on it."""
+        if self.raw.is_in_transaction():
+            self.raw.terminate()
+        with suppress(Exception):
+            await self.raw.close(timeout=5)
+
+
+class Lanes:
+    """All lanes of one server.
+
+    Args:
+        connect: opens a connection to a database of it.
+        limit: connections at most, as long as no more tenants than that are migrated at once.
+    """
+
+    def __init__(self, connect: Callable[[str | None], Awaitable[asyncpg.Connection]], limit: int) -> None:
+        self._connect = connect
+        self._limit = limit
+        self._idle: list[Lane] = []
+        self._busy = 0
+
+    @asynccontextmanager
+    async def taken(self, database: str | None, *, again: bool) -> AsyncIterator[Lane]:
+        """A lane to ``database`` for one tenant.
+
+        Args:
+            database: as the tenant names it.
+            again: others in this database may want the connection afterwards.
+        """
+        self._busy += 1
+        try:
+            lane = await self._take(database)
+            try:
+                yield lane
+            except BaseException:
+                lane.raw.terminate()
+                raise
+            await self._give_back(lane, again=again)
+        finally:
+            self._busy -= 1
+
+    async def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _take(self, database: str | None) -> Lane:
+        for lane in reversed(self._idle):
+            if lane.database == database:
+                self._idle.remove(lane)
+                if not lane.raw.is_closed():
+                    return lane
+        if self._idle and len(self._idle) + self._busy > self._limit:
+            await self._idle.pop(0).close()
+        return Lane(await self._connect(database), database)
+
+    async def _give_back(self, lane: Lane, *, again: bool) -> None:
+        lane._tenants += 1
+        if not again or lane._tenants >= _TENANTS or lane.raw.is_in_transaction() or lane.raw.is_closed():
+            await lane.close()
+            return
+        if lane.used:
+            try:
+                # Locks, settings, temporary tables, prepared statements: all that a session may hold.
+                await lane.raw.execute("DISCARD ALL")
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                lane.raw.terminate()
+                return
+            lane.used = False
+        self._idle.append(lane)

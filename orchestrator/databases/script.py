@@ -1,0 +1,140 @@
+"""Migrations of one PostgreSQL tenant as one script: what was recorded on others of its kind, with guards around it.
+
+The whole script is one message of the simple query protocol, hence one round trip. Each transaction of it commits by
+itself, as Alembic's did. A guard that does not hold raises: what runs is rolled back, and what follows is not run
+(https://www.postgresql.org/docs/current/protocol-flow.html, "Multiple Statements in a Simple Query").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+#: What a guard's error says, before the word for what did not hold.
+REFUSED = "orchestrator refuses: "
+
+#: What may make a temporary table, take a lock, or call a function that does.
+_TOUCHES_SESSION = re.compile(r"^\s*(?:SELECT|DO|CALL|WITH|PREPARE)\b|/\*|--|\bTEMP(?:ORARY)?\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transaction of a tenant's migration."""
+
+    #: Revisions that it runs, in order.
+    revisions: tuple[str, ...]
+    #: Heads at its beginning and at its end, sorted.
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    #: What is sent between the two, apart from changes of the version table.
+    statements: tuple[str, ...]
+    #: How to make the version table where there is none, without a schema in it; only for a step from base.
+    version_table: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One tenant, as a script means it."""
+
+    #: The database that the connection is thought to be to; its server's word decides.
+    database: str
+    #: Its schema; ``None`` for a database of its own.
+    schema: str | None
+    #: Key of its advisory lock.
+    key: int
+    #: Name of its version table.
+    version_table: str
+    #: Settings of the session, ``search_path`` among them where the connection alone does not say it.
+    settings: Mapping[str, str]
+
+
+def identifier(name: str) -> str:
+    """``name`` as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """``text`` as a string constant, whatever ``standard_conforming_strings`` says."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'" if "\\" not in text else " E'" + escaped.replace("\\", "\\\\") + "'"
+
+
+def script(place: Place, steps: Sequence[Step]) -> str:
+    """What brings the tenant at ``place`` through ``steps``, and raises where it cannot be sure to.
+
+    Args:
+        place: which tenant.
+        steps: one after the other, each beginning where the one before it ended; at least one.
+    """
+    return ";\n".join(_statements(place, steps))
+
+
+def enter(settings: Mapping[str, str]) -> str:
+    """One statement that makes ``settings`` for the session."""
+    calls = (f"set_config({literal(name)}, {literal(value)}, false)" for name, value in settings.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+def touch_session(steps: Iterable[Step]) -> bool:
+    """Whether ``steps`` might leave something in the session that ``RESET ALL`` does not take away."""
+    return any(_TOUCHES_SESSION.search(statement) for step in steps for statement in step.statements)
+
+
+def _statements(place: Place, steps: Sequence[Step]) -> Iterator[str]:
+    table = _qualified(place)
+    yield "RESET ALL"
+    yield enter(place.settings)
+    # A statement of its own: what is read in one statement is as it was before that statement began.
+    database = f"current_database() IS NOT DISTINCT FROM {literal(place.database)}"
+    yield _guard(database=database, locked=f"pg_try_advisory_lock({place.key})", **_in_scope(place))
+    for step in steps:
+        yield "BEGIN"
+        if step.version_table is not None:
+            yield step.version_table
+        yield _guard(moved=_heads_are(table, step.before))
+        # A comment at the end of a statement would swallow what separates it from the next.
+        yield from (f"{statement}\n" for statement in step.statements)
+        yield from _change_heads(table, step.before, step.after)
+        yield _guard(heads=_heads_are(table, step.after), **_in_scope(place))
+        yield "COMMIT"
+    # Done is what is found after the commit.
+    yield _guard(uncommitted=_heads_are(table, steps[-1].after), unlocked=f"pg_advisory_unlock({place.key})")
+
+
+def _qualified(place: Place) -> str:
+    table = identifier(place.version_table)
+    return table if place.schema is None else f"{identifier(place.schema)}.{table}"
+
+
+def _in_scope(place: Place) -> dict[str, str]:
+    return {} if place.schema is None else {"scope": f"current_schema() IS NOT DISTINCT FROM {literal(place.schema)}"}
+
+
+def _heads_are(table: str, heads: Collection[str]) -> str:
+    wanted = ", ".join(literal(head) for head in sorted(heads))
+    # Revisions may be of any characters, and which comes first must not depend on the database's collation.
+    return (
+        f'(SELECT array_agg(version_num::text ORDER BY version_num COLLATE "C") FROM {table})'
+        f" IS NOT DISTINCT FROM {f'ARRAY[{wanted}]' if wanted else 'NULL::text[]'}"
+    )
+
+
+def _guard(**conditions: str) -> str:
+    """A query that raises 22P02 with the name of the first condition that does not hold."""
+    cases = " ".join(
+        f"WHEN NOT coalesce({condition}, false) THEN {literal(REFUSED + name)}"
+        for name, condition in conditions.items()
+    )
+    return f"SELECT CAST(CASE {cases} ELSE '0' END AS integer)"
+
+
+def _change_heads(table: str, before: Iterable[str], after: Iterable[str]) -> Iterator[str]:
+    gone = [literal(head) for head in before if head not in set(after)]
+    new = [literal(head) for head in after if head not in set(before)]
+    for old, its in zip(gone, new, strict=False):
+        yield f"UPDATE {table} SET version_num = {its} WHERE version_num = {old}"
+    for old in gone[len(new) :]:
+        yield f"DELETE FROM {table} WHERE version_num = {old}"
+    for its in new[len(gone) :]:
+        yield f"INSERT INTO {table} (version_num) VALUES ({its})"

@@ -1,0 +1,139 @@
+"""Migrate a tenant by what was recorded on others of its kind, and through Alembic where that may not be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from orchestrator.databases.failures import describe
+from orchestrator.databases.script import Step
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
+from orchestrator.migration.recording import Recorded
+from orchestrator.migration.scope import StepDone
+from orchestrator.migration.stand_in import NotReplayed, check_env
+from orchestrator.statuses import TenantStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """How tenants of one kind get from their heads to their target, as two of them did."""
+
+    transactions: tuple[Recorded, ...]
+    #: What env.py configured Alembic with.
+    options: Mapping[str, Any]
+
+    @property
+    def replayable(self) -> bool:
+        """Whether any of it is."""
+        return any(each.reason is None for each in self.transactions)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why a revision is not replayed, by revision."""
+        return {
+            revision: each.reason
+            for each in self.transactions
+            if each.reason is not None
+            for revision in each.step.revisions
+        }
+
+    def parts(self) -> Iterable[tuple[bool, tuple[Step, ...]]]:
+        """The way in parts: those to be replayed (true) and those to go through Alembic (false)."""
+        for replayable, part in groupby(self.transactions, key=lambda each: each.reason is None):
+            yield replayable, tuple(each.step for each in part)
+
+
+async def migrate(
+    migrator: Migrator,
+    tenant: Tenant,
+    work: Work,
+    transcript: Transcript,
+    listener: Callable[[StepDone], None],
+    refused: Callable[[str], None],
+) -> Outcome:
+    """Do ``work`` on ``tenant`` as ``transcript`` says; like :meth:`Migrator.attempt`, it raises only cancellation.
+
+    Args:
+        migrator: what all tenants of the run share.
+        tenant: whom; its heads are thought to be those that the transcript begins with.
+        work: what.
+        transcript: how.
+        listener: told of each revision when it is through.
+        refused: told why, when something that was to be replayed went through Alembic instead.
+    """
+    started = time.perf_counter()
+    outcomes: list[Outcome] = []
+    for replayable, steps in transcript.parts():
+        if not replayable:
+            revisions = sum(len(step.revisions) for step in steps)
+            outcomes.append(await migrator.attempt(tenant, work.limited(revisions), listener))
+        else:
+            try:
+                outcomes.append(await _replay(migrator, tenant, work, transcript, steps))
+            except NotReplayed as error:
+                refused(str(error))
+                rest = await migrator.attempt(tenant, work, listener)
+                outcomes += [*_committed(steps, rest), rest]
+                break
+            _tell(listener, outcomes[-1])
+        if outcomes[-1].status is not TenantStatus.SUCCEEDED:
+            break
+    return replace(_combined(outcomes), duration_ms=(time.perf_counter() - started) * 1000)
+
+
+async def _replay(
+    migrator: Migrator, tenant: Tenant, work: Work, transcript: Transcript, steps: Sequence[Step]
+) -> Outcome:
+    check_env(migrator.history, migrator.loop, tenant, work.options, transcript.options)
+    database = migrator.databases[tenant.server]
+    started = time.perf_counter()
+    try:
+        if migrator.provision:
+            await database.provision(tenant)
+        await database.replay(
+            tenant, steps, migrator.loop.version_table, migrator.connection_name(tenant), migrator.limits(tenant)
+        )
+    except Exception as error:
+        failure = describe(error)
+        if failure.lost:
+            # What was committed is known only from reading again: the next try does, through Alembic.
+            return Outcome(TenantStatus.UNKNOWN, steps[0].before, failure=failure, path=REPLAY)
+        raise NotReplayed(failure.message) from error
+    return _replayed(steps, (time.perf_counter() - started) * 1000, work.command)
+
+
+def _replayed(steps: Sequence[Step], duration_ms: float | None, command: str) -> Outcome:
+    revisions = [revision for step in steps for revision in step.revisions]
+    # All went in one message: what each took for itself is known only when there was one.
+    each = duration_ms if len(revisions) == 1 else None
+    done = tuple(StepDone(revision, command, each) for revision in revisions)
+    return Outcome(TenantStatus.SUCCEEDED, steps[0].before, steps[-1].after, steps=done, path=REPLAY)
+
+
+def _committed(steps: Sequence[Step], rest: Outcome) -> list[Outcome]:
+    """What a replay had committed before it failed, judged by the heads that Alembic found."""
+    ends = [step.after for step in steps]
+    if rest.before not in ends:
+        return []
+    return [_replayed(steps[: ends.index(rest.before) + 1], None, "")]
+
+
+def _tell(listener: Callable[[StepDone], None], outcome: Outcome) -> None:
+    for step in outcome.steps:
+        listener(step)
+
+
+def _combined(outcomes: Sequence[Outcome]) -> Outcome:
+    """One tenant's parts as one outcome: it began where the first did, and ended as the last."""
+    paths = {outcome.path for outcome in outcomes if outcome.steps}
+    path = MIXED if len(paths) > 1 else paths.pop() if paths else outcomes[-1].path
+    steps = tuple(step for outcome in outcomes for step in outcome.steps)
+    status = outcomes[-1].status
+    if status is TenantStatus.ALREADY_CURRENT and len(outcomes) > 1:
+        # Somebody else did the rest meanwhile; the first part was done here.
+        status = TenantStatus.SUCCEEDED
+    return replace(outcomes[-1], status=status, before=outcomes[0].before, steps=steps, path=path)
