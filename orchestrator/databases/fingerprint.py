@@ -10,13 +10,14 @@ in force for each line back, and is not believed where that is another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from orchestrator.databases.fingerprint_sql import BY_INDEX, SETTINGS, SURVEY, shapes_sql
 from orchestrator.errors import DatabaseError
+from orchestrator.fleet.tenant import Tenant
 
 #: Schemas that one survey looks up: it goes through the whole catalog, whether for one schema or for all.
 _SCHEMAS_PER_SURVEY = 1_000
@@ -26,7 +27,7 @@ _SCHEMAS_PER_STATEMENT = 100
 #: table (64 x 100 by default) is shared by the whole server.
 _LOCKS_PER_STATEMENT = 500
 #: What one schema that is being altered right now does to a reading of many: its lock is not to be had, or what was
-#: surveyed has gone (PostgreSQL then speaks of a "cache lookup", an internal error). Nothing else is one schema's doing.
+#: surveyed has gone (PostgreSQL then speaks of a "cache lookup", an internal error). Nothing else is one schema's.
 _ALTERED = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
@@ -94,6 +95,36 @@ async def fingerprints(
     for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
         for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY])):
             found.update(await _shapes(raw, sql, chunk, extensions))
+    return found
+
+
+async def fingerprint_tenants(
+    raw: asyncpg.Connection, tenants: Sequence[Tenant], version_table: str, search_path: Callable[[Tenant], str | None]
+) -> dict[str, str]:
+    """Fingerprint tenants of the database that ``raw`` is connected to.
+
+    Args:
+        raw: a connection outside any transaction, of the caller's own.
+        tenants: those with a schema are read as that; the others have the whole database, hence its extensions too, and
+            their schema is the first that their search path finds.
+        version_table: Alembic's table.
+        search_path: a tenant's search path in SQL; ``None`` for the database's own.
+
+    Returns:
+        Digests by tenant id, without those that cannot be read.
+
+    Raises:
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as :func:`fingerprints` does.
+    """
+    in_schemas = {tenant.id: tenant.schema for tenant in tenants if tenant.schema is not None}
+    shapes = await fingerprints(raw, list(dict.fromkeys(in_schemas.values())), version_table)
+    found = {tenant: shapes[schema].digest for tenant, schema in in_schemas.items() if schema in shapes}
+    for tenant in tenants:
+        if tenant.schema is None:
+            await raw.execute(f"SET search_path = {search_path(tenant) or 'DEFAULT'}")
+            schema = await raw.fetchval("SELECT current_schema()")
+            for shape in (await fingerprints(raw, [schema], version_table, extensions=True)).values():
+                found[tenant.id] = shape.digest
     return found
 
 

@@ -183,9 +183,9 @@ _FUNCTIONS = """
 SELECT ROW('function', proname, pg_get_function_arguments(f.oid), pg_get_function_result(f.oid), prokind, lanname,
     provolatile, proparallel, proisstrict, prosecdef, proleakproof, procost, prorows,
     (SELECT array_agg(CASE WHEN c LIKE 'search_path=%' THEN
-        array_replace(array_replace(string_to_array(substr(c, 13), ', '), s.ident, '()'),
-            '"' || replace(s.nspname, '"', '""') || '"', '()')::text ELSE c END ORDER BY n)
-        FROM unnest(proconfig) WITH ORDINALITY AS settings (c, n)),
+        (SELECT array_agg(CASE WHEN name[1] IN (s.ident, '"' || replace(s.nspname, '"', '""') || '"') THEN '()'
+            ELSE name[1] END) FROM regexp_matches(substr(c, 13), '"(?:[^"]|"")*"|[^", ]+', 'g') name)::text
+        ELSE c END ORDER BY n) FROM unnest(proconfig) WITH ORDINALITY AS settings (c, n)),
     prosrc, probin, {sqlbody},
     (SELECT ROW(aggkind, aggnumdirectargs, aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn,
         aggmtransfn, aggminvtransfn, aggmfinalfn, aggfinalextra, aggmfinalextra, aggfinalmodify, aggmfinalmodify,

@@ -113,6 +113,21 @@ class Database(Protocol):
         """
         ...
 
+    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+        """Digest the shape of what ``tenants`` (all on this server) hold: its definitions, not its rows.
+
+        Two tenants of one dialect and server version with the same objects get the same digest, whatever their schemas,
+        databases or files are called. The adapters' ``fingerprint`` modules say what counts.
+
+        Args:
+            tenants: tenants on this server.
+            version_table: name of the version table; it counts like any other, what it says does not.
+
+        Returns:
+            Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
     async def close(self) -> None:
         """Close whatever connections are kept; the next use opens new ones."""
         ...

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.failures import describe
+from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import quoted, read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.port import Reading
@@ -86,6 +87,23 @@ class PostgreSQL:
 
         found = await asyncio.gather(*(read_one(database, here) for database, here in by_database.items()))
         return {tenant: reading for part in found for tenant, reading in part.items()}
+
+    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+        """One connection per database, then a few statements for all its schemas."""
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+        by_database: dict[str | None, list[Tenant]] = defaultdict(list)
+        for tenant in tenants:
+            by_database[tenant.database].append(tenant)
+
+        async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
+            try:
+                async with budget, self._connected(database) as raw:
+                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
+            except OrchestratorError:
+                return {}
+
+        found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
+        return {tenant: digest for part in found for tenant, digest in part.items()}
 
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:

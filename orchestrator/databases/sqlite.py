@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.failures import describe
+from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
 from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
@@ -80,6 +81,11 @@ class SQLite:
     ) -> None:
         """Not to be had: there is no round trip to save."""
         raise DatabaseError(f"tenant {tenant.id}: nothing is replayed on SQLite")
+
+    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+        """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.fingerprint_sqlite` says which."""
+        digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
+        return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
     async def close(self) -> None:
         """No connection is kept."""
@@ -192,6 +198,15 @@ def _read(tenant: Tenant, table: str) -> Reading:
     except sqlite3.Error as error:
         return Reading(exists=True, failure=describe(ServerUnreachable(f"{file}: {error}")))
     return Reading(True, tuple(sorted(row[0] for row in rows)))
+
+
+def _fingerprint(tenant: Tenant) -> str | None:
+    file = _file(tenant)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return fingerprint_file(connection)
+    except sqlite3.Error:
+        return None
 
 
 def _leave_transactions_to_us(connection: Any, _: Any) -> None:

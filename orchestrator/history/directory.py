@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
@@ -19,6 +20,9 @@ from orchestrator.history.broken import explain
 from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import Hazard, find_hazards
 from orchestrator.history.purity import Impurity, impurity
+
+if TYPE_CHECKING:
+    from orchestrator.history.position import Position
 
 #: What ``alembic upgrade`` and ``alembic downgrade`` call the way to a target.
 UPGRADE, DOWNGRADE = "upgrade", "downgrade"
@@ -44,6 +48,9 @@ class History:
             self.script = ScriptDirectory.from_config(config)
             self._scripts: dict[str, Script] = {script.revision: script for script in self.script.walk_revisions()}
             self.heads: tuple[str, ...] = tuple(sorted(self.script.get_heads()))
+        #: What :func:`orchestrator.history.position.position` has answered: thousands of tenants ask the same.
+        self.positions: dict[tuple[str, tuple[str, ...], str], Position] = {}
+        self._resolve = lru_cache(maxsize=None)(self._find_revisions)
         self._path = lru_cache(maxsize=None)(self._find_path)
         self._hazards = lru_cache(maxsize=None)(self._find_hazards)
         self._impurity = lru_cache(maxsize=None)(self._find_impurity)
@@ -99,18 +106,7 @@ class History:
         Raises:
             HistoryError: no such revision, an ambiguous one, or ``head`` where there are several.
         """
-        if target == "head" and len(self.heads) > 1:
-            raise HistoryError(
-                f"the directory has {len(self.heads)} heads ({', '.join(self.heads)}), so `head` is not one revision",
-                hint="say `heads` for all of them, or join them: alembic merge -m 'merge heads' heads",
-            )
-        try:
-            scripts = self.script.get_revisions(target)
-        except (CommandError, RevisionError) as error:
-            raise HistoryError(
-                f"no revision {target!r} in {self.script.dir}: {error}", hint="list them with: alembic history"
-            ) from error
-        return tuple(sorted(script.revision for script in scripts if script is not None))
+        return self._resolve(target)
 
     def path(self, direction: str, heads: Collection[str], target: str) -> tuple[str, ...]:
         """The revisions that Alembic would run, in order.
@@ -146,6 +142,20 @@ class History:
             for revision, impurity in found.items()
             if impurity is not None
         }
+
+    def _find_revisions(self, target: str) -> tuple[str, ...]:
+        if target == "head" and len(self.heads) > 1:
+            raise HistoryError(
+                f"the directory has {len(self.heads)} heads ({', '.join(self.heads)}), so `head` is not one revision",
+                hint="say `heads` for all of them, or join them: alembic merge -m 'merge heads' heads",
+            )
+        try:
+            scripts = self.script.get_revisions(target)
+        except (CommandError, RevisionError) as error:
+            raise HistoryError(
+                f"no revision {target!r} in {self.script.dir}: {error}", hint="list them with: alembic history"
+            ) from error
+        return tuple(sorted(script.revision for script in scripts if script is not None))
 
     def _find_path(self, direction: str, heads: frozenset[str], target: str) -> tuple[str, ...]:
         current = tuple(sorted(heads))

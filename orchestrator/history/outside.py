@@ -50,8 +50,7 @@ def foreign(node: ast.AST, parents: Sequence[ast.AST], names: Names) -> Iterator
                 yield from filter(None, [attribute_fault(attr)])
         case ast.Call(func=func):
             yield from _called(node, names.paths(func))
-            if _is_plain_getattr(node, names):
-                yield from filter(None, [attribute_fault(node.args[1].value)])  # type: ignore[attr-defined]
+            yield from filter(None, [attribute_fault(_plain_getattr(node, names))])
         case ast.keyword(arg="autoload" | "autoload_with" as argument):
             yield from filter(None, [attribute_fault(argument)])
 
@@ -69,8 +68,10 @@ def _named(node: ast.AST, name: str, parents: Sequence[ast.AST], names: Names) -
     paths = names.paths(node)
     if paths:
         yield from _used(node, paths, parents)
-    elif (names.is_builtin(name) or not names.bounds(name)) and not _is_plain_getattr(parents[-1], names):
-        yield from filter(None, [builtin_fault(name)])
+    elif names.is_builtin(name) or not names.bounds(name):
+        call = parents[-1]
+        if not (isinstance(call, ast.Call) and call.func is node and _plain_getattr(call, names)):
+            yield from filter(None, [builtin_fault(name)])
 
 
 def _used(node: ast.AST, paths: tuple[str, ...], parents: Sequence[ast.AST]) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _used(node: ast.AST, paths: tuple[str, ...], parents: Sequence[ast.AST]) -> 
 
 
 def _asks_dialect(node: ast.AST, parents: Sequence[ast.AST]) -> bool:
-    """Whether ``op.get_bind`` serves to ask for ``dialect.name`` alone: a recording is only for tenants of one dialect."""
+    """Whether it serves to ask for ``dialect.name`` alone, which all tenants of a recording share."""
     match parents[-3:]:
         case [ast.Attribute(attr="name"), ast.Attribute(attr="dialect"), ast.Call(func=func)]:
             return func is node
@@ -119,8 +120,11 @@ def _called(node: ast.Call, paths: tuple[str, ...]) -> Iterator[str]:
         yield "op.execute with options of the connection"
 
 
-def _is_plain_getattr(node: ast.AST, names: Names) -> bool:
+def _plain_getattr(node: ast.Call, names: Names) -> str:
+    """The attribute that ``getattr`` or ``hasattr`` names in so many words; empty where it is computed."""
     match node:
-        case ast.Call(func=ast.Name(id="getattr" | "hasattr" as name), args=[_, ast.Constant(value=str()), *_]):
-            return names.is_builtin(name)
-    return False
+        case ast.Call(
+            func=ast.Name(id="getattr" | "hasattr" as name), args=[_, ast.Constant(value=str(attribute)), *_]
+        ):
+            return attribute if names.is_builtin(name) else ""
+    return ""

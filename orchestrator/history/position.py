@@ -68,6 +68,14 @@ def position(history: History, command: str, heads: Collection[str], target: str
     Raises:
         HistoryError: ``target`` itself is not in the directory.
     """
+    question = (command, tuple(heads), target)
+    known = history.positions.get(question)
+    if known is None:
+        known = history.positions[question] = _position(history, command, heads, target)
+    return known
+
+
+def _position(history: History, command: str, heads: Collection[str], target: str) -> Position:
     unknown = history.graph.unknown(heads)
     if command == "stamp":
         same = frozenset(heads) == frozenset(history.resolve(target))

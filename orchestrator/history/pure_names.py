@@ -1,8 +1,8 @@
 """Which imported names a revision may use and still depend on nothing but its own file: a whitelist.
 
 The operations are those of ``alembic.op`` in Alembic 1.16 to 1.20, without the ones that hand out a connection or the
-context (https://alembic.sqlalchemy.org/en/latest/ops.html). What is not listed is not pure; a test holds the lists against
-the libraries installed.
+context (https://alembic.sqlalchemy.org/en/latest/ops.html). What is not listed is not pure; a test holds the lists
+against the libraries installed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ _SQLALCHEMY_MODULES = (
     | {f"sqlalchemy.dialects.postgresql.{name}" for name in words("array base ext hstore json ranges types")}
 )
 #: Classes that hold a connection or what came from one.
-_CONNECTED = tuple(words("Connection Context Engine EnginePlugin Inspector Pool Result Session Transaction"))
+_CONNECTED = tuple(
+    words("Connection Context Dialect Engine EnginePlugin Inspector Pool Result ResultProxy Row RowMapping Session")
+    | {"Transaction"}
+)
 #: Names from SQLAlchemy that people look for when they read.
 _READERS = words("Session sessionmaker scoped_session inspect inspection orm")
 
@@ -104,8 +107,8 @@ _MODULES = _SQLALCHEMY_MODULES | _TYPE_MODULES | _STANDARD.keys() | {"alembic", 
 _BUILTINS = words(
     """
     abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate filter float
-    format frozenset hex int isinstance issubclass iter len list map max min next object oct ord pow print property range
-    repr reversed round set slice sorted staticmethod str sum super tuple type zip NotImplemented __name__ __doc__
+    format frozenset hex int isinstance issubclass iter len list map max min next object oct ord pow print property
+    range repr reversed round set slice sorted staticmethod str sum super tuple type zip NotImplemented __name__ __doc__
     """
 )
 #: Module globals that every file has.

@@ -48,7 +48,7 @@ def impurity(file: Path, direction: str) -> Impurity | None:
             tree = ast.parse(file.read_bytes())
         reader = _Reader(tree, _unreached(tree, direction))
         reader.read()
-    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Impurity(f"cannot be read: {type(error).__name__}", getattr(error, "lineno", None) or 1)
     found = chain(reader.found, _arguments(tree, direction))
     return min(found, key=lambda one: one.line, default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +34,17 @@ class Place:
     url: str
     isolation: Isolation
     database: Database = field(init=False)
+    #: All that were made.
+    adapters: list[Database] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.database = self.declared()
 
     def declared(self, name: str = "main", url: str | None = None) -> Database:
         """One more declaration of the server, or of another one."""
-        return connect(Server(name, Template(url or self.url, self.root), max_concurrency=4))
+        database = connect(Server(name, Template(url or self.url, self.root), max_concurrency=4))
+        self.adapters.append(database)
+        return database
 
     def tenant(self, id: str) -> Tenant:
         """A tenant that does not exist yet."""
@@ -80,14 +84,17 @@ class Place:
 
 
 @pytest.fixture(params=["postgresql schema", "postgresql database", "sqlite file"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """Every adapter, in every isolation it offers."""
     kind, _, isolation = request.param.partition(" ")
     if kind == "sqlite":
         yield Place(kind, tmp_path, f"sqlite:///{tmp_path / 'data'}", Isolation.FILE)
         return
     url = request.getfixturevalue("database")
-    yield Place(kind, tmp_path, url, Isolation(isolation))
+    made = Place(kind, tmp_path, url, Isolation(isolation))
+    yield made
+    for adapter in made.adapters:
+        await adapter.close()
     pg: PostgresServer = request.getfixturevalue("pg")
     own = urlsplit(url).path.lstrip("/")
     for (name,) in fetch(pg.url, f"SELECT datname FROM pg_database WHERE starts_with(datname, '{own}_')"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,9 +20,21 @@ from tests.servers import PostgresServer, execute, fetch
 VERSIONS = "alembic_version"
 
 
+_made: list[PostgreSQL] = []
+
+
+@pytest.fixture(autouse=True)
+async def close_connections() -> AsyncIterator[None]:
+    """Close what the test's adapters keep."""
+    yield
+    while _made:
+        await _made.pop().close()
+
+
 def server(url: str, **keys: object) -> PostgreSQL:
-    """The adapter for the server at ``url``."""
-    return PostgreSQL(Server("main", Template(url, Path("/")), **keys))  # type: ignore[arg-type]
+    """The adapter for the server at ``url``; closed after the test."""
+    _made.append(PostgreSQL(Server("main", Template(url, Path("/")), **keys)))  # type: ignore[arg-type]
+    return _made[-1]
 
 
 def tenant(schema: str | None, database: str | None = None) -> Tenant:

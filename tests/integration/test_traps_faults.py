@@ -207,15 +207,17 @@ async def test_lock_timeout_is_retried(tmp_path: Path, database: str) -> None:
         await transaction.start()
         await application.execute("LOCK TABLE a.accounts")
         running = asyncio.create_task(project.upgrade())
-        waiting: set[int] = set()
+        waiting: set[str] = set()
 
-        async def look() -> set[int]:
-            rows = await application.fetch("SELECT pid FROM pg_locks WHERE locktype = 'relation' AND NOT granted")
+        async def look() -> set[str]:
+            rows = await application.fetch(
+                "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+            )
             waiting.update(row[0] for row in rows)
             return waiting
 
-        # Each attempt has a connection of its own.
-        await until(look, lambda pids: len(pids) > 1)
+        # Each attempt has a transaction of its own.
+        await until(look, lambda transactions: len(transactions) > 1)
         await transaction.rollback()
 
     found = one(await running, "a")
