@@ -17,7 +17,7 @@ from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
 from orchestrator.rollout.cohorts import Cohorts
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.stop import Stop
@@ -43,6 +43,8 @@ class Execution:
     lock_wait: float = 10.0
     #: Replay on the rest of a cohort what two of its tenants were sent, where that is safe.
     replay: bool = True
+    #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.
+    verify_all: bool = False
 
     @property
     def budget(self) -> FailureBudget | None:
@@ -69,7 +71,7 @@ async def execute(
     project = await Project.open(fleet, loop)
     chosen = project.choose(tenants)
     async with opened_journal(fleet) as journal:
-        plan = await project.plan(request, chosen)
+        plan = longest_first(await project.plan(request, chosen), await journal.long_tenants())
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -123,7 +125,6 @@ async def run_plan(
     concurrent = await self_check()
     if not concurrent:
         log.warning("tenants are migrated one at a time: with this version of Alembic, they could not be kept apart")
-    planned = [each.tenant for each in plan.tenants]
     migrator = Migrator(
         project.fleet,
         project.history,
@@ -141,10 +142,16 @@ async def run_plan(
         recorder=journal,
         observer=watch.observer,
         stop=watch.stop,
-        budgets=await project.budgets(planned),
+        budgets=await project.budgets(plan.pending),
         jobs=execution.jobs if concurrent else 1,
         retries=project.fleet.policy.retries,
-        cohorts=Cohorts(plan if execution.replay and concurrent else None, project.history, project.databases),
+        cohorts=Cohorts(
+            plan if execution.replay and concurrent else None,
+            project.history,
+            project.databases,
+            project.transcripts,
+            verify_all=execution.verify_all,
+        ),
         earlier=earlier,
     )
     await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])

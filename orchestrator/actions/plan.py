@@ -15,7 +15,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import Hazard, HazardKind
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.rollout.estimate import estimate
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class PlanReport:
     sql: tuple[str, ...] = ()
     #: Seconds the run may take, from what the journal knows; ``None`` when it does not.
     estimate_s: float | None = None
+    #: Why revisions go through Alembic for every tenant, by revision; one for each cohort, in the plan's order.
+    not_replayable: tuple[Mapping[str, str], ...] = ()
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -42,6 +44,8 @@ class PlanReport:
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json`` (see docs/cli.md)."""
         document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
+        for cohort, reasons in zip(document["cohorts"], self.not_replayable, strict=False):
+            cohort["not_replayable"] = dict(reasons)
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
             cohort["sql"] = script
         return document
@@ -76,7 +80,18 @@ async def plan(
     made = await project.plan(request, project.choose(tenants))
     revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
     messages = {revision: project.history.message(revision) for revision in revisions}
-    return PlanReport(made, messages, _render(project, made) if sql else (), await _estimate(project, made))
+    scripts = _render(project, made) if sql else ()
+    reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
+    return PlanReport(made, messages, scripts, await _estimate(project, made), reasons)
+
+
+def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
+    """What stands against replaying the cohort's revisions: in their files, and found by recording them earlier."""
+    if not project.databases[cohort.example.tenant.server].replays:
+        return dict.fromkeys(cohort.path, f"nothing is replayed on {cohort.dialect}")
+    recorded = project.transcripts.load(command, kind_of(cohort.example)) or ()
+    found = {revision: each.reason for each in recorded if each.reason for revision in each.step.revisions}
+    return {**found, **project.history.impurities(cohort.path, command)}
 
 
 async def _estimate(project: Project, made: Plan) -> float | None:
@@ -86,7 +101,7 @@ async def _estimate(project: Project, made: Plan) -> float | None:
     except JournalError:
         # A plan is worth having without its estimate, most of all when something is broken.
         return None
-    return estimate(made, durations, await project.budgets([each.tenant for each in made.tenants]))
+    return estimate(made, durations, await project.budgets(made.pending))
 
 
 def _render(project: Project, made: Plan) -> tuple[str, ...]:

@@ -16,11 +16,13 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.directory import History
+from orchestrator.journal.journal import DIRECTORY
 from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop, load_loop
 from orchestrator.rollout.inventory import take_inventory
 from orchestrator.rollout.plan import Plan, Request, make_plan
+from orchestrator.rollout.transcripts import Transcripts
 
 #: How a caller of the Python API may say whom: patterns as after ``-t``, or a whole selection.
 Tenants = Sequence[str] | Selection
@@ -63,15 +65,33 @@ class Project:
         found = await take_inventory(tenants, self.databases, self.loop.version_table)
         return make_plan(request, self.fleet, tenants, found.readings, found.kinds, self.history, date.today())
 
+    @property
+    def transcripts(self) -> Transcripts:
+        """What earlier runs recorded."""
+        return Transcripts(self.fleet.root / DIRECTORY / "transcripts", self.history.digest)
+
     async def budgets(self, tenants: Sequence[Tenant]) -> dict[str, tuple[str, int]]:
-        """Each server's physical identity and how many tenants it takes at once, by server name."""
-        names = dict.fromkeys(tenant.server for tenant in tenants)
+        """Each server's physical identity and how many tenants it takes at once, by server name.
+
+        Never more than a quarter of the connections that the server has free now: the application needs the others.
+        """
+        names = tuple(dict.fromkeys(tenant.server for tenant in tenants))
         # An address may run a command to get its secret: never on the event loop.
         identities = await asyncio.gather(*(asyncio.to_thread(self._identity, name) for name in names))
+        free = await asyncio.gather(*(self._free_connections(name) for name in names))
         return {
-            name: (identity, self.fleet.servers[name].max_concurrency)
-            for name, identity in zip(names, identities, strict=True)
+            name: (identity, min(self.fleet.servers[name].max_concurrency, max(1, left // 4)))
+            for name, identity, left in zip(names, identities, free, strict=True)
         }
+
+    async def _free_connections(self, name: str) -> int:
+        cap = self.fleet.servers[name].max_concurrency
+        try:
+            free = await self.databases[name].free_connections()
+        except OrchestratorError:
+            # It cannot be reached: its tenants will say so.
+            free = None
+        return 4 * cap if free is None else free
 
     async def close(self) -> None:
         """Close the connections that servers keep for more tenants."""

@@ -15,7 +15,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
@@ -65,7 +65,8 @@ async def resume(
             execution.wave,
             record.options.get("fixed", {}),
         )
-        plan = await project.plan(request, [tenant for tenant in project.fleet.tenants if tenant.id in left])
+        still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+        plan = longest_first(await project.plan(request, still), await journal.long_tenants())
         again = replace(
             record,
             target=tuple(sorted({*record.target, *plan.target})),

@@ -5,6 +5,13 @@ from __future__ import annotations
 
 def main() -> None:
     """The ``orchestrator`` command."""
+    from orchestrator.cli import lifetime
+
+    lifetime.begin()
     from orchestrator.cli.group import run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        lifetime.end(end.code)
+        raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import sys
 from collections.abc import Callable
 from functools import update_wrapper
@@ -51,6 +49,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest what was meant when there is no such command."""
+        import difflib
+
         near = difflib.get_close_matches(args[0], COMMANDS, 1)
         if near and args[0] not in COMMANDS:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")

@@ -55,6 +55,13 @@ executing = _with(
             "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
         ),
         click.option("--no-replay", is_flag=True, help="Run Alembic for every tenant, also for those that are alike."),
+        click.option(
+            "--verify",
+            type=click.Choice(["sample", "all"]),
+            default="sample",
+            show_default=True,
+            help="Whose tables to compare after a replay.",
+        ),
     ]
 )
 
@@ -99,6 +106,7 @@ def execution_from(given: dict[str, Any]) -> Execution:
         wave=given.pop("wave"),
         lock_wait=wait,
         replay=not given.pop("no_replay"),
+        verify_all=given.pop("verify") == "all",
     )
 
 

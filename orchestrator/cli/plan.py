@@ -66,8 +66,11 @@ def show_plan(report: PlanReport) -> None:
             f"\n{tenant_count(cohort.tenants)} on {cohort.dialect} {cohort.version} from {start}{end},"
             f" for example {cohort.example.tenant.id}"
         )
+        reasons = report.not_replayable[number]
         for revision in cohort.path:
             click.echo(f"  {revision}  {report.messages.get(revision, '')}")
+            if revision in reasons:
+                click.echo(f"    not replayed: {reasons[revision]}")
         if report.sql:
             click.echo(f"\n{report.sql[number].rstrip()}")
     in_the_way = [each for each in made.tenants if each.verdict in (TenantStatus.BLOCKED, TenantStatus.FAILED)]

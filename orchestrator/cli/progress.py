@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestrator.cli.render import tenant_count
 from orchestrator.cli.settings import Settings
@@ -21,7 +17,7 @@ from orchestrator.rollout.watching import Observer
 from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
 
 #: Not worth a line each: nothing happened to these tenants.
-_QUIET = frozenset({TenantStatus.ALREADY_CURRENT, TenantStatus.NOT_STARTED})
+QUIET = frozenset({TenantStatus.ALREADY_CURRENT, TenantStatus.NOT_STARTED})
 
 
 @contextmanager
@@ -30,17 +26,10 @@ def observing(settings: Settings) -> Iterator[Observer]:
     if settings.log_format == "json":
         yield JsonLines(verbose=settings.verbose)
     elif sys.stderr.isatty() and settings.on_terminal:
-        console = Console(stderr=True, highlight=False)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[counts]}"),
-            console=console,
-            transient=True,
-        ) as progress:
-            yield Live(progress, console, verbose=settings.verbose)
+        from orchestrator.cli.live import watched
+
+        with watched(verbose=settings.verbose) as live:
+            yield live
     else:
         yield Lines(verbose=settings.verbose)
 
@@ -64,11 +53,11 @@ class Lines:
 
     def started(self, plan: Plan, run: str) -> None:
         """Says what begins."""
-        self._say(_opening(plan, run))
+        self._say(opening(plan, run))
 
     def tenant(self, attempt: AttemptRecord) -> None:
         """A line for each tenant that something happened to."""
-        if attempt.status not in OPEN | _QUIET:
+        if attempt.status not in OPEN | QUIET:
             self._say(line_of(attempt))
 
     def step(self, tenant: str, step: StepDone) -> None:
@@ -116,36 +105,8 @@ class JsonLines(Lines):
         self._say(json.dumps({"at": time.time(), **fields}, ensure_ascii=False))
 
 
-class Live(Lines):
-    """A progress bar, with a line above it for each tenant that needs attention."""
-
-    def __init__(self, progress: Progress, console: Console, *, verbose: bool) -> None:
-        super().__init__(verbose=verbose)
-        self._progress = progress
-        self._console = console
-        self._counts: Counter[TenantStatus] = Counter()
-        self._task = progress.add_task("reading the fleet", total=None, counts="")
-
-    def started(self, plan: Plan, run: str) -> None:
-        """Sets the bar's length."""
-        self._say(_opening(plan, run))
-        self._progress.update(self._task, description=plan.command, total=len(plan.tenants))
-
-    def tenant(self, attempt: AttemptRecord) -> None:
-        """Moves the bar."""
-        if attempt.status in OPEN:
-            return
-        self._counts[attempt.status] += 1
-        counts = "  ".join(f"{count} {status.value}" for status, count in self._counts.items())
-        self._progress.update(self._task, advance=1, counts=counts)
-        if self._verbose or attempt.status not in SATISFIED | _QUIET:
-            self._say(line_of(attempt))
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
-
-
-def _opening(plan: Plan, run: str) -> str:
+def opening(plan: Plan, run: str) -> str:
+    """What begins, in one line."""
     waves = f" in {len(plan.waves)} waves" if len(plan.waves) > 1 else ""
     if not plan.tenants:
         return f"run {run}: nothing is left to do"

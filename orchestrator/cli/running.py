@@ -1,8 +1,10 @@
-"""Run a use case on an event loop, with the signals that operators send."""
+"""Run a use case on an event loop, with the signals that operators send.
+
+asyncio is imported where it is used: ``--help`` imports this module, and would take half as long again.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +23,17 @@ _T = TypeVar("_T")
 
 def read(work: Coroutine[Any, Any, _T]) -> _T:
     """Run a reading use case; an interrupt ends it."""
-    return asyncio.run(work)
+    import asyncio
+
+    results: list[_T] = []
+
+    async def kept() -> None:
+        # Not returned: taking its signal handler back, asyncio.run makes a text of the task with its result in it
+        # (CPython's signal._int_to_enum does, of what it cannot name), and ten thousand tenants are a long one.
+        results.append(await work)
+
+    asyncio.run(kept())
+    return results[0]
 
 
 def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]]) -> int:
@@ -33,6 +45,8 @@ def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunR
     Returns:
         The exit code.
     """
+    import asyncio
+
     from orchestrator.cli.progress import observing
     from orchestrator.cli.render import show_run
 
@@ -57,6 +71,8 @@ _received: list[int] = []
 
 
 def _listen(stop: Stop) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
 
     def received(number: signal.Signals) -> None:

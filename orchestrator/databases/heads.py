@@ -32,6 +32,8 @@ async def read_visible(raw: _RawConnection, table: str) -> tuple[str, ...]:
 
 async def read_schemas(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
     """Heads of many schemas of one database, set-wise."""
+    if not tenants:
+        return {}
     rows = await raw.fetch(
         "SELECT n.nspname, c.oid IS NOT NULL FROM pg_namespace n"
         " LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p')"

@@ -144,6 +144,14 @@ class Database(Protocol):
         """The server's version, major part only where that decides behaviour: ``15``."""
         ...
 
+    async def free_connections(self) -> int | None:
+        """How many more connections the server has for us; ``None`` where they are not counted.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Run a reading query of a tenant source on the server's own database."""
         ...

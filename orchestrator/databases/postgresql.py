@@ -38,6 +38,12 @@ _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
 #: backend of a killed client works on and holds the tenant's lock.
 _CLIENT_CHECK_MS = "1000"
+#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. The asking connection is free again soon.
+_FREE_CONNECTIONS = (
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+    " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*) + 1"
+    " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+)
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
@@ -167,6 +173,11 @@ class PostgreSQL:
         assert self._version is not None
         return self._version
 
+    async def free_connections(self) -> int | None:
+        """What ``max_connections`` leaves to ordinary roles, less those that are there."""
+        async with self._maintenance() as raw:
+            return int(await raw.fetchval(_FREE_CONNECTIONS))
+
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Rows of a source's query, in a read-only transaction."""
         async with self._connected(None) as raw, raw.transaction(readonly=True):
@@ -288,13 +299,14 @@ class PostgreSQL:
     async def _read_database(self, database: str | None, tenants: list[Tenant], table: str) -> dict[str, Reading]:
         try:
             async with self._connected(database) as raw:
-                await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
                 in_schemas = [tenant for tenant in tenants if tenant.schema is not None]
+                alone = [tenant for tenant in tenants if tenant.schema is None]
+                settings = f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}"
+                path = self._search_path(alone[0]) if alone else None
+                await raw.execute(settings if path is None else f"{settings}; SET search_path = {path}")
                 found = await read_schemas(raw, in_schemas, table)
-                for tenant in tenants:
-                    if tenant.schema is None:
-                        await raw.execute(f"SET search_path = {self._search_path(tenant) or 'DEFAULT'}")
-                        found[tenant.id] = Reading(True, await read_visible(raw, table))
+                for tenant in alone:
+                    found[tenant.id] = Reading(True, await read_visible(raw, table))
                 return found
         except Unprovisioned:
             return {tenant.id: Reading(exists=False) for tenant in tenants}

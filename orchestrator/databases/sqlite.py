@@ -107,6 +107,10 @@ class SQLite:
         """The version of the SQLite library in this process."""
         return sqlite3.sqlite_version
 
+    async def free_connections(self) -> int | None:
+        """Files are opened, not connected to."""
+        return None
+
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """A directory of files has no table of tenants."""
         raise self._no_source("sql")

@@ -138,7 +138,7 @@ class History:
         """Why revisions must not be replayed, as far as their files tell, by revision; without those that may be."""
         found = {revision: self._impurity(revision, direction) for revision in revisions}
         return {
-            revision: f"{impurity.reason} ({self.file(revision).name}:{impurity.line})"
+            revision: f"{impurity.reason} (line {impurity.line})"
             for revision, impurity in found.items()
             if impurity is not None
         }

@@ -91,8 +91,9 @@ def _asks_dialect(node: ast.AST, parents: Sequence[ast.AST]) -> bool:
         case [ast.Attribute(attr="name"), ast.Attribute(attr="dialect"), ast.Call(func=func)]:
             return func is node
         case [_, ast.Assign(targets=[ast.Name(id=name)]), ast.Call(func=func)] if func is node:
-            functions = [parent for parent in parents if isinstance(parent, ast.FunctionDef)]
-            return bool(functions) and _only_asks_dialect(functions[-1], name)
+            # In the body of a class the name would be an attribute, for anybody to take.
+            scopes = [parent for parent in parents if isinstance(parent, ast.FunctionDef | ast.ClassDef)]
+            return bool(scopes) and isinstance(scopes[-1], ast.FunctionDef) and _only_asks_dialect(scopes[-1], name)
     return False
 
 
@@ -106,7 +107,7 @@ def _only_asks_dialect(function: ast.FunctionDef, name: str) -> bool:
                 attr="name", ctx=ast.Load(), value=ast.Attribute(attr="dialect", value=ast.Name(id=used))
             ) if used == name:
                 asked += 1
-    return uses == asked
+    return 0 < uses == asked
 
 
 def _called(node: ast.Call, paths: tuple[str, ...]) -> Iterator[str]:

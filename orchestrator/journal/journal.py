@@ -213,6 +213,11 @@ class Journal:
         async with self._reading() as connection:
             return await reading.mean_durations(connection, direction)
 
+    async def long_tenants(self) -> dict[str, float]:
+        """Milliseconds that tenants took in one of the last runs, at most, by id; without those who took no second."""
+        async with self._reading() as connection:
+            return await reading.long_tenants(connection)
+
     async def close(self) -> None:
         """Write what is left and close every connection.
 

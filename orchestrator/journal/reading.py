@@ -25,6 +25,11 @@ _NAMED = 5
 #: Runs of one second are told apart by nothing better than their ids.
 _NEWEST_FIRST = (runs.c.started_at.desc(), runs.c.id.desc())
 
+#: Runs whose attempts tell how long a tenant takes.
+_LAST_RUNS = 10
+#: Milliseconds from which on a tenant takes long: below, the order that the operator wrote is worth more.
+_LONG_MS = 1000
+
 
 async def last_run(connection: AsyncConnection, commands: Sequence[str] | None) -> RunRecord | None:
     """The run that started last, of those that carried out one of ``commands``."""
@@ -108,6 +113,17 @@ async def mean_durations(connection: AsyncConnection, direction: str) -> dict[st
         .group_by(events.c.revision)
     )
     return {revision: float(mean) for revision, mean in await connection.execute(query)}
+
+
+async def long_tenants(connection: AsyncConnection) -> dict[str, float]:
+    """Milliseconds that tenants took in one of the last runs, at most, by id; without those who took no second."""
+    last = list(await connection.scalars(select(runs.c.id).order_by(*_NEWEST_FIRST).limit(_LAST_RUNS)))
+    query = (
+        select(attempts.c.tenant, func.max(attempts.c.duration_ms))
+        .where(attempts.c.run.in_(last), attempts.c.duration_ms >= _LONG_MS)
+        .group_by(attempts.c.tenant)
+    )
+    return {tenant: float(duration) for tenant, duration in await connection.execute(query)}
 
 
 def no_runs() -> JournalError:

@@ -80,6 +80,8 @@ class Recording:
     _resultless: bool = False
     _head_change: bool = False
     _create_version_table: str | None = None
+    #: What transactions are isolated by; also after an autocommit block, which puts it back by name.
+    _isolation: str | None = None
 
     def spoil(self, reason: str) -> None:
         """Say that nothing of this can be replayed; the first reason stays."""
@@ -112,6 +114,7 @@ class Recording:
             self.spoil("env.py configures Alembic twice")
             return
         self.options = what_matters(options)
+        self._isolation = connection.default_isolation_level
         version = context._version
 
         def begins(_: Connection, clause: Any, *__: Any) -> None:
@@ -150,7 +153,7 @@ class Recording:
             return
         if cursor.description is not None and not self._resultless:
             self._spoil_transaction(f"reads the database: {_short(statement)}")
-        elif state is not None and state.execution_options.get("isolation_level"):
+        elif state is not None and state.execution_options.get("isolation_level", self._isolation) != self._isolation:
             self._spoil_transaction("changes the isolation level")
         elif not _REPLAYABLE.match(statement):
             self._spoil_transaction(f"runs what needs a session of its own: {_short(statement)}")

@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Database
 from orchestrator.history.directory import History
 from orchestrator.migration.attempt import Outcome
 from orchestrator.migration.recording import Recorded, Recording, compared
 from orchestrator.migration.replay import Transcript
 from orchestrator.rollout.plan import Kind, Plan, PlannedTenant, kind_of
+from orchestrator.rollout.transcripts import Transcripts
 from orchestrator.statuses import TenantStatus
 
-#: Tenants that have to have gone the same way.
-_PROOFS = 2
+#: Tenants that have to have gone the same way; a recording of an earlier run stands for one.
+PROOFS = 2
 #: Seconds that a tenant waits for those that are recorded; after that it goes through Alembic itself.
 _PATIENCE = 2.0
 
@@ -25,19 +27,28 @@ _PATIENCE = 2.0
 class Cohort:
     """Tenants of one kind, and what has been found out about their way so far."""
 
+    command: str
+    kind: Kind
+    transcripts: Transcripts
     #: Why a revision must not be replayed, as far as its file tells, by revision.
     impure: Mapping[str, str]
+    #: Look at the shape of every replayed tenant, not only of a few.
+    verify_all: bool = False
     #: How they go; ``None`` until it is known, and for good when all of them go through Alembic.
     transcript: Transcript | None = None
     settled: bool = False
+    _stored: tuple[Recorded, ...] | None = None
     _proofs: list[Recording] = field(default_factory=list)
     _recording: int = 0
+    _replayed: int = 0
+    #: What the recorded tenants looked like afterwards, by what they looked like before.
+    _shapes: dict[str | None, str | None] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def join(self) -> Transcript | Recording | None:
         """How the next tenant is to go: replayed, recorded (then :meth:`leave`), or neither."""
         while not self.settled:
-            if len(self._proofs) + self._recording < _PROOFS:
+            if len(self._proofs) + self._recording < self._wanted:
                 self._recording += 1
                 return Recording()
             try:
@@ -50,21 +61,56 @@ class Cohort:
     def leave(self, recording: Recording, outcome: Outcome | None) -> None:
         """A recorded tenant is through; only one that succeeded proves anything."""
         self._recording -= 1
-        if outcome is not None and outcome.status is TenantStatus.SUCCEEDED and outcome.steps:
+        if outcome is not None and outcome.status is TenantStatus.SUCCEEDED and outcome.steps and not self.settled:
             self._proofs.append(recording)
-        if len(self._proofs) >= _PROOFS and not self.settled:
-            self.transcript = self._transcript()
-            self.settled = True
+            self._settle()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _transcript(self) -> Transcript | None:
-        one, other = self._proofs
-        same = compared(one.transactions, other.transactions)
-        reason = one.reason or other.reason or (None if one.options == other.options else "env.py's options differ")
-        transactions = tuple(self._judged(each, reason) for each in same)
-        made = Transcript(transactions, one.options or {})
-        return made if transactions else None
+    def is_sampled(self) -> bool:
+        """Whether the next replayed tenant is looked at: the first, the tenth, the hundredth, ... or all."""
+        self._replayed += 1
+        return self.verify_all or str(self._replayed).rstrip("0") == "1"
+
+    def note_shape(self, before: str | None, after: str | None) -> None:
+        """Remember what a recorded tenant looked like before and afterwards."""
+        self._shapes[before] = after
+
+    def judge_shape(self, before: str | None, after: str | None) -> Failure | None:
+        """What is wrong with a replayed tenant's shape, if anything.
+
+        One that was of another shape to begin with (an index of its own) cannot be judged.
+        """
+        if self._shapes.get(before, after) == after:
+            return None
+        self.transcript, self.settled = None, True
+        return Failure(
+            "shape",
+            "after a replay its tables are not as those of the tenants that were recorded; no more are replayed",
+            hint="compare it with another tenant (pg_dump --schema-only); then: orchestrator resume --no-replay",
+        )
+
+    @property
+    def _wanted(self) -> int:
+        return PROOFS if self._stored is None else PROOFS - 1
+
+    def _settle(self) -> None:
+        if self._stored is not None:
+            if [each.step for each in self._stored] == [each.step for each in self._proofs[0].transactions]:
+                self._conclude(self._proofs[0], compared(self._stored, self._proofs[0].transactions))
+            # What was sent then is not what is sent now: this run proves its own.
+            self._stored = None
+        elif len(self._proofs) >= PROOFS:
+            one, other = self._proofs[:PROOFS]
+            same = [] if one.options != other.options else compared(one.transactions, other.transactions)
+            self._conclude(replace(one, reason=one.reason or other.reason), same)
+            if self.transcript is not None:
+                self.transcripts.save(self.command, self.kind, self.transcript.transactions)
+
+    def _conclude(self, recording: Recording, same: list[Recorded]) -> None:
+        self.settled = True
+        made = Transcript(tuple(self._judged(each, recording.reason) for each in same), recording.options or {})
+        self.transcript = made if made.replayable else None
 
     def _judged(self, recorded: Recorded, reason: str | None) -> Recorded:
         by_text = (self.impure[revision] for revision in recorded.step.revisions if revision in self.impure)
@@ -78,20 +124,33 @@ class Cohorts:
         plan: whom it means; ``None`` where everybody is to go through Alembic.
         history: the shared directory.
         databases: by server name.
+        transcripts: what earlier runs recorded.
+        verify_all: look at the shape of every replayed tenant, not only of a few.
     """
 
-    def __init__(self, plan: Plan | None, history: History, databases: Mapping[str, Database]) -> None:
+    def __init__(
+        self,
+        plan: Plan | None,
+        history: History,
+        databases: Mapping[str, Database],
+        transcripts: Transcripts,
+        *,
+        verify_all: bool = False,
+    ) -> None:
         self._cohorts: dict[Kind, Cohort] = {}
         if plan is None or plan.command == "stamp":
             return
         todo = [each for each in plan.tenants if each.verdict is TenantStatus.PENDING]
-        can = [each for each in todo if databases[each.tenant.server].replays]
-        self._cohorts = {
-            kind: Cohort(impure)
-            for kind, count in Counter(kind_of(each) for each in can).items()
-            # Recording two is worth it where there is a third, and where anything can come of it.
-            if count > _PROOFS and len(impure := history.impurities(kind.path, plan.command)) < len(kind.path)
-        }
+        can = Counter(kind_of(each) for each in todo if databases[each.tenant.server].replays)
+        for kind, count in can.items():
+            impure = history.impurities(kind.path, plan.command)
+            if len(impure) == len(kind.path):
+                continue
+            stored = transcripts.load(plan.command, kind)
+            cohort = Cohort(plan.command, kind, transcripts, impure, verify_all, _stored=stored)
+            # Recording is worth it where somebody is left to be replayed.
+            if count > cohort._wanted:
+                self._cohorts[kind] = cohort
 
     def of(self, planned: PlannedTenant) -> Cohort | None:
         """The tenant's cohort; ``None`` where nobody is replayed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -104,6 +104,11 @@ class Plan:
     def tenants(self) -> tuple[PlannedTenant, ...]:
         """All tenants, in the order in which they start."""
         return tuple(tenant for wave in self.waves for tenant in wave.tenants)
+
+    @property
+    def pending(self) -> tuple[Tenant, ...]:
+        """Those to be attempted."""
+        return tuple(each.tenant for each in self.tenants if each.verdict is TenantStatus.PENDING)
 
     @property
     def target(self) -> tuple[str, ...]:
@@ -312,6 +317,20 @@ def assign_waves(waves: Sequence[Wave], tenants: Sequence[Tenant]) -> list[tuple
 
 def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:
     return request.budget or wave.max_failures or fleet.policy.max_failures
+
+
+def longest_first(plan: Plan, durations: Mapping[str, float]) -> Plan:
+    """``plan`` with those who take long at the front of their waves: begun last, one alone would hold up the end.
+
+    Args:
+        plan: with tenants in the fleet's order, which the others keep.
+        durations: milliseconds that a tenant took in an earlier run, by id, of those who took long.
+    """
+
+    def ordered(wave: PlannedWave) -> PlannedWave:
+        return replace(wave, tenants=tuple(sorted(wave.tenants, key=lambda each: -durations.get(each.tenant.id, 0))))
+
+    return replace(plan, waves=tuple(ordered(wave) for wave in plan.waves)) if durations else plan
 
 
 def kind_of(planned: PlannedTenant) -> Kind:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from orchestrator.fleet.tenant import Tenant
@@ -26,6 +27,9 @@ from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 _BACKOFF = (0.1, 5.0)
 #: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
 _CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
+
+#: Types of errors that are found after the last commit.
+_LEFT_WRONG = frozenset({"invalid_index", "shape"})
 
 
 @dataclass(slots=True)
@@ -153,18 +157,34 @@ class Run:
             self._stepped(tenant.id, step)
 
         way = await cohort.join() if cohort is not None else None
-        if isinstance(way, Transcript):
-            return await migrate(
-                self.migrator, tenant, work, way, stepped, lambda reason: self._not_replayed(tenant.id, reason)
-            )
         if cohort is None or way is None:
             return await self.migrator.attempt(tenant, work, stepped)
+        if isinstance(way, Transcript):
+            refused = partial(self._not_replayed, tenant.id)
+            replay = partial(migrate, self.migrator, tenant, work, way, stepped, refused)
+            return await (self._looked_at(tenant, cohort, replay) if cohort.is_sampled() else replay())
         outcome = None
         try:
+            before = await self._shape(tenant)
             outcome = await self.migrator.attempt(tenant, work, stepped, way)
+            cohort.note_shape(before, await self._shape(tenant))
         finally:
             cohort.leave(way, outcome)
         return outcome
+
+    async def _looked_at(self, tenant: Tenant, cohort: Cohort, replay: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Replay a tenant, and see that it looks as one that went through Alembic does."""
+        before = await self._shape(tenant)
+        outcome = await replay()
+        if outcome.status is not TenantStatus.SUCCEEDED or outcome.path == ALEMBIC:
+            return outcome
+        failure = cohort.judge_shape(before, await self._shape(tenant))
+        return outcome if failure is None else replace(outcome, status=TenantStatus.FAILED, failure=failure)
+
+    async def _shape(self, tenant: Tenant) -> str | None:
+        """Fingerprint of what the tenant holds; ``None`` where it holds nothing, or could not be read."""
+        database, table = self.migrator.databases[tenant.server], self.migrator.loop.version_table
+        return (await database.fingerprints([tenant], table)).get(tenant.id)
 
     async def _until_done(self, workers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the workers, or cut them off when the run is to stop at once."""
@@ -208,7 +228,7 @@ class Run:
         if status is TenantStatus.ALREADY_CURRENT and cut_off:
             # The run was killed between this tenant's commit and the note of it.
             status = TenantStatus.SUCCEEDED
-        elif status is TenantStatus.ALREADY_CURRENT and _left_invalid(earlier, planned):
+        elif status is TenantStatus.ALREADY_CURRENT and _left_wrong(earlier, planned):
             assert earlier is not None
             return earlier
         return AttemptRecord(
@@ -246,15 +266,11 @@ class Run:
         self.recorder.record_event(EventRecord(self.id, tenant, datetime.now(UTC), "retry", detail=detail))
 
 
-def _left_invalid(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:
-    """The revision is through and its index is not: the version table cannot tell, and nothing has moved since."""
-    error = earlier.error if earlier is not None else None
-    return (
-        error is not None
-        and error.get("type") == "invalid_index"
-        and earlier is not None
-        and (earlier.to_heads == planned.heads)
-    )
+def _left_wrong(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:
+    """The revision is through and what it made is not right: the version table cannot tell, and has not moved since."""
+    if earlier is None or earlier.error is None:
+        return False
+    return earlier.error.get("type") in _LEFT_WRONG and earlier.to_heads == planned.heads
 
 
 def _may_pass(outcome: Outcome, lost: bool) -> bool:
