@@ -214,7 +214,7 @@ class Journal:
             return await reading.mean_durations(connection, direction)
 
     async def long_tenants(self) -> dict[str, float]:
-        """Milliseconds that tenants took in one of the last runs, at most, by id; without those who took no second."""
+        """Milliseconds that tenants took in one of the last runs, at most, by id; without those who were quick."""
         async with self._reading() as connection:
             return await reading.long_tenants(connection)
 
