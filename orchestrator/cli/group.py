@@ -49,11 +49,11 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest what was meant when there is no such command."""
-        import difflib
+        if args[0] not in COMMANDS:
+            from difflib import get_close_matches
 
-        near = difflib.get_close_matches(args[0], COMMANDS, 1)
-        if near and args[0] not in COMMANDS:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+            for near in get_close_matches(args[0], COMMANDS, 1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
         return super().resolve_command(ctx, args)
 
 
@@ -102,6 +102,8 @@ def run() -> NoReturn:
 
 
 def _fail(settings: Settings, kind: str, message: str, hint: str | None, code: int) -> NoReturn:
+    import json
+
     from orchestrator.fleet.secrets import mask
 
     message, hint = mask(message), mask(hint) if hint else None

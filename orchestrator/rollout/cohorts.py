@@ -42,7 +42,7 @@ class Cohort:
     _recording: int = 0
     _replayed: int = 0
     #: What the recorded tenants looked like afterwards, by what they looked like before.
-    _shapes: dict[str | None, str | None] = field(default_factory=dict)
+    _shapes: dict[str, str] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def join(self) -> Transcript | Recording | None:
@@ -73,15 +73,16 @@ class Cohort:
         return self.verify_all or str(self._replayed).rstrip("0") == "1"
 
     def note_shape(self, before: str | None, after: str | None) -> None:
-        """Remember what a recorded tenant looked like before and afterwards."""
-        self._shapes[before] = after
+        """Remember what a recorded tenant looked like before and afterwards; ``None`` for what could not be read."""
+        if before is not None and after is not None:
+            self._shapes[before] = after
 
     def judge_shape(self, before: str | None, after: str | None) -> Failure | None:
         """What is wrong with a replayed tenant's shape, if anything.
 
-        One that was of another shape to begin with (an index of its own) cannot be judged.
+        One that was of another shape to begin with (an index of its own), or could not be read, is not judged.
         """
-        if self._shapes.get(before, after) == after:
+        if before is None or after is None or self._shapes.get(before, after) == after:
             return None
         self.transcript, self.settled = None, True
         return Failure(

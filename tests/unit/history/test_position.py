@@ -223,3 +223,17 @@ def test_stamp(heads: tuple[str, ...], target: str, status: TenantStatus) -> Non
         here = position(history, "stamp", heads, target)
 
     assert (here.status, here.problem) == (status, None)
+
+
+def test_asked_once() -> None:
+    """Ten thousand tenants at the same heads ask Alembic for one way, and each other question gets its own answer."""
+    with directory(line("a", "b", "c")) as history:
+        first, again = (position(history, "upgrade", ("a",), "heads") for _ in range(2))
+        others = [
+            position(history, "upgrade", ("b",), "heads"),
+            position(history, "upgrade", ("a",), "b"),
+            position(history, "downgrade", ("a",), "base"),
+        ]
+
+    assert again is first
+    assert [here.path for here in others] == [("c",), ("b",), ("a",)]
