@@ -9,9 +9,11 @@ PYTHON = python3 python3.13 python3.12 python3.11 python3.14
 VENV = .venv
 VENV_MIN = .venv-min
 VENV_LOCK = .venv-lock
+VENV_BENCH = .venv-bench
 # Tests at once; each worker has a server of its own. Mostly they wait for the command line to start.
 WORKERS = 2
 PYTEST_ARGS =
+BENCH_ARGS =
 
 help:
 	@echo 'make install      $(VENV) with the pinned dependencies and this project'
@@ -21,6 +23,8 @@ help:
 	@echo 'make lint         ruff, mypy, import-linter'
 	@echo 'make check        lint and test'
 	@echo "make acceptance   other people's Alembic histories on many tenants; downloads them"
+	@echo 'make bench        measure beside others, and write docs/performance.md (an hour or two)'
+	@echo 'make bench-quick  the same in about two minutes, for its exit code; writes nothing into docs/'
 	@echo 'make lock         requirements/*.txt anew (see CONTRIBUTING.md)'
 	@echo 'make clean        remove what the others made'
 
@@ -86,23 +90,40 @@ lint: $(VENV)/installed
 
 check: lint test
 
+# Who the orchestrator is compared with; it is not installed there itself.
+$(VENV_BENCH)/installed: requirements/bench.txt
+	@set -eu; venv=$(VENV_BENCH); $(make_venv); \
+	$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# The page is written whatever was found: it says which goals were missed, and so does the exit code.
+bench: $(VENV)/installed $(VENV_BENCH)/installed
+	@status=0; \
+	BENCH_VENV=$(VENV_BENCH) $(VENV)/bin/python -m benchmarks.run --out docs/performance/results.json $(BENCH_ARGS) || status=$$?; \
+	$(VENV)/bin/python -m benchmarks.report docs/performance/results.json; \
+	exit $$status
+
+bench-quick: $(VENV)/installed $(VENV_BENCH)/installed
+	BENCH_VENV=$(VENV_BENCH) $(VENV)/bin/python -m benchmarks.run --quick --out build/bench-quick.json $(BENCH_ARGS)
+
 # On Python 3.11, the lowest supported: what only it needs is then in the files, and newer ones ignore it.
 LOCK = $(VENV_LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	--annotation-style line --extra embedded
+	--annotation-style line
 LOWEST = $(VENV_LOCK)/lowest.txt
 
 lock:
 	@set -eu; venv=$(VENV_LOCK); $(make_venv); \
 	"$$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "run it on 3.11: make lock PYTHON=python3.11")'; \
 	$$pip install --quiet pip pip-tools
-	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --extra embedded --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	sed -n '/^dependencies = \[/,/^\]/s/^ *"\([A-Za-z.]*\).*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > $(LOWEST)
-	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --constraint $(LOWEST) --output-file requirements/min.txt \
-		pyproject.toml requirements/test.in
+	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --extra embedded --constraint $(LOWEST) \
+		--output-file requirements/min.txt pyproject.toml requirements/test.in
+	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --output-file requirements/bench.txt requirements/bench.in
 
 clean:
-	rm -rf $(VENV) $(VENV_MIN) $(VENV_LOCK) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_MIN) $(VENV_LOCK) $(VENV_BENCH) build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help install demo test test-min acceptance lint check lock clean
+.PHONY: help install demo test test-min acceptance lint check bench bench-quick lock clean

@@ -45,7 +45,7 @@ path_separator = os
 _REVISION = '''"""{name}"""
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import {imported}
 
 revision = "{name}"
 down_revision = {down!r}
@@ -111,7 +111,10 @@ def make_project(path: Path, revisions: Mapping[str, str], tenants: str, env: st
         body = dedent(source).strip()
         if "def upgrade" not in body:
             body = _FUNCTIONS.format(upgrade=indent(body or "pass", "    ")).strip()
-        (versions / f"{name}.py").write_text(_REVISION.format(name=name, down=down, body=body), encoding="utf-8")
+        # Who imports the context may read from it, and is not replayed.
+        imported = "context, op" if "context." in body else "op"
+        text = _REVISION.format(name=name, imported=imported, down=down, body=body)
+        (versions / f"{name}.py").write_text(text, encoding="utf-8")
         down = name
     (path / "alembic" / "env.py").write_text(env, encoding="utf-8")
     (path / "alembic.ini").write_text(_INI, encoding="utf-8")

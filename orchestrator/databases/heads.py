@@ -24,10 +24,11 @@ def quoted(name: str) -> str:
 
 async def read_visible(raw: _RawConnection, table: str) -> tuple[str, ...]:
     """Heads from the version table that the search path finds, as Alembic finds it when told no schema."""
-    name = await raw.fetchval("SELECT to_regclass(quote_ident($1))::text", table)
-    if name is None:
+    try:
+        rows = await raw.fetch(f"SELECT version_num::text FROM {quoted(table)}")
+    except asyncpg.UndefinedTableError:
         return ()
-    return tuple(sorted(row[0] for row in await raw.fetch(f"SELECT version_num FROM {name}")))
+    return tuple(sorted(row[0] for row in rows))
 
 
 async def read_schemas(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:

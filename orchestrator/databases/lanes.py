@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from orchestrator.databases.concurrently import let_wait
+from orchestrator.databases.listeners import on_every_pool
 
 #: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
 _TENANTS = 200
@@ -28,7 +29,7 @@ class Lane:
     raw: asyncpg.Connection
     #: As the tenants name it; ``None`` for the database of the server's address.
     database: str | None
-    #: Something may stay in the session that the next tenant must not meet.
+    #: Something may stay in the session that the next tenant must not meet; a script cleans up after itself.
     used: bool = False
     _engine: AsyncEngine | None = None
     _name: str | None = None
@@ -98,6 +99,11 @@ class Lanes:
             lane = await self._take(database)
             try:
                 yield lane
+            except Exception:
+                # Waits until the server has let go of it: whoever looks after this tenant next must find its lock free.
+                with suppress(Exception):
+                    await lane.raw.close(timeout=5)
+                raise
             except BaseException:
                 lane.raw.terminate()
                 raise
@@ -129,8 +135,15 @@ class Lanes:
             try:
                 # Locks, settings, temporary tables, prepared statements: all that a session may hold.
                 await lane.raw.execute("DISCARD ALL")
+                if on_every_pool():
+                    # Also what a listener of env.py's has set on connecting: the next tenant's has to set it again.
+                    await lane.close()
+                    return
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 lane.raw.terminate()
                 return
+            except BaseException:
+                lane.raw.terminate()
+                raise
             lane.used = False
         self._idle.append(lane)

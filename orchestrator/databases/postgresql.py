@@ -26,7 +26,7 @@ from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import quoted, read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.port import Reading
-from orchestrator.databases.script import Place, Step, enter, script, touch_session
+from orchestrator.databases.script import Place, Step, enter, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -38,7 +38,7 @@ _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
 #: backend of a killed client works on and holds the tenant's lock.
 _CLIENT_CHECK_MS = "1000"
-#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. The asking connection is free again soon.
+#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. The asking one is free again soon.
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*) + 1"
@@ -102,10 +102,13 @@ class PostgreSQL:
             by_database[tenant.database].append(tenant)
 
         async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
+            again = any(tenant.schema is not None for tenant in here)
             try:
-                async with budget, self._connected(database) as raw:
-                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
-            except OrchestratorError:
+                # In the middle of a run, a connection beside the lanes would be one more than the server was given.
+                async with budget, self._lanes.taken(database, again=again) as lane:
+                    lane.used = True
+                    return await fingerprint_tenants(lane.raw, here, version_table, self._search_path)
+            except (OrchestratorError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 return {}
 
         found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
@@ -138,7 +141,6 @@ class PostgreSQL:
                 version_table=version_table,
                 settings=self._settings(tenant, application, limits),
             )
-            lane.used = lane.used or touch_session(steps)
             await lane.raw.execute(script(place, steps))
 
     async def close(self) -> None:
@@ -152,6 +154,10 @@ class PostgreSQL:
 
     async def provision(self, tenant: Tenant) -> None:
         """Make the database, then the schema, where they are missing."""
+        if tenant.schema is not None:
+            with suppress(Unprovisioned):
+                await self._provision_schema(tenant)
+                return
         database = tenant.database or self.default_database
         if database is not None:
             async with self._maintenance() as raw:
@@ -159,11 +165,7 @@ class PostgreSQL:
                     with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                         await raw.execute(f"CREATE DATABASE {quoted(database)}")
         if tenant.schema is not None:
-            async with self._connected(tenant.database) as raw:
-                # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
-                if not await raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
-                    with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
-                        await raw.execute(f"CREATE SCHEMA {quoted(tenant.schema)}")
+            await self._provision_schema(tenant)
 
     async def version(self) -> str:
         """The major version, asked once."""
@@ -199,6 +201,13 @@ class PostgreSQL:
                 "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
+
+    async def _provision_schema(self, tenant: Tenant) -> None:
+        async with self._lanes.taken(tenant.database, again=True) as lane:
+            # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
+            if not await lane.raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
+                with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
+                    await lane.raw.execute(f"CREATE SCHEMA {quoted(tenant.schema or '')}")
 
     def _address(self) -> Address:
         direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
@@ -257,12 +266,15 @@ class PostgreSQL:
 
     async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
         """Put a fresh connection into the tenant's scope and make sure that it is there."""
-        await raw.execute(enter(self._settings(tenant, application, limits)))
+        made = enter(self._settings(tenant, application, limits))
         if tenant.schema is None:
+            await raw.execute(made)
             return
-        current, exists = await raw.fetchrow(
-            "SELECT current_schema(), EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", tenant.schema
+        # Asked in the same breath: what a query selects is worked out from left to right.
+        row = await raw.fetchrow(
+            f"{made}, current_schema(), EXISTS (SELECT FROM pg_namespace WHERE nspname = {literal(tenant.schema)})"
         )
+        current, exists = row[-2], row[-1]
         if not exists:
             raise Unprovisioned(
                 f"tenant {tenant.id}: schema {tenant.schema!r} does not exist",

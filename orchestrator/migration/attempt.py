@@ -217,6 +217,8 @@ class Migrator:
 
     async def _migrate(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> None:
         def run(connection: Connection) -> None:
+            if progress.recording is not None:
+                progress.recording.listen(connection)
             with self.environment(tenant, work.options, progress):
                 self.loop.migrate(connection, tenant)
 

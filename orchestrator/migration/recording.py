@@ -13,7 +13,7 @@ from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, event
+from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import CreateTable
 
 from orchestrator.databases.script import Step
@@ -59,7 +59,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Recording:
-    """What one tenant's migration has sent so far; :meth:`watch` it, then read :attr:`transactions`."""
+    """What one tenant's migration has sent so far; :meth:`listen`, then read :attr:`transactions`."""
 
     #: Finished and committed, in order.
     transactions: list[Recorded] = field(default_factory=list)
@@ -79,6 +79,7 @@ class Recording:
     #: Within ``op.execute()``, which gives no result back to whoever called it.
     _resultless: bool = False
     _head_change: bool = False
+    _version: Table | None = None
     _create_version_table: str | None = None
     #: What transactions are isolated by; also after an autocommit block, which puts it back by name.
     _isolation: str | None = None
@@ -102,23 +103,13 @@ class Recording:
 
         environment.run_migrations = run  # type: ignore[method-assign]
 
-    def watch(self, connection: Connection, context: MigrationContext, options: Mapping[str, Any]) -> None:
-        """Listen to ``connection`` from now on; its listeners end with it.
-
-        Args:
-            connection: what the tenant is migrated on.
-            context: as configured for it.
-            options: what env.py configured it with.
-        """
-        if self.options is not None:
-            self.spoil("env.py configures Alembic twice")
-            return
-        self.options = what_matters(options)
+    def listen(self, connection: Connection) -> None:
+        """Hear what is sent on ``connection`` from now on; the listeners end with it."""
         self._isolation = connection.default_isolation_level
-        version = context._version
 
         def begins(_: Connection, clause: Any, *__: Any) -> None:
-            self._head_change = getattr(clause, "table", getattr(clause, "element", None)) is version
+            table = getattr(clause, "table", getattr(clause, "element", None))
+            self._head_change = table is not None and table is self._version
 
         def executed(_: Connection, cursor: Any, statement: str, parameters: Any, state: Any, many: bool) -> None:
             head_change, self._head_change = self._head_change, False
@@ -130,7 +121,19 @@ class Recording:
         event.listen(connection, "commit", lambda _: self._committed())
         event.listen(connection, "rollback", lambda _: self._rolled_back())
         event.listen(connection, "savepoint", lambda *_: self._spoil_transaction("uses a savepoint"))
-        bare = version.to_metadata(MetaData(), schema=None)  # type: ignore[arg-type]  # the new MetaData's, as documented
+
+    def configured(self, context: MigrationContext, options: Mapping[str, Any]) -> None:
+        """env.py has configured Alembic.
+
+        Args:
+            context: what came of it.
+            options: what it was given.
+        """
+        if self.options is not None:
+            self.spoil("env.py configures Alembic twice")
+        self.options = what_matters(options)
+        self._version = context._version
+        bare = self._version.to_metadata(MetaData(), schema=None)  # type: ignore[arg-type]  # the new MetaData's
         self._create_version_table = str(CreateTable(bare, if_not_exists=True).compile(dialect=context.dialect)).strip()
         self._let_execute(context)
 

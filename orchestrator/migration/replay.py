@@ -9,13 +9,24 @@ from itertools import groupby
 from typing import Any
 
 from orchestrator.databases.failures import describe
-from orchestrator.databases.script import Step
+from orchestrator.databases.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
 from orchestrator.migration.recording import Recorded
 from orchestrator.migration.scope import StepDone
 from orchestrator.migration.stand_in import NotReplayed, check_env
 from orchestrator.statuses import TenantStatus
+
+#: What the guards before the first statement say, for people.
+_NOT_BEGUN = {
+    "database": "the connection leads to another database",
+    "locked": "another migration of this tenant is under way",
+    "moved": "the tenant is no longer where it was when the run was planned",
+}
+
+
+class _CutShort(NotReplayed):
+    """The server refused in the middle: what had been committed by then stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,11 @@ async def migrate(
             except NotReplayed as error:
                 refused(str(error))
                 rest = await migrator.attempt(tenant, work, listener)
-                outcomes += [*_committed(steps, rest), rest]
+                if isinstance(error, _CutShort):
+                    for before in _committed(steps, rest, work.command):
+                        outcomes.append(before)
+                        _tell(listener, before)
+                outcomes.append(rest)
                 break
             _tell(listener, outcomes[-1])
         if outcomes[-1].status is not TenantStatus.SUCCEEDED:
@@ -102,8 +117,14 @@ async def _replay(
         if failure.lost:
             # What was committed is known only from reading again: the next try does, through Alembic.
             return Outcome(TenantStatus.UNKNOWN, steps[0].before, failure=failure, path=REPLAY)
-        raise NotReplayed(failure.message) from error
+        raise _refusal(failure.message) from error
     return _replayed(steps, (time.perf_counter() - started) * 1000, work.command)
+
+
+def _refusal(message: str) -> NotReplayed:
+    word = message.rpartition(REFUSED)[2].strip('"')
+    # A later step's guard may say "moved", too; nobody but who disregards the lock can have moved the tenant by then.
+    return NotReplayed(_NOT_BEGUN[word]) if word in _NOT_BEGUN else _CutShort(message)
 
 
 def _replayed(steps: Sequence[Step], duration_ms: float | None, command: str) -> Outcome:
@@ -114,12 +135,12 @@ def _replayed(steps: Sequence[Step], duration_ms: float | None, command: str) ->
     return Outcome(TenantStatus.SUCCEEDED, steps[0].before, steps[-1].after, steps=done, path=REPLAY)
 
 
-def _committed(steps: Sequence[Step], rest: Outcome) -> list[Outcome]:
+def _committed(steps: Sequence[Step], rest: Outcome, command: str) -> list[Outcome]:
     """What a replay had committed before it failed, judged by the heads that Alembic found."""
     ends = [step.after for step in steps]
     if rest.before not in ends:
         return []
-    return [_replayed(steps[: ends.index(rest.before) + 1], None, "")]
+    return [_replayed(steps[: ends.index(rest.before) + 1], None, command)]
 
 
 def _tell(listener: Callable[[StepDone], None], outcome: Outcome) -> None:

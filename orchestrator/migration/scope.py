@@ -127,7 +127,7 @@ def scoped(
         if connection is not None:
             _watch_commits(connection, progress)
             if progress.recording is not None:
-                progress.recording.watch(connection, environment.get_context(), options)
+                progress.recording.configured(environment.get_context(), options)
 
     environment.configure = configure  # type: ignore[method-assign]
     if progress.recording is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time
+from datetime import MAXYEAR, MINYEAR, date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -19,9 +19,10 @@ from orchestrator.databases.script import literal
 
 #: Name of the statement that a script prepares, runs and forgets.
 _NAME = "orchestrator_statement"
-#: A placeholder with its cast, as SQLAlchemy's asyncpg dialect writes them.
+#: A placeholder with its cast, as SQLAlchemy's asyncpg dialect writes them. The length or precision is applied by the
+#: server, after the value was read; but FLOAT's chooses between two types.
 _PLACEHOLDER = re.compile(
-    r"\$(\d+)(?:::(DOUBLE PRECISION|TIME(?:STAMP)? WITH(?:OUT)? TIME ZONE|\w+)(?:\([\d, ]*\))?(\[\])?)?"
+    r"\$(\d+)(?:::(DOUBLE PRECISION|TIME(?:STAMP)? WITH(?:OUT)? TIME ZONE|FLOAT\(\d+\)|\w+)(?:\([\d, ]*\))?(\[\])?)?"
 )
 #: What can be prepared at all (https://www.postgresql.org/docs/current/sql-prepare.html).
 _PREPARABLE = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|VALUES|WITH)\b", re.IGNORECASE)
@@ -52,7 +53,8 @@ def as_sql(statement: str, parameters: Sequence[Any]) -> str:
     if sorted(types) != list(range(1, len(parameters) + 1)):
         raise NotWritable("binds values in a way that cannot be followed")
     written = ", ".join(_written(types[number], value) for number, value in enumerate(parameters, start=1))
-    return f"PREPARE {_NAME} AS {statement};\nEXECUTE {_NAME}({written});\nDEALLOCATE {_NAME}"
+    # A comment at the end of a statement would swallow what separates it from the next.
+    return f"PREPARE {_NAME} AS {statement}\n;\nEXECUTE {_NAME}({written});\nDEALLOCATE {_NAME}"
 
 
 def _written(cast: str | None, value: Any) -> str:
@@ -76,13 +78,20 @@ def _decimal(value: Decimal) -> str | None:
     return literal(str(value)) if value.is_finite() else None
 
 
+def _day(value: date) -> str | None:
+    # asyncpg takes the first and the last that Python knows for PostgreSQL's infinities; so below.
+    return literal(str(value)) if value not in {date.min, date.max} else None
+
+
 def _naive(value: datetime) -> str | None:
-    return literal(value.isoformat(" ")) if value.tzinfo is None else None
+    finite = value.tzinfo is None and value not in {datetime.min, datetime.max}
+    return literal(value.isoformat(" ")) if finite else None
 
 
 def _aware(value: datetime) -> str | None:
     # asyncpg takes a naive one for the machine's local time, the server for the session's.
-    return literal(value.isoformat(" ")) if value.utcoffset() is not None else None
+    finite = value.utcoffset() is not None and value.year not in {MINYEAR, MAXYEAR}
+    return literal(value.isoformat(" ")) if finite else None
 
 
 def _quoted(value: Any) -> str:
@@ -95,7 +104,7 @@ _WRITERS: Mapping[tuple[str, type], Callable[[Any], str | None]] = {
     **{(cast, Decimal): _decimal for cast in ("NUMERIC", "DECIMAL")},
     **{(cast, float): _float for cast in ("FLOAT", "DOUBLE PRECISION")},
     ("BOOLEAN", bool): lambda value: "true" if value else "false",
-    ("DATE", date): _quoted,
+    ("DATE", date): _day,
     ("TIME WITHOUT TIME ZONE", time): lambda value: literal(value.isoformat()) if value.tzinfo is None else None,
     ("TIMESTAMP WITHOUT TIME ZONE", datetime): _naive,
     ("TIMESTAMP WITH TIME ZONE", datetime): _aware,

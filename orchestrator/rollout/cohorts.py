@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.databases.failures import Failure
@@ -96,26 +96,37 @@ class Cohort:
         return PROOFS if self._stored is None else PROOFS - 1
 
     def _settle(self) -> None:
+        one = self._proofs[0]
         if self._stored is not None:
-            if [each.step for each in self._stored] == [each.step for each in self._proofs[0].transactions]:
-                self._conclude(self._proofs[0], compared(self._stored, self._proofs[0].transactions))
-            # What was sent then is not what is sent now: this run proves its own.
+            now = self._made(one, one.transactions)
+            if _confirms(now.transactions, self._stored):
+                self._conclude(now)
+            # Otherwise what was sent then is not what is sent now: this run proves its own.
             self._stored = None
         elif len(self._proofs) >= PROOFS:
-            one, other = self._proofs[:PROOFS]
-            same = [] if one.options != other.options else compared(one.transactions, other.transactions)
-            self._conclude(replace(one, reason=one.reason or other.reason), same)
-            if self.transcript is not None:
-                self.transcripts.save(self.command, self.kind, self.transcript.transactions)
+            other = self._proofs[1]
+            same = compared(one.transactions, other.transactions) if one.options == other.options else []
+            made = self._made(replace(one, reason=one.reason or other.reason), same)
+            self._conclude(made)
+            self.transcripts.save(self.command, self.kind, made.transactions)
 
-    def _conclude(self, recording: Recording, same: list[Recorded]) -> None:
+    def _conclude(self, made: Transcript) -> None:
         self.settled = True
-        made = Transcript(tuple(self._judged(each, recording.reason) for each in same), recording.options or {})
         self.transcript = made if made.replayable else None
+
+    def _made(self, recording: Recording, transactions: Sequence[Recorded]) -> Transcript:
+        return Transcript(tuple(self._judged(each, recording.reason) for each in transactions), recording.options or {})
 
     def _judged(self, recorded: Recorded, reason: str | None) -> Recorded:
         by_text = (self.impure[revision] for revision in recorded.step.revisions if revision in self.impure)
         return replace(recorded, reason=reason or next(by_text, None) or recorded.reason)
+
+
+def _confirms(now: Sequence[Recorded], stored: Sequence[Recorded]) -> bool:
+    """Whether a tenant was sent what another was sent in an earlier run, and nothing speaks against it any more."""
+    return [each.step for each in now] == [each.step for each in stored] and all(
+        then.reason in (None, each.reason) for each, then in zip(now, stored, strict=True)
+    )
 
 
 class Cohorts:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -197,3 +198,20 @@ async def test_direct_address_is_used(database: str) -> None:
 
     assert (await adapter.version()).isdigit()
     assert adapter.identity == server(database).identity
+
+
+async def test_free_connections(second_pg: PostgresServer) -> None:
+    """Every connection to the server is one less."""
+    adapter = server(second_pg.url)
+    before = await adapter.free_connections() or 0
+    held = [await asyncpg.connect(second_pg.url) for _ in range(10)]
+    try:
+        left = await adapter.free_connections() or 0
+    finally:
+        for connection in held:
+            await connection.close()
+
+    limit = int(fetch(second_pg.url, "SELECT current_setting('max_connections')")[0][0])
+    # A backend that was let go a moment ago may still be counted.
+    assert 9 <= before - left <= 11
+    assert limit - 10 < before < limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,7 @@ MOMENTS = [
     datetime(9999, 12, 31),
 ]
 ZONES = [
-    timezone.utc,
+    UTC,
     timezone(timedelta(hours=14)),
     timezone(-timedelta(hours=11, minutes=30)),
     timezone(timedelta(hours=1, minutes=2, seconds=3)),
@@ -65,7 +65,6 @@ WRITTEN: list[tuple[Any, Sequence[Any]]] = [
     (sa.String(100_000), TEXTS),
     (sa.Text(), TEXTS),
     (sa.Unicode(), TEXTS[:3]),
-    (sa.Enum("good", "it's", name="mood", native_enum=False), ["good", "it's"]),
     (sa.SmallInteger(), [0, -(2**15), 2**15 - 1]),
     (sa.Integer(), [0, 7, -(2**31), 2**31 - 1]),
     (sa.BigInteger(), [0, -(2**63), 2**63 - 1]),
@@ -73,11 +72,15 @@ WRITTEN: list[tuple[Any, Sequence[Any]]] = [
     (sa.Numeric(12, 2), [Decimal("1.005"), Decimal("-1.015"), Decimal("1E+3")]),
     (sa.Float(), NUMBERS),
     (sa.Double(), NUMBERS),
+    (sa.REAL(), [number for number in NUMBERS if 1e-40 < abs(number) < 1e38]),
     (sa.Boolean(), [True, False]),
     (sa.Date(), [date(2024, 2, 29), date(1, 1, 2), date(50, 6, 7), date(9999, 12, 30)]),
     (sa.Time(), [time(0), time(23, 59, 59, 999999), time(1, 2, 3, 4, fold=1)]),
     (sa.DateTime(), MOMENTS),
-    (sa.DateTime(timezone=True), [*(moment.replace(tzinfo=zone) for moment in MOMENTS[2:5] for zone in ZONES), *FOLDED]),
+    (
+        sa.DateTime(timezone=True),
+        [moment.replace(tzinfo=zone) for moment in MOMENTS[2:5] for zone in ZONES],
+    ),
     (sa.Uuid(), [UUID(int=0), UUID(int=2**128 - 1), UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")]),
     (sa.LargeBinary(), [b"", b"\0\\'$1\xff", bytes(range(256))]),
     (sa.JSON(), [{"a": [1, 1.5, None, "it's \\ \n ☃"]}, [], "text", 1, True]),
@@ -90,17 +93,17 @@ REFUSED: list[tuple[Any, Sequence[Any]]] = [
     (sa.DateTime(), [datetime.max, datetime.min]),
     (
         sa.DateTime(timezone=True),
-        [datetime.max.replace(tzinfo=timezone.utc), datetime.min.replace(tzinfo=timezone.utc), datetime(2024, 1, 1)],
+        [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), datetime(2024, 1, 1)],
     ),
     # A number is rounded once on its way to the driver, and twice on its way through decimal digits.
     (sa.Float(24), [1 + 2**-24]),
-    (sa.REAL(), [0.1]),
     (sa.Float(), [math.inf, -math.inf, math.nan, Decimal(1), 1]),
     (sa.Numeric(), [Decimal("NaN"), 1]),
     (sa.Interval(), [timedelta(days=1)]),
-    (sa.Time(timezone=True), [time(1, tzinfo=timezone.utc)]),
+    (sa.Time(timezone=True), [time(1, tzinfo=UTC)]),
     (postgresql.ARRAY(sa.Integer), [[1, 2]]),
     (postgresql.ARRAY(sa.Text), [["a"]]),
+    (sa.Enum("good", name="mood", native_enum=False), ["good"]),
     (postgresql.INET(), ["10.0.0.1"]),
     (postgresql.ENUM("good", "bad", name="mood"), ["good"]),
 ]
@@ -146,7 +149,7 @@ def pairs(kind: Any) -> sa.Table:
 async def test_what_is_written_is_what_is_bound(
     database: str, engine: AsyncEngine, kind: Any, values: Sequence[Any]
 ) -> None:
-    """Each value of a type, and NULL, is stored alike by a script and by the driver, whatever the session's settings."""
+    """Each value of a type, and NULL, is stored alike by script and driver, whatever the settings."""
     given = await sent(engine, pairs(kind), [*values, None])
     connection = await asyncpg.connect(database)
     try:

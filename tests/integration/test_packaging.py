@@ -37,7 +37,7 @@ def test_lowest_versions_are_the_tested_ones() -> None:
 
 def test_locks_name_no_index() -> None:
     """The pinned files hold hashes and nothing of the machine they were made on."""
-    for name in ("dev.txt", "min.txt"):
+    for name in ("dev.txt", "min.txt", "bench.txt"):
         text = (REPOSITORY / "requirements" / name).read_text()
         assert not re.search(r"://|^-|^--", text, re.MULTILINE)
         assert text.count("==") == len(re.findall(r"^[\w.-]+==\S+ \\\n    --hash=sha256:", text, re.MULTILINE))

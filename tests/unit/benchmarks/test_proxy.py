@@ -27,12 +27,15 @@ async def line(delay: float) -> AsyncIterator[tuple[asyncio.StreamReader, asynci
     proxy = await serve("127.0.0.1", upstream.sockets[0].getsockname()[1], delay)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.sockets[0].getsockname()[1])
     try:
-        yield reader, writer
+        # Data that the proxy lost would be waited for without end.
+        async with asyncio.timeout(10):
+            yield reader, writer
     finally:
         writer.close()
         await writer.wait_closed()
         # Behind the client's end comes the proxy's towards the server.
-        await ended.wait()
+        async with asyncio.timeout(10):
+            await ended.wait()
         proxy.close()
         upstream.close()
 

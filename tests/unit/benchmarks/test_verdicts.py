@@ -49,6 +49,12 @@ def test_cost_takes_start_up_off() -> None:
     assert subject(OURS, 6.0).cost_s() is None
 
 
+def test_processor_time_is_the_smallest() -> None:
+    """What other programs add to a run's, or to an idle run's, is not taken for the work's."""
+    idle = (Sample(1.0, 0.9, 1), Sample(1.0, 0.5, 1), Sample(1.0, 0.8, 1))
+    assert subject(OURS, 8.0, 6.0, 7.0, idle=idle).processor_s() == 0.25
+
+
 @pytest.mark.parametrize(("value", "verdict"), [(1.5, "ok"), (1.51, "short"), (None, "missing")])
 def test_at_most(value: float | None, verdict: str) -> None:
     """The goal itself is reached; what is missing reaches nothing."""

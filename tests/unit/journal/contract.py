@@ -367,6 +367,19 @@ class JournalContract:
                 with pytest.raises(JournalError, match="no run yet"):
                     await journal.run("last")
 
+    async def test_tenants_that_took_long(self, address: URL, tmp_path: Path) -> None:
+        """The longest of the last ten runs counts; who was quick, and what is longer ago, is not told."""
+        runs = [a_run(started_at=MOMENT + timedelta(days=day)) for day in range(11)]
+        took = {0: {"old": 90_000.0}, 1: {"slow": 20_000.0, "quick": 9_999.0}, 10: {"slow": 30_000.0, "quick": None}}
+        async with opened(address, tmp_path) as journal:
+            for day, run in enumerate(runs):
+                durations = took.get(day, {})
+                await journal.start_run(
+                    run, [replace(an_attempt(run, id), duration_ms=took) for id, took in durations.items()]
+                )
+
+            assert await journal.long_tenants() == {"slow": 30_000.0}
+
     async def test_nothing_is_left_behind(self, address: URL, tmp_path: Path) -> None:
         """After close there is no task of the journal's; a second close does nothing."""
         before = asyncio.all_tasks()

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.selection import Selection
-from orchestrator.fleet.tenant import Tenant
-from orchestrator.rollout.plan import assign_waves
+from orchestrator.fleet.tenant import Isolation, Tenant
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, assign_waves, ids, longest_first
+from orchestrator.statuses import TenantStatus
 from tests.unit.rollout.fleets import tenant
 
 TAGS = ["canary", "eu", "free"]
@@ -110,3 +111,21 @@ def test_share_is_of_the_whole_run() -> None:
 def test_failure_budget(budget: FailureBudget, failures: int, tenants: int, goes_on: bool) -> None:
     """A count, a share of the wave, or any number; the share wins where both are given."""
     assert budget.allows(failures, tenants) is goes_on
+
+
+def test_those_who_take_long_go_first() -> None:
+    """Within their wave, the longest first; the others stay in the fleet's order."""
+    tenants = [planned(name) for name in "abcd"]
+    plan = Plan("upgrade", None, (PlannedWave("one", (*tenants,), FailureBudget()),))
+
+    ordered = longest_first(plan, {"b": 10_000.0, "d": 20_000.0, "gone": 1.0})
+
+    assert ids(ordered.tenants) == ["d", "b", "a", "c"]
+    assert ids(longest_first(plan, {}).tenants) == ["a", "b", "c", "d"]
+
+
+def planned(name: str) -> PlannedTenant:
+    """A tenant that is to be migrated."""
+    tenant = Tenant(name, "main", Isolation.SCHEMA, name)
+    pending = TenantStatus.PENDING
+    return PlannedTenant(tenant, "postgresql", "15", (), TenantStatus.BEHIND, "heads", ("x",), ("x",), pending)

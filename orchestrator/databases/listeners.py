@@ -1,0 +1,22 @@
+"""Whether somebody listens to every connection of the process, as an env.py may that sets a role on each.
+
+What such a listener sends is part of no migration, and what it does on connecting it does once for each connection.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import StaticPool
+
+
+def on_every_engine() -> bool:
+    """Somebody listens to what all engines send, by ``event.listen(Engine, ...)``."""
+    # SQLAlchemy's own mark on whoever has a listener, which it keeps so as not to ask for each event.
+    return bool(Engine._has_events or Connection._has_events)
+
+
+def on_every_pool() -> bool:
+    """Somebody listens to all pools: to connections that are opened, handed out or given back."""
+    # A new pool has the listeners of its class, and no other.
+    heard = StaticPool(lambda: None).dispatch  # type: ignore[arg-type, return-value]  # it never connects
+    return any(getattr(heard, name) for name in heard._event_names)
