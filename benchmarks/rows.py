@@ -24,7 +24,7 @@ def one_revision(bench: Bench) -> RowResult:
     """A column and an index, in 3,000 schemas."""
     count = 3000
     work = Work(bench, ONE, bench.pick(count, 600))
-    slow = work.smaller(bench.pick(count, 40))
+    slow = work.smaller(bench.pick(300, 40))
     tasks = [
         peers.orchestrator(work, few=_FEW),
         peers.psql(work),

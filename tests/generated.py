@@ -135,6 +135,18 @@ class Generated:
     transaction_per_migration: bool
 
 
+def written(number: int, kind: str, down: tuple[str, ...], body: str) -> Revision:
+    """A revision whose ``upgrade()`` is ``body``."""
+    name = f"r{number}_{kind}"
+    source = _MODULE.format(
+        imports=_IMPURE if kind == "random" else "",
+        name=name,
+        down=down[0] if len(down) == 1 else down or None,
+        upgrade=indent(body, "    "),
+    )
+    return Revision(name, kind, source)
+
+
 @dataclass(slots=True)
 class _State:
     """What a revision finds at its place in the history."""
@@ -312,7 +324,7 @@ _FIRST = [_create_table, _raw_sql]
 _OPERATIONS = [*_FIRST, _insert, _insert, _add_column, _change_column, _constrain, _remove, _raw_sql]
 _BIND = "bind = op.get_bind()\n"
 #: What only Python knows, and with it what it makes of it; ``{name}`` is a new name.
-_SPECIAL = {
+SPECIAL = {
     "reading": [
         _BIND + 'n = bind.scalar(sa.text("SELECT count(*) FROM site"))\n'
         "op.execute(f\"UPDATE site SET note = '{{n}} rows'\")",
@@ -368,7 +380,6 @@ _AFTER_SESSION = [
     "UPDATE site SET note = cast('2020-01-01 00:00' AS timestamptz)::text",
     "UPDATE site SET note = 'a\\\\b'",
 ]
-_KINDS = [STATIC] * 8 + ["reading", "random", "tenant", "autocommit", "failing", "failing", "session"]
 
 
 def _revision(draw: Draw, state: _State, number: int, down: tuple[str, ...], kinds: list[str]) -> Revision:
@@ -377,24 +388,18 @@ def _revision(draw: Draw, state: _State, number: int, down: tuple[str, ...], kin
     for _ in range(draw(st.integers(1, 3))):
         lines.append(draw(st.sampled_from(_OPERATIONS if state.tables else _FIRST))(draw, state))
     if kind != STATIC:
-        special = draw(st.sampled_from(_SPECIAL[kind])).format(name=state.name("s"))
+        special = draw(st.sampled_from(SPECIAL[kind])).format(name=state.name("s"))
         lines.insert(draw(st.integers(0, len(lines))), special)
     if "session" in kinds and draw(st.booleans()):
         lines.append(_execute(draw(st.sampled_from(_AFTER_SESSION)).format(name=state.name("s"))))
-    name = f"r{number}_{kind}"
-    source = _MODULE.format(
-        imports=_IMPURE if kind == "random" else "",
-        name=name,
-        down=down[0] if len(down) == 1 else down or None,
-        upgrade=indent("\n".join(lines), "    "),
-    )
-    return Revision(name, kind, source)
+    return written(number, kind, down, "\n".join(lines))
 
 
 @st.composite
 def histories(draw: Draw, kinds: list[str]) -> tuple[Revision, ...]:
     """A line of revisions, with a branch here and there that is merged again, or left open."""
-    state, revisions = _State(), []
+    state = _State()
+    revisions: list[Revision] = []
 
     def grow(state: _State, *down: str) -> str:
         revisions.append(_revision(draw, state, len(revisions) + 1, down, kinds))
@@ -412,14 +417,12 @@ def histories(draw: Draw, kinds: list[str]) -> tuple[Revision, ...]:
 
 
 @st.composite
-def fleets(draw: Draw, kinds: list[str] | None = None) -> Generated:
+def fleets(draw: Draw, kinds: list[str]) -> Generated:
     """A history and tenants that begin here and there in it.
 
     Args:
-        kinds: of revisions, as often as they are to come; ``None`` for a few of all, chosen anew each time.
+        kinds: of revisions, each as often as it is to come: ``STATIC``, or keys of ``SPECIAL``.
     """
-    if kinds is None:
-        kinds = [STATIC] * draw(st.integers(1, 4)) + draw(st.lists(st.sampled_from(_KINDS), max_size=3))
     revisions = draw(histories(kinds))
     starts = [None, *(revision.name for revision in revisions[:-1])]
     usual, other = draw(st.sampled_from(starts)), draw(st.sampled_from(starts))

@@ -13,6 +13,15 @@ from tests.projects import Project
 GATED = "op.execute(\"SELECT pg_advisory_xact_lock(hashtext('gate of ' || current_schema()))\")"
 
 
+#: Makes a database as good as new, which takes less time than making one.
+EMPTY = """DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', name);
+    END LOOP;
+    CREATE SCHEMA public;
+END $$"""
+
+
 def gate(tenant: str) -> str:
     """The key of the lock that :data:`GATED` waits for on one tenant, as SQL."""
     return f"hashtext('gate of {tenant}')"

@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import CreateTable
 
+from orchestrator.databases.listeners import on_every_engine, on_every_pool
 from orchestrator.databases.script import Step
 from orchestrator.migration.values import NotWritable, as_sql
 
@@ -27,6 +28,17 @@ _REPLAYABLE = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
     r"(?:(?:ALTER|ANALYZE|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH|REINDEX|REVOKE|SECURITY"
     r"|SELECT|TRUNCATE|UPDATE|WITH)\b|SET\s+(?:LOCAL|CONSTRAINTS)\b|$)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+#: What the session keeps after the transaction, for the revisions that follow: settings, temporary tables, locks. Those
+#: would be replayed in a session without it.
+_LASTING = re.compile(
+    r"^(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+    r"(?:SET\s+(?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)|(?:RESET|DISCARD|LOAD|LISTEN|PREPARE|DEALLOCATE|DECLARE)\b)"
+    r"|\bset_config\s*\((?!.*,\s*true\s*\))"
+    r"|\b(?:CREATE|INTO|LOCAL|GLOBAL)\s+TEMP(?:ORARY)?\b(?!.*\bON\s+COMMIT\s+DROP\b)"
+    r"|\bpg_(?:try_)?advisory_lock",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -73,6 +85,8 @@ class Recording:
     _after: tuple[str, ...] | None = None
     #: Why the running transaction must not be replayed.
     _spoilt: str | None = None
+    #: Why no later one must be, either.
+    _lasting: str | None = None
     _running: bool = False
     #: Within Alembic's own part of the work: what is sent between two revisions is Alembic's.
     _alembic: bool = False
@@ -106,6 +120,8 @@ class Recording:
     def listen(self, connection: Connection) -> None:
         """Hear what is sent on ``connection`` from now on; the listeners end with it."""
         self._isolation = connection.default_isolation_level
+        if on_every_engine() or on_every_pool():
+            self.spoil("env.py, or what it imports, listens to every connection")
 
         def begins(_: Connection, clause: Any, *__: Any) -> None:
             table = getattr(clause, "table", getattr(clause, "element", None))
@@ -154,7 +170,10 @@ class Recording:
             if not self._alembic:
                 self.spoil(f"env.py runs SQL of its own: {_short(statement)}")
             return
-        if cursor.description is not None and not self._resultless:
+        if _LASTING.search(statement):
+            self._lasting = self._lasting or f"follows what changes its session: {_short(statement)}"
+            self._spoil_transaction(f"changes its session: {_short(statement)}")
+        elif cursor.description is not None and not self._resultless:
             self._spoil_transaction(f"reads the database: {_short(statement)}")
         elif state is not None and state.execution_options.get("isolation_level", self._isolation) != self._isolation:
             self._spoil_transaction("changes the isolation level")
@@ -183,7 +202,8 @@ class Recording:
 
     def _forget(self) -> None:
         self._statements, self._revisions = [], []
-        self._before = self._after = self._spoilt = None
+        self._before = self._after = None
+        self._spoilt = self._lasting
 
     def _spoil_transaction(self, reason: str) -> None:
         self._spoilt = self._spoilt or reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ class _CutShort(NotReplayed):
     """The server refused in the middle: what had been committed by then stays."""
 
 
+#: A statement that may run a function, as its first word tells.
+_RUNS_CODE = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:DO|SELECT|WITH)\b", re.IGNORECASE | re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """How tenants of one kind get from their heads to their target, as two of them did."""
@@ -41,6 +46,18 @@ class Transcript:
     def replayable(self) -> bool:
         """Whether any of it is."""
         return any(each.reason is None for each in self.transactions)
+
+    @property
+    def decides_shape(self) -> bool:
+        """Whether tenants that were of one shape are of one shape again afterwards.
+
+        Not where part of the way goes through Alembic, or where code in the database may look at rows before it decides
+        what to make (``DO $$ IF EXISTS (...) THEN ALTER TABLE ...``).
+        """
+        return not any(
+            each.reason is not None or any(_RUNS_CODE.match(statement) for statement in each.step.statements)
+            for each in self.transactions
+        )
 
     @property
     def reasons(self) -> dict[str, str]:

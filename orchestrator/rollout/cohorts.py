@@ -68,9 +68,13 @@ class Cohort:
         self._changed = asyncio.Event()
 
     def is_sampled(self) -> bool:
-        """Whether the next replayed tenant is looked at: the first, the tenth, the hundredth, ... or all."""
+        """Whether the next replayed tenant is looked at: the first, the tenth, the hundredth, ... or all.
+
+        None where two tenants that are migrated rightly may come out different.
+        """
         self._replayed += 1
-        return self.verify_all or str(self._replayed).rstrip("0") == "1"
+        chosen = self.verify_all or str(self._replayed).rstrip("0") == "1"
+        return chosen and self.transcript is not None and self.transcript.decides_shape
 
     def note_shape(self, before: str | None, after: str | None) -> None:
         """Remember what a recorded tenant looked like before and afterwards; ``None`` for what could not be read."""

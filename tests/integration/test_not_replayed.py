@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
 
@@ -10,8 +11,8 @@ import pytest
 
 from tests.catalog import catalogs
 from tests.projects import ACCOUNTS, ENV, PROJECTS, make_project, one, schemas, statuses, tables
-from tests.replays import paths, reasons, revisions
-from tests.servers import execute, fetch
+from tests.replays import EMPTY, paths, reasons, revisions
+from tests.servers import PostgresServer, execute, fetch
 from tests.workspace import Workspace
 
 IDS = ("a", "b", "c", "d")
@@ -24,7 +25,7 @@ MIXED = {"a": "alembic", "b": "alembic", "c": "mixed", "d": "mixed"}
 DISTINCT = "distinct"
 _INSERT = "op.execute(f\"INSERT INTO seen VALUES ('{found}')\")"
 _TABLE = "seen = sa.Table('seen', sa.MetaData(), sa.Column('what', sa.Text, default=lambda: str(uuid.uuid4())))"
-#: A revision between two that may be replayed, and what is in the table ``seen`` afterwards, with ``{id}`` for a tenant.
+#: A revision between two that may be replayed, and what is in the table ``seen`` afterwards; ``{id}`` is the tenant's.
 REVISIONS = {
     "reads a row": (
         f"found = op.get_bind().exec_driver_sql('SELECT name FROM site').scalar()\n{_INSERT}",
@@ -76,6 +77,21 @@ REVISIONS = {
 }
 _SETUP = 'op.create_table("seen", sa.Column("what", sa.Text))'
 _MODULE = "import itertools\n\n_numbers = itertools.count()\n\n\ndef upgrade():\n{body}\n\n\ndef downgrade():\n    pass"
+
+
+@pytest.fixture(scope="module")
+def shared_database(pg: PostgresServer) -> Iterator[str]:
+    """One database for all tests here."""
+    url = pg.create_database()
+    yield url
+    pg.drop_database(url)
+
+
+@pytest.fixture
+def database(shared_database: str) -> str:
+    """Address of an empty database."""
+    execute(shared_database, EMPTY)
+    return shared_database
 
 
 def env_with(before: str = "", configure: str = "", run: str = "", after: str = "", module: str = "") -> str:
@@ -253,6 +269,37 @@ async def test_an_env_that_uses_its_connection_for_one_tenant(
     assert said in reasons(project)["d"]
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "if tenant.id == 'd': context.configure(connection=connection, version_table_schema='d', tag='first')",
+        "if tenant.id == 'd': connection = connection.execution_options(own=True)",
+    ],
+    ids=["twice", "another connection"],
+)
+async def test_an_env_that_configures_in_a_way_of_its_own(tmp_path: Path, database: str, before: str) -> None:
+    """Configured twice, or with a connection that is not the one it was given, a tenant goes through Alembic."""
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, *IDS), env_with(before=before))
+
+    result = await project.upgrade()
+
+    assert (statuses(result), paths(result)) == (SUCCEEDED, {**REPLAYED, "d": "alembic"})
+    assert set(reasons(project)) == {"d"}
+
+
+async def test_an_env_that_passes_another_tenants_version_table(tmp_path: Path, database: str) -> None:
+    """What env.py must not pass is refused for a tenant that was to be replayed as for any other."""
+    env = ENV.replace(
+        "version_table_schema=tenant.schema", "version_table_schema='a' if tenant.id == 'd' else tenant.schema"
+    )
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, *IDS), env)
+
+    result = await project.upgrade()
+
+    assert statuses(result) == {**SUCCEEDED, "d": "failed"}
+    assert "version_table_schema='a'" in one(result, "d")["error"]["message"]
+
+
 async def test_arguments_to_the_revisions(tmp_path: Path, database: str) -> None:
     """What env.py hands to run_migrations() reaches every tenant's revision."""
     body = """
@@ -310,8 +357,8 @@ LISTENERS = {
 def test_a_listener_on_every_engine(tmp_path: Path, database: str, name: str) -> None:
     """What env.py has done to each new connection (a role that is to own the tables) is done for every tenant."""
     execute(database, "".join(f"CREATE SCHEMA {id}; GRANT ALL ON SCHEMA {id} TO pg_monitor;" for id in IDS))
-    listens = f"from sqlalchemy import event\nfrom sqlalchemy.engine import Engine\n\n\n@event.listens_for(Engine, {name!r})\n"
-    make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, *IDS), env_with(module=listens + LISTENERS[name]))
+    module = f"from sqlalchemy import Engine, event\n\n\n@event.listens_for(Engine, {name!r})\n{LISTENERS[name]}"
+    make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, *IDS), env_with(module=module))
 
     # In a process of its own: the listener would stay.
     Workspace(tmp_path).json("upgrade")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ from tests.projects import (
     until,
     waiting_backend,
 )
-from tests.replays import GATED, gate, paths, reasons, revisions
+from tests.replays import EMPTY, GATED, gate, paths, reasons, revisions
 from tests.servers import PostgresServer, execute, fetch
 
 NOTES = """
@@ -44,6 +44,21 @@ REPLAYED = {"a": "alembic", "b": "alembic", "c": "replay", "d": "replay", "e": "
 SUCCEEDED = dict.fromkeys(IDS, "succeeded")
 WITHOUT = Execution(replay=False)
 ONE_COMMIT = ENV.replace("transaction_per_migration=True", "transaction_per_migration=False")
+
+
+@pytest.fixture(scope="module")
+def shared_database(pg: PostgresServer) -> Iterator[str]:
+    """One database for all tests here."""
+    url = pg.create_database()
+    yield url
+    pg.drop_database(url)
+
+
+@pytest.fixture
+def database(shared_database: str) -> str:
+    """Address of an empty database."""
+    execute(shared_database, EMPTY)
+    return shared_database
 
 
 def alike(url: str, ids: Iterable[str] = IDS) -> list[str]:

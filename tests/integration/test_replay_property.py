@@ -5,32 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import tempfile
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
-from alembic import command
-from alembic.config import Config
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import HealthCheck, given, settings
 
 from orchestrator.databases.postgresql import PostgreSQL
-from tests.catalog import Catalog, catalogs, difference
+from tests.catalog import difference
 from tests.fleets import database_of
-from tests.generated import DYNAMIC, SITE, STATIC, Generated, Member, fleets
+from tests.generated import DYNAMIC, SPECIAL, STATIC, Generated, Member, fleets, written
 from tests.projects import ALL, Project, make_project
-from tests.servers import PostgresServer, execute, fetch
+from tests.servers import PostgresServer
+from tests.twins import Databases, Failure, Twins, held_in, made_twins, migrate_plainly, say, write_revisions
 
-#: More of them: GENERATED_FLEETS=300 make test PYTEST_ARGS="-k replay_property".
-_EXAMPLES = int(os.environ.get("GENERATED_FLEETS", "15"))
+#: Fleets for each kind of revision. More of them: GENERATED_FLEETS=50 make test PYTEST_ARGS="-k replay_property".
+_EXAMPLES = int(os.environ.get("GENERATED_FLEETS", "3"))
 _ENV = """
 from alembic import context
 from orchestrator import for_each_tenant
@@ -46,106 +39,11 @@ def migrate(connection, tenant):
 
 for_each_tenant(migrate)
 """
-#: The same settings, without the orchestrator.
-_PLAIN_ENV = """
-import asyncio
-
-from alembic import context
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
-attributes = context.config.attributes
-
-
-def migrate(connection):
-    context.configure(
-        connection=connection,
-        version_table_schema=attributes["schema"],
-        transaction_per_migration={per_migration},
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-async def main():
-    settings = dict(search_path='"' + attributes["schema"] + '"') if attributes["schema"] else dict()
-    engine = create_async_engine(
-        attributes["url"].replace("postgresql:", "postgresql+asyncpg:"),
-        poolclass=NullPool,
-        connect_args=dict(server_settings=settings),
-    )
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
-
-
-asyncio.run(main())
-"""
-#: What uuid4() gives, in a column's default.
-_RANDOM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SETTINGS = settings(
     max_examples=_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What one tenant ends with."""
-
-    heads: tuple[str, ...]
-    catalog: Catalog
-    #: With the table's name; what differs by nature is replaced by its type.
-    rows: list[str]
-    #: What was replaced.
-    random: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How plain Alembic ended on a tenant that it could not migrate."""
-
-    error: BaseException
-    #: The revision whose file raised.
-    revision: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Twins:
-    """A fleet twice: one for the orchestrator, one for plain Alembic, with the same in both."""
-
-    #: The databases that tenants in schemas share.
-    ours: str
-    plain: str
-    #: Databases of tenants with one of their own: theirs and the twin's.
-    own: Mapping[str, tuple[str, str]]
-
-    def urls(self, member: Member) -> tuple[str, str]:
-        """Where one tenant is, and where its twin."""
-        return self.own.get(member.id, (self.ours, self.plain))
-
-
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """Databases that one fleet after the other uses: to make one takes longer than to migrate it."""
-
-    pg: PostgresServer
-    idle: list[str]
-
-    @contextmanager
-    def taken(self, count: int) -> Iterator[list[str]]:
-        """So many empty ones."""
-        taken = [self.idle.pop() if self.idle else self.pg.create_database() for _ in range(count)]
-        try:
-            yield taken
-        finally:
-            for url in taken:
-                self._empty(url)
-            self.idle.extend(taken)
-
-    def _empty(self, url: str) -> None:
-        schemas = fetch(url, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(public|Tenant.*)$'")
-        execute(url, "; ".join(f'DROP SCHEMA "{name}" CASCADE' for (name,) in schemas) + "; CREATE SCHEMA public")
 
 
 Replays = list[tuple[str, tuple[str, ...]]]
@@ -174,11 +72,12 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
     return seen
 
 
-def test_a_replayed_fleet_is_as_plain_alembic_makes_it(databases: Databases, replays: Replays) -> None:
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_a_replayed_fleet_is_as_plain_alembic_makes_it(databases: Databases, replays: Replays, kind: str) -> None:
     """Same catalogs, rows and heads; who fails, fails at the same revision; what Python finds out is not replayed."""
 
     @_SETTINGS
-    @given(generated=fleets())
+    @given(generated=fleets([STATIC, kind]))
     def compare(generated: Generated) -> None:
         _compare(databases, replays, generated)
 
@@ -189,7 +88,7 @@ def test_what_a_file_alone_decides_is_replayed(databases: Databases, replays: Re
     """The comparison is not one of Alembic with itself: of three alike, the third is hardly ever left to Alembic."""
     expected: Counter[bool] = Counter()
 
-    @settings(_SETTINGS, max_examples=max(_EXAMPLES // 3, 5))
+    @settings(_SETTINGS, max_examples=2 * _EXAMPLES)
     @given(generated=fleets([STATIC]))
     def compare(generated: Generated) -> None:
         starts = Counter(member.start for member in generated.members if not member.drift)
@@ -201,14 +100,58 @@ def test_what_a_file_alone_decides_is_replayed(databases: Databases, replays: Re
     assert expected[True] > 2 * expected[False], expected
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "/* east */ SET SESSION TIME ZONE 'Asia/Tokyo'",
+        "SELECT set_config('TimeZone', 'Asia/Tokyo', false)",
+        "DO $$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); END $$",
+        "CREATE TEMPORARY TABLE note (note) AS SELECT 'of ' || current_schema()",
+    ],
+)
+def test_what_follows_a_change_of_the_session_is_not_replayed(
+    databases: Databases, replays: Replays, change: str
+) -> None:
+    """One session runs all revisions in plain Alembic; a part that is replayed would not know what came before it."""
+    late = "'2020-01-01 00:00'::timestamptz::text" if "TABLE" not in change else "(SELECT note FROM note)"
+    bodies = [
+        "op.execute(\"INSERT INTO site (name) VALUES ('first')\")",
+        f"op.execute({change!r})",
+        'op.get_bind().scalar(sa.text("SELECT 1"))',
+        f'op.execute(sa.text("UPDATE site SET note = {late}".replace(":", "\\\\:")))',
+    ]
+    _compare(databases, replays, _by_hand(bodies))
+    assert {names for _, names in replays} == {("r1_static",)}
+
+
+def test_what_depends_on_rows_alone_is_replayed(databases: Databases, replays: Replays) -> None:
+    """The server decides it for each tenant, whoever sends the statement."""
+    bodies = [
+        'op.execute("UPDATE site SET number = 12 / number")',
+        'op.execute("INSERT INTO site (name) SELECT note FROM site")',
+    ]
+    rows = [("INSERT INTO site (number) VALUES (3)",)] * 3 + [("INSERT INTO site (number) VALUES (0)",)] + [()] * 2
+    _compare(databases, replays, _by_hand(bodies, rows))
+    assert len(replays) >= 3
+
+
+def _by_hand(bodies: list[str], rows: Sequence[tuple[str, ...]] = ((),) * 4) -> Generated:
+    """A straight history of revisions that look static, and a tenant for each of ``rows``."""
+    names = [(), *((f"r{number}_static",) for number in range(1, len(bodies)))]
+    revisions = [written(number, STATIC, names[number - 1], body) for number, body in enumerate(bodies, start=1)]
+    members = [Member(f"Tenant-{number}", False, None, its, ()) for number, its in enumerate(rows)]
+    return Generated(tuple(revisions), tuple(members), transaction_per_migration=True)
+
+
 def _compare(databases: Databases, replays: Replays, generated: Generated) -> None:
     replays.clear()
-    with tempfile.TemporaryDirectory() as directory, _twins(databases, generated, Path(directory)) as twins:
+    with tempfile.TemporaryDirectory() as directory, made_twins(databases, generated, Path(directory)) as twins:
         project = _project(Path(directory), generated, twins)
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             result = runner.run(project.upgrade("heads", execution=ALL, provision=False)).as_json()
         found = {each["tenant"]: each for each in result["tenants"]}
-        failures = {each.id: _migrate_plainly(Path(directory), each, twins.urls(each)[1]) for each in generated.members}
+        failures = {each.id: migrate_plainly(Path(directory), each, twins.urls(each)[1]) for each in generated.members}
         for tenant, failure in failures.items():
             _tell(found[tenant], failure)
             _assert_same_end(found[tenant], failure)
@@ -221,9 +164,9 @@ def _compare(databases: Databases, replays: Replays, generated: Generated) -> No
 def _assert_same(generated: Generated, twins: Twins) -> list[set[str]]:
     """Compare all that the tenants hold; returns what differs by nature, for each."""
     together = [member.id for member in generated.members if not member.alone]
-    ours, plain = (_held(url, together) for url in (twins.ours, twins.plain))
+    ours, plain = (held_in(url, together) for url in (twins.ours, twins.plain))
     for tenant, urls in twins.own.items():
-        ours[tenant], plain[tenant] = (_held(url, ["public"])["public"] for url in urls)
+        ours[tenant], plain[tenant] = (held_in(url, ["public"])["public"] for url in urls)
     for tenant, held in ours.items():
         assert held.heads == plain[tenant].heads, tenant
         assert not (different := difference(plain[tenant].catalog, held.catalog)), "\n".join([tenant, *different])
@@ -232,9 +175,7 @@ def _assert_same(generated: Generated, twins: Twins) -> list[set[str]]:
 
 
 def _tell(found: Mapping[str, Any], failure: Failure | None) -> None:
-    """For whoever reads Hypothesis's report or its statistics."""
-    event(f"{found['status']} by {found['path']}")
-    note(f"{found['tenant']}: {found['status']} by {found['path']} {found['error']}; plainly: {failure}")
+    say(f"{found['tenant']}: {found['status']} by {found['path']} {found['error']}; plainly: {failure}")
 
 
 def _assert_same_end(found: Mapping[str, Any], failure: Failure | None) -> None:
@@ -243,50 +184,6 @@ def _assert_same_end(found: Mapping[str, Any], failure: Failure | None) -> None:
     else:
         assert found["status"] in ("failed", "partial"), found
         assert found["error"]["revision"] == failure.revision, found
-
-
-@contextmanager
-def _twins(databases: Databases, generated: Generated, directory: Path) -> Iterator[Twins]:
-    """A fleet as it is before the run: each tenant with rows of its own, some way into the history."""
-    alone = [member.id for member in generated.members if member.alone]
-    with databases.taken(2 * len(alone) + 2) as taken:
-        pairs = list(zip(taken[::2], taken[1::2], strict=True))
-        twins = Twins(*pairs[0], dict(zip(alone, pairs[1:], strict=True)))
-        _write_plain(directory, generated)
-        for member in generated.members:
-            for url in twins.urls(member):
-                _prepare(directory, member, url)
-        yield twins
-
-
-def _prepare(directory: Path, member: Member, url: str) -> None:
-    _run(url, member, SITE, *member.rows)
-    if member.start is not None:
-        _migrate_plainly(directory, member, url, member.start)
-    for statement in member.drift:
-        with suppress(asyncpg.PostgresError):  # the history has made it already
-            _run(url, member, statement)
-
-
-def _run(url: str, member: Member, *statements: str) -> None:
-    scope = [] if member.alone else [f'CREATE SCHEMA IF NOT EXISTS "{member.id}"', f'SET search_path = "{member.id}"']
-    execute(url, "; ".join([*scope, *statements]))
-
-
-def _write_plain(directory: Path, generated: Generated) -> None:
-    (directory / "plain").mkdir()
-    text = _PLAIN_ENV.format(per_migration=generated.transaction_per_migration)
-    (directory / "plain" / "env.py").write_text(text, encoding="utf-8")
-    _write_revisions(generated, directory / "plain")
-    for revision in generated.revisions:
-        note(f"{revision.name}:{revision.source.partition('def upgrade')[2].partition('def downgrade')[0]}")
-
-
-def _write_revisions(generated: Generated, directory: Path) -> None:
-    versions = directory / "versions"
-    versions.mkdir(exist_ok=True)
-    for revision in generated.revisions:
-        (versions / f"{revision.name}.py").write_text(revision.source, encoding="utf-8")
 
 
 def _project(directory: Path, generated: Generated, twins: Twins) -> Project:
@@ -299,52 +196,5 @@ def _project(directory: Path, generated: Generated, twins: Twins) -> Project:
     document = {"servers": {"main": {"url": twins.ours, "max_concurrency": 8}}, "tenants": tenants}
     env = _ENV.format(per_migration=generated.transaction_per_migration)
     project = make_project(directory / "project", {}, json.dumps(document), env)
-    _write_revisions(generated, project.path / "alembic")
+    write_revisions(generated, project.path / "alembic")
     return project
-
-
-def _migrate_plainly(directory: Path, member: Member, url: str, target: str = "heads") -> Failure | None:
-    """Let Alembic alone migrate one tenant."""
-    config = Config(attributes={"url": url, "schema": None if member.alone else member.id})
-    config.set_main_option("script_location", str(directory / "plain"))
-    with ThreadPoolExecutor(max_workers=1) as executor:  # its env.py calls asyncio.run()
-        error = executor.submit(command.upgrade, config, target).exception()
-    if error is None:
-        return None
-    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    return Failure(error, next((file.stem for file in files if file.parent.name == "versions"), None))
-
-
-def _held(url: str, schemas: list[str]) -> dict[str, Held]:
-    """Read all that is in some schemas of one database."""
-    shapes = catalogs(url, schemas)
-    tables = [
-        (schema, name.removeprefix("rows "))
-        for schema, shape in shapes.items()
-        for name in shape
-        if name.startswith("rows ")
-    ]
-    parts = [
-        f"""SELECT '{schema}', '{name}', to_jsonb(t)::text FROM "{schema}"."{name}" t""" for schema, name in tables
-    ]
-    rows = fetch(url, " UNION ALL ".join(parts)) if parts else []
-    return {
-        schema: _described(shape, [(table, text) for its, table, text in rows if its == schema])
-        for schema, shape in shapes.items()
-    }
-
-
-def _described(shape: Catalog, rows: list[tuple[str, str]]) -> Held:
-    random = {found.group() for text in shape.values() for found in _RANDOM.finditer(text)}
-    described = []
-    heads = []
-    for table, text in rows:
-        row = json.loads(text, parse_float=str)
-        if table == "alembic_version":
-            heads.append(row["version_num"])
-        for column in [name for name in row if name.startswith("random_")]:
-            random.add(str(row[column]))
-            row[column] = type(row[column]).__name__
-        described.append(f"{table}: {json.dumps(row, sort_keys=True)}")
-    same = {name: _RANDOM.sub("random", text) for name, text in shape.items()}
-    return Held(tuple(sorted(heads)), same, sorted(described), random)
