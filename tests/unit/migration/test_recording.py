@@ -90,6 +90,18 @@ def test_what_spoils_a_transaction(connection: Connection, work: Work, said: str
     assert sound.reason is None
 
 
+def test_a_result_that_nobody_gets(connection: Connection) -> None:
+    """``op.execute()`` gives no rows to anybody; what is asked after it does again."""
+
+    def both(connection: Connection, context: MigrationContext) -> None:
+        context.impl.execute("SELECT 1")
+        connection.exec_driver_sql("SELECT 2")
+
+    alone, followed = record(connection, executes("SELECT 1"), both).transactions
+
+    assert (alone.reason, followed.reason) == (None, "reads the database: SELECT 2")
+
+
 def test_a_commit_within_a_revision(connection: Connection) -> None:
     """A revision that commits by itself is not replayed."""
     recording = Recording()
