@@ -118,9 +118,6 @@ def _in_scope(place: Place) -> dict[str, str]:
 
 
 def _heads_are(table: str, heads: Collection[str]) -> str:
-    if len(heads) == 1:
-        # Of two rows it raises, which refuses as well.
-        return f"(SELECT version_num FROM {table}) = {literal(*heads)}"
     # Nothing but comparisons, which a change of the version table needs anyway: an aggregate would cost every new
     # connection a tenth of its time for looking it up.
     there = [f"EXISTS (SELECT FROM {table} WHERE version_num = {literal(head)})" for head in heads]

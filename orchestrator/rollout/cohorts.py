@@ -21,6 +21,8 @@ from orchestrator.statuses import TenantStatus
 PROOFS = 2
 #: Seconds that a tenant waits for those that are recorded; after that it goes through Alembic itself.
 _PATIENCE = 2.0
+#: Why nothing is replayed where the recordings have nothing in common.
+_TWO_WAYS = "two tenants were migrated in different ways"
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class Cohort:
     #: How they go; ``None`` until it is known, and for good when all of them go through Alembic.
     transcript: Transcript | None = None
     settled: bool = False
+    #: Why revisions go through Alembic for every tenant, by revision; known once it is settled.
+    reasons: Mapping[str, str] = field(default_factory=dict)
     _stored: tuple[Recorded, ...] | None = None
     _proofs: list[Recording] = field(default_factory=list)
     _recording: int = 0
@@ -58,14 +62,20 @@ class Cohort:
                 return None
         return self.transcript
 
-    def leave(self, recording: Recording, outcome: Outcome | None) -> None:
-        """A recorded tenant is through; only one that succeeded proves anything."""
+    def leave(self, recording: Recording, outcome: Outcome | None) -> bool:
+        """A recorded tenant is through; only one that succeeded proves anything.
+
+        Returns:
+            Whether it is settled by this one.
+        """
+        before = self.settled
         self._recording -= 1
         if outcome is not None and outcome.status is TenantStatus.SUCCEEDED and outcome.steps and not self.settled:
             self._proofs.append(recording)
             self._settle()
         self._changed.set()
         self._changed = asyncio.Event()
+        return self.settled and not before
 
     def is_sampled(self) -> bool:
         """Whether the next replayed tenant is looked at: the first, the tenth, the hundredth, ... or all.
@@ -116,6 +126,7 @@ class Cohort:
 
     def _conclude(self, made: Transcript) -> None:
         self.settled = True
+        self.reasons = made.reasons if made.transactions else dict.fromkeys(self.kind.path, _TWO_WAYS)
         self.transcript = made if made.replayable else None
 
     def _made(self, recording: Recording, transactions: Sequence[Recorded]) -> Transcript:

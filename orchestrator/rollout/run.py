@@ -169,7 +169,8 @@ class Run:
             outcome = await self.migrator.attempt(tenant, work, stepped, way)
             cohort.note_shape(before, await self._shape(tenant))
         finally:
-            cohort.leave(way, outcome)
+            if cohort.leave(way, outcome) and cohort.reasons:
+                self._not_replayed(None, dict(cohort.reasons))
         return outcome
 
     async def _looked_at(self, tenant: Tenant, cohort: Cohort, replay: Callable[[], Awaitable[Outcome]]) -> Outcome:
@@ -256,7 +257,8 @@ class Run:
         )
         self.observer.step(tenant, step)
 
-    def _not_replayed(self, tenant: str, reason: str) -> None:
+    def _not_replayed(self, tenant: str | None, reason: str | dict[str, str]) -> None:
+        """Note why one tenant, or revisions (by revision) for all of a kind, went through Alembic."""
         self.recorder.record_event(
             EventRecord(self.id, tenant, datetime.now(UTC), "not_replayed", detail={"reason": reason})
         )

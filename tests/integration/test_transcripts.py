@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,15 @@ FIRST, THEN = ("a", "b", "c"), ("d", "e", "f")
 def recordings(project: Project) -> list[Path]:
     """The files that runs have left."""
     return list((project.path / ".orchestrator" / "transcripts").iterdir())
+
+
+def told(project: Project, run: str) -> list[dict[str, str]]:
+    """Why revisions were not replayed for anybody, as the journal has it."""
+    with closing(sqlite3.connect(project.path / ".orchestrator" / "journal.db")) as journal:
+        rows = journal.execute(
+            "SELECT detail FROM orchestrator_events WHERE kind = 'not_replayed' AND tenant IS NULL AND run = ?", [run]
+        )
+        return [json.loads(detail)["reason"] for (detail,) in rows]
 
 
 async def after_a_run(path: Path, url: str, ids: Iterable[str] = THEN, env: str = ENV) -> Project:
@@ -83,12 +95,14 @@ async def test_reason_that_is_gone(tmp_path: Path, database: str) -> None:
     """Replay is off while env.py runs SQL of its own, plan says why, and it is on again when env.py does not."""
     own = ENV.replace("    context.configure(", "    connection.exec_driver_sql('SELECT 1')\n    context.configure(")
     project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, *FIRST), own)
-    assert set(paths(await project.upgrade()).values()) == {"alembic"}
+    result = await project.upgrade()
+    assert set(paths(result).values()) == {"alembic"}
     (tmp_path / "tenants.yaml").write_text(schemas(database, *FIRST, *THEN))
 
     planned = (await orchestrator.plan(project.fleet, provision=True)).as_json()
     (tmp_path / "alembic" / "env.py").write_text(ENV)
 
+    assert told(project, result.run.id) == [{"r1": "env.py runs SQL of its own: SELECT 1"}]
     assert planned["cohorts"][0]["not_replayable"] == {"r1": "env.py runs SQL of its own: SELECT 1"}
     assert await new_paths(project) == ["alembic", "alembic", "replay"]
 
