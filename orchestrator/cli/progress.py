@@ -1,37 +1,20 @@
-"""What an operator sees while a run goes on: live on a terminal, a plain line per finished tenant elsewhere."""
+"""What an operator sees while a run goes on, off a terminal: a plain line, or a JSON object, per finished tenant."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from orchestrator.cli.render import tenant_count
-from orchestrator.cli.settings import Settings
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.plan import Plan
-from orchestrator.rollout.watching import Observer
 from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
 
 #: Not worth a line each: nothing happened to these tenants.
 QUIET = frozenset({TenantStatus.ALREADY_CURRENT, TenantStatus.NOT_STARTED})
-
-
-@contextmanager
-def observing(settings: Settings) -> Iterator[Observer]:
-    """The observer that fits where stderr goes."""
-    if settings.log_format == "json":
-        yield JsonLines(verbose=settings.verbose)
-    elif sys.stderr.isatty() and settings.on_terminal:
-        from orchestrator.cli.live import watched
-
-        with watched(verbose=settings.verbose) as live:
-            yield live
-    else:
-        yield Lines(verbose=settings.verbose)
 
 
 def line_of(attempt: AttemptRecord) -> str:

@@ -47,7 +47,7 @@ def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunR
     """
     import asyncio
 
-    from orchestrator.cli.progress import observing
+    from orchestrator.cli.observing import observing
     from orchestrator.cli.render import show_run
 
     async def run() -> RunResult:

@@ -9,6 +9,7 @@ import asyncpg
 
 from orchestrator.databases.failures import describe
 from orchestrator.databases.port import Reading
+from orchestrator.databases.script import identifier
 from orchestrator.fleet.tenant import Tenant
 
 #: Version tables read in one statement. Every one costs a lock, and the lock table is shared by the whole server.
@@ -17,15 +18,10 @@ _TABLES_PER_STATEMENT = 50
 _RawConnection: TypeAlias = asyncpg.Connection
 
 
-def quoted(name: str) -> str:
-    """``name`` as an identifier in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 async def read_visible(raw: _RawConnection, table: str) -> tuple[str, ...]:
     """Heads from the version table that the search path finds, as Alembic finds it when told no schema."""
     try:
-        rows = await raw.fetch(f"SELECT version_num::text FROM {quoted(table)}")
+        rows = await raw.fetch(f"SELECT version_num::text FROM {identifier(table)}")
     except asyncpg.UndefinedTableError:
         return ()
     return tuple(sorted(row[0] for row in rows))
@@ -57,7 +53,7 @@ async def read_schemas(raw: _RawConnection, tenants: Sequence[Tenant], table: st
 
 async def read_chunk(raw: _RawConnection, tenants: Sequence[Tenant], table: str) -> dict[str, Reading]:
     statement = " UNION ALL ".join(
-        f"SELECT {i}, version_num::text FROM {quoted(tenant.schema or '')}.{quoted(table)}"
+        f"SELECT {i}, version_num::text FROM {identifier(tenant.schema or '')}.{identifier(table)}"
         for i, tenant in enumerate(tenants)
     )
     heads: dict[str, list[str]] = {tenant.id: [] for tenant in tenants}

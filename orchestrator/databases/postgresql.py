@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.failures import describe
 from orchestrator.databases.fingerprint import fingerprint_tenants
-from orchestrator.databases.heads import quoted, read_chunk, read_schemas, read_visible
+from orchestrator.databases.heads import read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.port import Reading
-from orchestrator.databases.script import Place, Step, enter, literal, script
+from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -163,7 +163,7 @@ class PostgreSQL:
             async with self._maintenance() as raw:
                 if not await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
                     with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                        await raw.execute(f"CREATE DATABASE {quoted(database)}")
+                        await raw.execute(f"CREATE DATABASE {identifier(database)}")
         if tenant.schema is not None:
             await self._provision_schema(tenant)
 
@@ -207,7 +207,7 @@ class PostgreSQL:
             # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
             if not await lane.raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
                 with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
-                    await lane.raw.execute(f"CREATE SCHEMA {quoted(tenant.schema or '')}")
+                    await lane.raw.execute(f"CREATE SCHEMA {identifier(tenant.schema or '')}")
 
     def _address(self) -> Address:
         direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
@@ -283,7 +283,7 @@ class PostgreSQL:
         if current != tenant.schema:
             raise DatabaseError(
                 f"tenant {tenant.id}: the migrating role may not use schema {tenant.schema!r}",
-                hint=f"GRANT USAGE, CREATE ON SCHEMA {quoted(tenant.schema)} TO the role in the server's url",
+                hint=f"GRANT USAGE, CREATE ON SCHEMA {identifier(tenant.schema)} TO the role in the server's url",
             )
 
     def _settings(self, tenant: Tenant, application: str, limits: Limits) -> dict[str, str]:
@@ -306,7 +306,7 @@ class PostgreSQL:
         if tenant.schema is None and extensions is None:
             return None
         names = [tenant.schema or "public", *([extensions] if extensions else [])]
-        return ", ".join(quoted(name) for name in names)
+        return ", ".join(identifier(name) for name in names)
 
     async def _read_database(self, database: str | None, tenants: list[Tenant], table: str) -> dict[str, Reading]:
         try:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from orchestrator.databases import fingerprint
 from orchestrator.databases.fingerprint import fingerprints
-from orchestrator.databases.postgresql import PostgreSQL, quoted
+from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.script import identifier
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
@@ -161,7 +162,7 @@ async def raw(shared: str) -> AsyncIterator[asyncpg.Connection]:
 
 def make(url: str, schema: str, sql: str = BASE) -> str:
     """Make ``schema`` with what ``sql`` makes in it."""
-    execute(url, f"CREATE SCHEMA {quoted(schema)}; SET search_path = {quoted(schema)}; {sql}")
+    execute(url, f"CREATE SCHEMA {identifier(schema)}; SET search_path = {identifier(schema)}; {sql}")
     return schema
 
 

@@ -149,7 +149,7 @@ async def test_moved_heads(database: str, place: Place, raw: asyncpg.Connection,
 )
 async def test_heads_after(database: str, place: Place, raw: asyncpg.Connection, slip: str) -> None:
     """A step after which the version table says something else than it should is rolled back."""
-    assert await refusal(raw, place, step("CREATE TABLE one ()", slip)) in {"heads", "two heads"}
+    assert await refusal(raw, place, step("CREATE TABLE one ()", slip)) == "heads"
     assert (tables(database), heads(database)) == ([], ["r1"])
 
 
