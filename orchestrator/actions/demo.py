@@ -95,7 +95,7 @@ def demo(say: Callable[[str], None], output: int | None = None) -> list[Ran]:
         say(f"\n# a new revision wants unique account names; {_TROUBLED} has two accounts of one name")
         (directory / "alembic" / "versions" / f"2025_10_06_unique_account_names_{_NEW}.py").write_text(_REVISION)
         asyncio.run(_execute(troubled, _PLANT))
-        run("upgrade", "--jobs", "2", expected=1)
+        run("upgrade", "--jobs", "1", expected=1)
         run("status")
         say(f"\n# the fix, in {_TROUBLED}'s database: {_FIX}")
         asyncio.run(_execute(troubled, _FIX))

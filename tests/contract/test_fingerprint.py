@@ -381,9 +381,21 @@ def _run_digests(url: str, schemas: list[str]) -> dict[str, str]:
         return runner.run(run())
 
 
+_made: list[PostgreSQL] = []
+
+
+@pytest.fixture(autouse=True)
+async def close_connections() -> AsyncIterator[None]:
+    """Close what the test's adapters keep."""
+    yield
+    while _made:
+        await _made.pop().close()
+
+
 def adapter(url: str) -> PostgreSQL:
-    """The adapter for the server at ``url``."""
-    return PostgreSQL(Server("main", Template(url, Path("/"))))
+    """The adapter for the server at ``url``; closed after the test."""
+    _made.append(PostgreSQL(Server("main", Template(url, Path("/")))))
+    return _made[-1]
 
 
 async def test_adapter_over_databases(make_database: object, database: str) -> None:

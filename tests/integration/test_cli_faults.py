@@ -47,12 +47,12 @@ def test_unreachable_server(project: Project, closed_port: int) -> None:
 
 def test_refused_login(project: Project, second_pg: PostgresServer) -> None:
     """A wrong password and a role that does not exist: said as such, without the password, others unharmed."""
-    execute(second_pg.url, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    execute(second_pg.url, "CREATE ROLE told_off LOGIN PASSWORD 'right'")
     rules = second_pg.embedded.datadir / "pg_hba.conf"
-    rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    rules.write_text(f"host all told_off 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
     execute(second_pg.url, "SELECT pg_reload_conf()")
     place = f"127.0.0.1:{urlsplit(second_pg.url).port}"
-    wrong, nobody = f"postgresql://guarded:wr0ng-secret@{place}/postgres", f"postgresql://nosuch@{place}/template1"
+    wrong, nobody = f"postgresql://told_off:wr0ng-secret@{place}/postgres", f"postgresql://nosuch@{place}/template1"
     project.fleet("acme", f'{{id: wrong, url: "{wrong}"}}', f'{{id: nobody, url: "{nobody}"}}')
     document = project.json("upgrade", "--continue-on-error", exit_code=1)
     assert statuses(document) == {"acme": "succeeded", "wrong": "failed", "nobody": "failed"}
