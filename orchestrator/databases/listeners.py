@@ -13,8 +13,8 @@ from sqlalchemy.pool import StaticPool
 
 def on_every_engine() -> bool:
     """Somebody listens to what all engines send, by ``event.listen(Engine, ...)``."""
-    # SQLAlchemy's own mark on whoever has a listener, which it keeps so as not to ask for each event; before 2.1, a class
-    # Connection without one has no mark either.
+    # SQLAlchemy's own mark on whoever has a listener, which it keeps so as not to ask for each event; before 2.1 a
+    # class Connection without one has no mark either.
     return any(getattr(kind, "_has_events", False) for kind in (Engine, Connection))
 
 
