@@ -67,6 +67,8 @@ class Recorded:
     step: Step
     #: Why it must not be replayed; ``None`` when nothing was seen that forbids it.
     reason: str | None = None
+    #: Alembic has something in mind for later revisions of the same tenant: the types that it has made.
+    remembers: bool = False
 
 
 @dataclass(slots=True)
@@ -93,6 +95,8 @@ class Recording:
     #: Within ``op.execute()``, which gives no result back to whoever called it.
     _resultless: bool = False
     _head_change: bool = False
+    #: What Alembic keeps from one revision to the next (an ENUM type is not created twice).
+    _memo: Mapping[str, Any] = field(default_factory=dict)
     _version: Table | None = None
     _create_version_table: str | None = None
     #: What transactions are isolated by; also after an autocommit block, which puts it back by name.
@@ -149,6 +153,7 @@ class Recording:
             self.spoil("env.py configures Alembic twice")
         self.options = what_matters(options)
         self._version = context._version
+        self._memo = context.impl.memo
         bare = self._version.to_metadata(MetaData(), schema=None)  # type: ignore[arg-type]  # the new MetaData's
         self._create_version_table = str(CreateTable(bare, if_not_exists=True).compile(dialect=context.dialect)).strip()
         self._let_execute(context)
@@ -193,7 +198,7 @@ class Recording:
             return
         made = self._create_version_table if not self._before else None
         step = Step(tuple(self._revisions), self._before, self._after, tuple(self._statements), made)
-        self.transactions.append(Recorded(step, self._spoilt))
+        self.transactions.append(Recorded(step, self._spoilt, bool(self._memo)))
         self._forget()
 
     def _rolled_back(self) -> None:

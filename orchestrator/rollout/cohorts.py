@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Database
@@ -21,6 +22,8 @@ from orchestrator.statuses import TenantStatus
 PROOFS = 2
 #: Seconds that a tenant waits for those that are recorded; after that it goes through Alembic itself.
 _PATIENCE = 2.0
+#: Why a revision is not replayed that could be.
+_REMEMBERED = "a later revision needs what Alembic remembers of it (a type that it makes)"
 #: Why nothing is replayed where the recordings have nothing in common.
 _TWO_WAYS = "two tenants were migrated in different ways"
 
@@ -130,11 +133,29 @@ class Cohort:
         self.transcript = made if made.replayable else None
 
     def _made(self, recording: Recording, transactions: Sequence[Recorded]) -> Transcript:
-        return Transcript(tuple(self._judged(each, recording.reason) for each in transactions), recording.options or {})
+        judged = [self._judged(each, recording.reason) for each in transactions]
+        return Transcript(tuple(_kept_together(judged)), recording.options or {})
 
     def _judged(self, recorded: Recorded, reason: str | None) -> Recorded:
         by_text = (self.impure[revision] for revision in recorded.step.revisions if revision in self.impure)
         return replace(recorded, reason=reason or next(by_text, None) or recorded.reason)
+
+
+def _kept_together(transactions: Sequence[Recorded]) -> list[Recorded]:
+    """Let all go through Alembic up to the last one that has to, and that comes after something Alembic remembers.
+
+    Begun in the middle, Alembic would make a type once more that an earlier revision has made.
+    """
+    lasts = [
+        number
+        for number, (before, each) in enumerate(pairwise(transactions), start=1)
+        if each.reason is not None and before.remembers
+    ]
+    last = max(lasts, default=0)
+    return [
+        replace(each, reason=each.reason or _REMEMBERED) if number < last else each
+        for number, each in enumerate(transactions)
+    ]
 
 
 def _confirms(now: Sequence[Recorded], stored: Sequence[Recorded]) -> bool:

@@ -71,4 +71,4 @@ def _recorded(document: dict[str, object]) -> Recorded:
     assert isinstance(step, dict)
     lists = {name: tuple(value) for name, value in step.items() if isinstance(value, list)}
     reason = document["reason"]
-    return Recorded(Step(**{**step, **lists}), None if reason is None else str(reason))
+    return Recorded(Step(**{**step, **lists}), None if reason is None else str(reason), bool(document["remembers"]))

@@ -436,3 +436,17 @@ async def test_no_more_connections_than_the_server_was_given(
         for url in urls:
             execute(url, f'DROP OWNED BY "{role}"')
         execute(pg.url, f'DROP ROLE "{role}"')
+
+
+async def test_type_that_a_later_revision_uses_again(tmp_path: Path, database: str) -> None:
+    """Alembic makes an ENUM type once in a run, whoever names it again: a revision that cannot be replayed and does so
+    takes what came before it along, and what comes after it is replayed."""
+    table = 'op.create_table("{}", sa.Column("kind", sa.Enum("x", "y", name="kinds")))'
+    revisions = {"r1": table.format("one"), "r2": f"op.get_bind()\n{table.format('two')}", "r3": PROJECTS}
+    project = make_project(tmp_path, revisions, schemas(database, *IDS))
+
+    result = await project.upgrade(execution=ALL)
+
+    assert statuses(result) == SUCCEEDED
+    assert set(paths(result).values()) == {"alembic", "mixed"}
+    assert alike(database) == []
