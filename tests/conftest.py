@@ -70,6 +70,14 @@ def database(make_database: Callable[..., str]) -> str:
     return make_database()
 
 
+@pytest.fixture(scope="module")
+def shared_database(pg: PostgresServer) -> Iterator[str]:
+    """Address of one database for a whole file, whose tests empty it: making one takes longer."""
+    url = pg.create_database()
+    yield url
+    pg.drop_database(url)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A copy of the repository's project, to run the real command line in."""

@@ -23,19 +23,22 @@ from orchestrator.migration.values import NotWritable, as_sql
 #: Execution option of statements that this product asks on its own account, and that are no part of a migration.
 OWN = "orchestrator_own"
 
+#: What may stand before a statement's first word: space and comments.
+LEADING = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
 #: What may stand in a script: it works within its transaction, and leaves the transaction and the session alone.
 _REPLAYABLE = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-    r"(?:(?:ALTER|ANALYZE|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH|REINDEX|REVOKE|SECURITY"
-    r"|SELECT|TRUNCATE|UPDATE|WITH)\b|SET\s+(?:LOCAL|CONSTRAINTS)\b|$)",
+    LEADING
+    + r"(?:(?:ALTER|ANALYZE|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH|REINDEX|REVOKE"
+    r"|SECURITY|SELECT|TRUNCATE|UPDATE|WITH)\b|SET\s+(?:LOCAL|CONSTRAINTS)\b|$)",
     re.IGNORECASE | re.DOTALL,
 )
 
 #: What the session keeps after the transaction, for the revisions that follow: settings, temporary tables, locks. Those
 #: would be replayed in a session without it.
 _LASTING = re.compile(
-    r"^(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-    r"(?:SET\s+(?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)|(?:RESET|DISCARD|LOAD|LISTEN|PREPARE|DEALLOCATE|DECLARE)\b)"
+    "^"
+    + LEADING
+    + r"(?:SET\s+(?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)|(?:RESET|DISCARD|LOAD|LISTEN|PREPARE|DEALLOCATE|DECLARE)\b)"
     r"|\bset_config\s*\((?!.*,\s*true\s*\))"
     r"|\b(?:CREATE|INTO|LOCAL|GLOBAL)\s+TEMP(?:ORARY)?\b(?!.*\bON\s+COMMIT\s+DROP\b)"
     r"|\bpg_(?:try_)?advisory_lock",

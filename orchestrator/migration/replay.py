@@ -13,7 +13,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
-from orchestrator.migration.recording import Recorded
+from orchestrator.migration.recording import LEADING, Recorded
 from orchestrator.migration.scope import StepDone
 from orchestrator.migration.stand_in import NotReplayed, check_env
 from orchestrator.statuses import TenantStatus
@@ -31,7 +31,7 @@ class _CutShort(NotReplayed):
 
 
 #: A statement that may run a function, as its first word tells.
-_RUNS_CODE = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:DO|SELECT|WITH)\b", re.IGNORECASE | re.DOTALL)
+_RUNS_CODE = re.compile(LEADING + r"(?:DO|SELECT|WITH)\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,8 @@ class Transcripts:
 
 def _recorded(document: dict[str, object]) -> Recorded:
     step = document["step"]
-    assert isinstance(step, dict)
+    if not isinstance(step, dict):
+        raise TypeError("a step is an object")
     lists = {name: tuple(value) for name, value in step.items() if isinstance(value, list)}
     reason = document["reason"]
     return Recorded(Step(**{**step, **lists}), None if reason is None else str(reason), bool(document["remembers"]))

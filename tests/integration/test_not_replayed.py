@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
 
@@ -12,7 +11,7 @@ import pytest
 from tests.catalog import catalogs
 from tests.projects import ACCOUNTS, ENV, PROJECTS, make_project, one, schemas, statuses, tables
 from tests.replays import EMPTY, paths, reasons, revisions
-from tests.servers import PostgresServer, execute, fetch
+from tests.servers import execute, fetch
 from tests.workspace import Workspace
 
 IDS = ("a", "b", "c", "d")
@@ -77,14 +76,6 @@ REVISIONS = {
 }
 _SETUP = 'op.create_table("seen", sa.Column("what", sa.Text))'
 _MODULE = "import itertools\n\n_numbers = itertools.count()\n\n\ndef upgrade():\n{body}\n\n\ndef downgrade():\n    pass"
-
-
-@pytest.fixture(scope="module")
-def shared_database(pg: PostgresServer) -> Iterator[str]:
-    """One database for all tests here."""
-    url = pg.create_database()
-    yield url
-    pg.drop_database(url)
 
 
 @pytest.fixture

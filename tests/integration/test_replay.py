@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,14 +44,6 @@ REPLAYED = {"a": "alembic", "b": "alembic", "c": "replay", "d": "replay", "e": "
 SUCCEEDED = dict.fromkeys(IDS, "succeeded")
 WITHOUT = Execution(replay=False)
 ONE_COMMIT = ENV.replace("transaction_per_migration=True", "transaction_per_migration=False")
-
-
-@pytest.fixture(scope="module")
-def shared_database(pg: PostgresServer) -> Iterator[str]:
-    """One database for all tests here."""
-    url = pg.create_database()
-    yield url
-    pg.drop_database(url)
 
 
 @pytest.fixture

@@ -72,7 +72,10 @@ async def test_other_revision_files_have_recordings_of_their_own(tmp_path: Path,
     assert len(recordings(project)) == 2
 
 
-@pytest.mark.parametrize("spoil", ["", "{", "[]", '{"transactions": [1]}', '{"transactions": [{"step": {}}]}'])
+@pytest.mark.parametrize(
+    "spoil",
+    ["", "{", "[]", '{"transactions": [1]}', '{"transactions": [{"step": {}}]}', '{"transactions": [{"step": []}]}'],
+)
 async def test_spoilt_recording_is_none(tmp_path: Path, database: str, spoil: str) -> None:
     """A file that was cut off or is of another form is the same as none."""
     project = await after_a_run(tmp_path, database)
