@@ -14,6 +14,8 @@ VENV_BENCH = .venv-bench
 WORKERS = 2
 PYTEST_ARGS =
 BENCH_ARGS =
+# all, or bounded: a part of each harness, as CI runs it.
+FAULTS = all
 
 help:
 	@echo 'make install      $(VENV) with the pinned dependencies and this project'
@@ -23,6 +25,7 @@ help:
 	@echo 'make lint         ruff, mypy, import-linter'
 	@echo 'make check        lint and test'
 	@echo "make acceptance   other people's Alembic histories on many tenants; downloads them"
+	@echo 'make faults       kill, cut, fill up, restart: what the product promises then; slow; FAULTS=bounded for a part'
 	@echo 'make bench        measure beside others, and write docs/performance.md (an hour or two)'
 	@echo 'make bench-quick  the same in about two minutes, for its exit code; writes nothing into docs/'
 	@echo 'make lock         requirements/*.txt anew (see CONTRIBUTING.md)'
@@ -82,6 +85,9 @@ test-min: $(VENV_MIN)/installed
 acceptance: $(VENV)/installed
 	$(VENV)/bin/python -m pytest tests/acceptance -o faulthandler_timeout=600 $(PYTEST_ARGS)
 
+faults: $(VENV)/installed
+	FAULTS=$(FAULTS) $(VENV)/bin/python -m pytest tests/faults -n $(WORKERS) --dist worksteal -o faulthandler_timeout=600 $(PYTEST_ARGS)
+
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -126,4 +132,4 @@ clean:
 	rm -rf $(VENV) $(VENV_MIN) $(VENV_LOCK) $(VENV_BENCH) build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help install demo test test-min acceptance lint check bench bench-quick lock clean
+.PHONY: help install demo test test-min acceptance faults lint check bench bench-quick lock clean
