@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.actions.downgrade import downgrade
-    from orchestrator.actions.execute import Execution, Watch
+    from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.plan import plan
     from orchestrator.actions.resume import resume
     from orchestrator.actions.runs import list_runs, show_run
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Execution": "orchestrator.actions.execute",
+    "Execution": "orchestrator.actions.execution",
     "OrchestratorError": "orchestrator.errors",
     "Selection": "orchestrator.fleet.selection",
     "Tenant": "orchestrator.fleet.tenant",
-    "Watch": "orchestrator.actions.execute",
+    "Watch": "orchestrator.actions.execution",
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 import orchestrator
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.rollout.result import RunResult
 from tests.servers import fetch

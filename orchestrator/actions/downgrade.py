@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.actions.execute import Execution, Watch, execute
-from orchestrator.actions.project import Tenants, require_selection
+from orchestrator.actions.execute import execute
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.project import require_selection
+from orchestrator.actions.servers import Tenants
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.rollout.plan import Request

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import Project, Tenants, migrating
-from orchestrator.fleet.fleet import FailureBudget, Fleet
+from orchestrator.actions.project import Project, migrating, read_project
+from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
@@ -20,55 +22,38 @@ from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.run import Run, pending
-from orchestrator.rollout.stop import Stop
-from orchestrator.rollout.watching import Observer, Silent
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How a run is carried out, whatever it does."""
-
-    #: Tenants at once over all servers.
-    jobs: int = 32
-    #: Failures tolerated per wave; ``None`` for what tenants.yaml says (none, without a word).
-    max_failures: FailureBudget | None = None
-    #: Go on whatever fails.
-    continue_on_error: bool = False
-    #: Only this wave.
-    wave: str | None = None
-    #: Seconds to wait for a tenant that another process holds.
-    lock_wait: float = 10.0
-    #: Replay on the rest of a cohort what two of its tenants were sent, where that is safe.
-    replay: bool = True
-    #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.
-    verify_all: bool = False
-
-    @property
-    def budget(self) -> FailureBudget | None:
-        """The failure budget that these say."""
-        return FailureBudget(count=None) if self.continue_on_error else self.max_failures
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who looks on, and who may stop it."""
-
-    observer: Observer = field(default_factory=Silent)
-    stop: Stop = field(default_factory=Stop)
-
-
 async def execute(
-    fleet: Fleet, request: Request, tenants: Tenants, execution: Execution, watch: Watch, loop: TenantLoop | None = None
+    fleet: Fleet,
+    request: Request,
+    tenants: Tenants,
+    execution: Execution,
+    watch: Watch,
+    loop: TenantLoop | None = None,
+    servers: Servers | None = None,
 ) -> RunResult:
     """Plan ``request`` for the selected tenants and run it as a new run.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        request: what is to be done.
+        tenants: to whom.
+        execution: how.
+        watch: who looks on.
+        loop: given by env.py when it is plain Alembic that runs.
+        servers: the fleet's, when they are being asked already.
 
     Raises:
         OrchestratorError: bad input; nothing was touched.
     """
-    project = await Project.open(fleet, loop)
+    if servers is None:
+        async with opened_servers(fleet) as servers:
+            return await execute(fleet, request, tenants, execution, watch, loop, servers)
+    project = await read_project(fleet, servers, loop)
     chosen = project.choose(tenants)
     async with opened_journal(fleet) as journal:
         plan = longest_first(await project.plan(request, chosen), await journal.long_tenants())
@@ -162,8 +147,6 @@ async def run_plan(
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
-    finally:
-        await project.close()
     ended = datetime.now(UTC)
     untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
     for attempt in untouched.values():

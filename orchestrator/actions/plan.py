@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import Project, Tenants, migrating
+from orchestrator.actions.project import Project, migrating, opened_project
+from orchestrator.actions.servers import Tenants
 from orchestrator.databases.failures import describe
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
@@ -76,13 +77,13 @@ async def plan(
         OrchestratorError: bad input.
     """
     request = Request(command, target, provision, execution.budget, execution.wave)
-    project = await Project.open(fleet)
-    made = await project.plan(request, project.choose(tenants))
-    revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
-    messages = {revision: project.history.message(revision) for revision in revisions}
-    scripts = _render(project, made) if sql else ()
-    reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
-    return PlanReport(made, messages, scripts, await _estimate(project, made), reasons)
+    async with opened_project(fleet) as project:
+        made = await project.plan(request, project.choose(tenants))
+        revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
+        messages = {revision: project.history.message(revision) for revision in revisions}
+        scripts = _render(project, made) if sql else ()
+        reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
+        return PlanReport(made, messages, scripts, await _estimate(project, made), reasons)
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:

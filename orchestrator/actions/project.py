@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 
-from orchestrator.actions.sources import read_sources
-from orchestrator.databases.connect import connect
+from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.databases.port import Database
 from orchestrator.errors import OrchestratorError, SelectionError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.directory import History
 from orchestrator.journal.journal import DIRECTORY
 from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop, load_loop
-from orchestrator.rollout.inventory import take_inventory
 from orchestrator.rollout.plan import Plan, Request, make_plan
 from orchestrator.rollout.transcripts import Transcripts
-
-#: How a caller of the Python API may say whom: patterns as after ``-t``, or a whole selection.
-Tenants = Sequence[str] | Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +30,12 @@ class Project:
     fleet: Fleet
     history: History
     loop: TenantLoop
-    #: By server name, for every server that has a tenant.
-    databases: Mapping[str, Database]
+    servers: Servers
 
-    @classmethod
-    async def open(cls, fleet: Fleet, loop: TenantLoop | None = None) -> Project:
-        """Read the directory, env.py and all tenant sources.
-
-        Args:
-            fleet: as loaded from tenants.yaml.
-            loop: what env.py passed to ``for_each_tenant``, when it is env.py that asks; otherwise env.py is run.
-
-        Raises:
-            OrchestratorError: one of them cannot be read.
-        """
-        history = History.beside(fleet.root) if loop is None else History(loop.config)
-        loop = loop or load_loop(history)
-        whole = await read_sources(fleet)
-        names = dict.fromkeys(tenant.server for tenant in whole.tenants)
-        return cls(whole, history, loop, {name: connect(whole.servers[name]) for name in names})
+    @property
+    def databases(self) -> Mapping[str, Database]:
+        """By server name, for every server that has a tenant."""
+        return self.servers.databases
 
     def choose(self, tenants: Tenants) -> tuple[Tenant, ...]:
         """The tenants that a selection means, in the fleet's order."""
@@ -62,7 +43,7 @@ class Project:
 
     async def plan(self, request: Request, tenants: Sequence[Tenant]) -> Plan:
         """Read where ``tenants`` stand and decide what ``request`` means for each."""
-        found = await take_inventory(tenants, self.databases, self.loop.version_table)
+        found = await self.servers.inventory(tenants, self.loop.version_table)
         return make_plan(request, self.fleet, tenants, found.readings, found.kinds, self.history, date.today())
 
     @property
@@ -79,10 +60,13 @@ class Project:
         # An address may run a command to get its secret: never on the event loop.
         identities = await asyncio.gather(*(asyncio.to_thread(self._identity, name) for name in names))
         free = await asyncio.gather(*(self._free_connections(name) for name in names))
-        return {
+        budgets = {
             name: (identity, min(self.fleet.servers[name].max_concurrency, max(1, left // 4)))
             for name, identity, left in zip(names, identities, free, strict=True)
         }
+        for name, (_, cap) in budgets.items():
+            self.databases[name].limit_connections(cap)
+        return budgets
 
     async def _free_connections(self, name: str) -> int:
         cap = self.fleet.servers[name].max_concurrency
@@ -93,10 +77,6 @@ class Project:
             free = None
         return 4 * cap if free is None else free
 
-    async def close(self) -> None:
-        """Close the connections that servers keep for more tenants."""
-        await asyncio.gather(*(database.close() for database in self.databases.values()))
-
     def _identity(self, name: str) -> str:
         try:
             return self.databases[name].identity
@@ -105,9 +85,26 @@ class Project:
             return name
 
 
-def selection_of(tenants: Tenants) -> Selection:
-    """Patterns as a selection."""
-    return tenants if isinstance(tenants, Selection) else Selection(patterns=tuple(tenants))
+@asynccontextmanager
+async def opened_project(fleet: Fleet, loop: TenantLoop | None = None) -> AsyncIterator[Project]:
+    """Read the directory, env.py and all tenant sources; the servers' connections are closed at the end.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        loop: what env.py passed to ``for_each_tenant``, when it is env.py that asks; otherwise env.py is run.
+
+    Raises:
+        OrchestratorError: one of them cannot be read.
+    """
+    async with opened_servers(fleet) as servers:
+        yield await read_project(fleet, servers, loop)
+
+
+async def read_project(fleet: Fleet, servers: Servers, loop: TenantLoop | None = None) -> Project:
+    """The same with servers that are opened already."""
+    history = History.beside(fleet.root) if loop is None else History(loop.config)
+    loop = loop or load_loop(history)
+    return Project(await servers.fleet(), history, loop, servers)
 
 
 def require_selection(command: str, tenants: Tenants, everyone: bool) -> None:

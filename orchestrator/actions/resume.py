@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.execute import Execution, Watch, run_plan
+from orchestrator.actions.execute import run_plan
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import Project
+from orchestrator.actions.project import opened_project
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
@@ -53,29 +54,29 @@ async def resume(
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
         if not left:
             return await _nothing_left(journal, record, tuple(earlier.values()), watch or Watch())
-        project = await Project.open(fleet)
-        for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
-            earlier[attempt.tenant] = attempt
-            journal.record(attempt)
-        request = Request(
-            record.command,
-            record.requested_target or None,
-            provision or bool(record.options.get("provision")),
-            execution.budget,
-            execution.wave,
-            record.options.get("fixed", {}),
-        )
-        still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
-        plan = longest_first(await project.plan(request, still), await journal.long_tenants())
-        again = replace(
-            record,
-            target=tuple(sorted({*record.target, *plan.target})),
-            status=RunStatus.RUNNING,
-            finished_at=None,
-            actor=Actor.current(fleet.root),
-            directory_digest=project.history.digest,
-        )
-        return await run_plan(project, journal, again, plan, request, execution, watch or Watch(), earlier)
+        async with opened_project(fleet) as project:
+            for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
+                earlier[attempt.tenant] = attempt
+                journal.record(attempt)
+            request = Request(
+                record.command,
+                record.requested_target or None,
+                provision or bool(record.options.get("provision")),
+                execution.budget,
+                execution.wave,
+                record.options.get("fixed", {}),
+            )
+            still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            plan = longest_first(await project.plan(request, still), await journal.long_tenants())
+            again = replace(
+                record,
+                target=tuple(sorted({*record.target, *plan.target})),
+                status=RunStatus.RUNNING,
+                finished_at=None,
+                actor=Actor.current(fleet.root),
+                directory_digest=project.history.digest,
+            )
+            return await run_plan(project, journal, again, plan, request, execution, watch or Watch(), earlier)
 
 
 async def _nothing_left(

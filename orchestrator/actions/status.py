@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import Project, Tenants
+from orchestrator.actions.project import opened_project
+from orchestrator.actions.servers import Tenants
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Database
 from orchestrator.errors import JournalError, OrchestratorError
@@ -75,18 +76,18 @@ async def status(fleet: Fleet, target: str | None = None, *, tenants: Tenants = 
     Raises:
         OrchestratorError: bad input. A tenant that cannot be read is no error: it says so itself.
     """
-    project = await Project.open(fleet)
-    # Waves say who goes when, and would reorder what is listed here.
-    found = await project.plan(Request("upgrade", target), project.choose(tenants))
-    by_id = {each.tenant.id: each for each in found.tenants}
-    partial = await _left_partial(fleet)
-    listed = tuple(
-        _marked(by_id[tenant.id], partial.get(tenant.id)) for tenant in project.fleet.tenants if tenant.id in by_id
-    )
-    defaults = await asyncio.to_thread(
-        lambda: {name: _default_database(database) for name, database in project.databases.items()}
-    )
-    return StatusReport(found.target, listed, defaults)
+    async with opened_project(fleet) as project:
+        # Waves say who goes when, and would reorder what is listed here.
+        found = await project.plan(Request("upgrade", target), project.choose(tenants))
+        by_id = {each.tenant.id: each for each in found.tenants}
+        partial = await _left_partial(fleet)
+        listed = tuple(
+            _marked(by_id[tenant.id], partial.get(tenant.id)) for tenant in project.fleet.tenants if tenant.id in by_id
+        )
+        defaults = await asyncio.to_thread(
+            lambda: {name: _default_database(database) for name, database in project.databases.items()}
+        )
+        return StatusReport(found.target, listed, defaults)
 
 
 def _default_database(database: Database) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.actions.execute import Execution, Watch, execute
-from orchestrator.actions.project import Tenants
+from typing import TYPE_CHECKING
+
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.servers import Tenants, imported, opened_servers
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.migration.loop import TenantLoop
-from orchestrator.rollout.plan import Request
-from orchestrator.rollout.result import RunResult
+
+if TYPE_CHECKING:
+    from orchestrator.migration.loop import TenantLoop
+    from orchestrator.rollout.result import RunResult
 
 
 async def upgrade(
@@ -37,5 +40,10 @@ async def upgrade(
     Raises:
         OrchestratorError: bad input; nothing was touched.
     """
-    request = Request("upgrade", target, provision, execution.budget, execution.wave)
-    return await execute(fleet, request, tenants, execution, watch or Watch(), loop)
+    async with opened_servers(fleet, ahead=tenants) as servers:
+        await imported("orchestrator.actions.execute")
+        from orchestrator.actions.execute import execute
+        from orchestrator.rollout.plan import Request
+
+        request = Request("upgrade", target, provision, execution.budget, execution.wave)
+        return await execute(fleet, request, tenants, execution, watch or Watch(), loop, servers)

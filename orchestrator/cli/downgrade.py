@@ -15,7 +15,7 @@ from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.actions.execute import Watch
+    from orchestrator.actions.execution import Watch
     from orchestrator.actions.plan import PlanReport
 
 

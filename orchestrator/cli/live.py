@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestrator.cli.progress import QUIET, Lines, line_of, opening
-from orchestrator.journal.records import AttemptRecord
-from orchestrator.rollout.plan import Plan
 from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
+
+if TYPE_CHECKING:
+    from orchestrator.journal.records import AttemptRecord
+    from orchestrator.rollout.plan import Plan
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import click
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.actions.execute import Execution
+    from orchestrator.actions.execution import Execution
     from orchestrator.fleet.selection import Selection
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -91,7 +91,7 @@ def selection_from(given: dict[str, Any]) -> Selection:
 
 def execution_from(given: dict[str, Any]) -> Execution:
     """Take the options of :data:`executing` out of ``given``."""
-    from orchestrator.actions.execute import Execution
+    from orchestrator.actions.execution import Execution
     from orchestrator.fleet.fleet import FailureBudget
     from orchestrator.fleet.kinds import Budget, Duration
 

@@ -6,12 +6,15 @@ import json
 import sys
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.render import tenant_count
-from orchestrator.journal.records import AttemptRecord
-from orchestrator.migration.scope import StepDone
-from orchestrator.rollout.plan import Plan
 from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
+
+if TYPE_CHECKING:
+    from orchestrator.journal.records import AttemptRecord
+    from orchestrator.migration.scope import StepDone
+    from orchestrator.rollout.plan import Plan
 
 #: Not worth a line each: nothing happened to these tenants.
 QUIET = frozenset({TenantStatus.ALREADY_CURRENT, TenantStatus.NOT_STARTED})

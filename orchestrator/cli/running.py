@@ -14,7 +14,7 @@ import click
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from orchestrator.actions.execute import Watch
+    from orchestrator.actions.execution import Watch
     from orchestrator.rollout.result import RunResult
     from orchestrator.rollout.stop import Stop
 
@@ -51,7 +51,7 @@ def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunR
     from orchestrator.cli.render import show_run
 
     async def run() -> RunResult:
-        from orchestrator.actions.execute import Watch
+        from orchestrator.actions.execution import Watch
         from orchestrator.rollout.stop import Stop
 
         stop = Stop()

@@ -81,9 +81,13 @@ def show(settings: Settings, tenant: str) -> int:
 
 
 def _whole(settings: Settings) -> Fleet:
-    from orchestrator.actions.sources import read_sources
+    from orchestrator.actions.servers import opened_servers
 
-    return read(read_sources(settings.fleet()))
+    async def whole() -> Fleet:
+        async with opened_servers(settings.fleet()) as servers:
+            return await servers.fleet()
+
+    return read(whole())
 
 
 def _as_json(tenant: Tenant) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from orchestrator.actions.execute import Watch
+    from orchestrator.actions.execution import Watch
 
 
 @click.command()

@@ -10,16 +10,17 @@ in force for each line back, and is not believed where that is another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
-from orchestrator.databases.fingerprint_sql import BY_INDEX, SETTINGS, SURVEY, shapes_sql
+from orchestrator.databases.fingerprint_sql import SETTINGS, SURVEY, shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 
-#: Schemas that one survey looks up: it goes through the whole catalog, whether for one schema or for all.
+#: Schemas that one survey looks up.
 _SCHEMAS_PER_SURVEY = 1_000
 #: Schemas whose definitions one statement reads.
 _SCHEMAS_PER_STATEMENT = 100
@@ -129,9 +130,19 @@ async def fingerprint_tenants(
 
 
 async def _survey(raw: asyncpg.Connection, schemas: Sequence[str]) -> list[_Space]:
-    async with raw.transaction(readonly=True):
-        await raw.execute(SETTINGS)
+    async with _reading(raw):
         return [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
+
+
+@asynccontextmanager
+async def _reading(raw: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction with the settings that definitions are read under, begun in one message."""
+    await raw.execute(f"BEGIN READ ONLY; {SETTINGS}")
+    try:
+        yield
+    finally:
+        if not raw.is_closed():
+            await raw.execute("ROLLBACK")
 
 
 def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
@@ -149,8 +160,7 @@ def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
 
 async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool) -> dict[str, Shape]:
     try:
-        async with raw.transaction(readonly=True):
-            await raw.execute(SETTINGS + BY_INDEX)
+        async with _reading(raw):
             rows = await raw.fetch(
                 sql,
                 [space.name for space in spaces],

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 #: What a definition's text depends on besides the definition, and what keeps the reading fast and out of the way.
 #: Names in the statements mean PostgreSQL's own. A lock is only ever waited for where a tenant is being altered.
+#: Every object is looked up by an index: left to itself, the planner goes through the whole of a catalog for every
+#: schema where it thinks little of its size, and then thousands of schemas cost millions of rows each.
 SETTINGS = """
 SET LOCAL search_path = pg_catalog;
 SET LOCAL jit = off;
@@ -22,35 +24,40 @@ SET LOCAL extra_float_digits = 1;
 SET LOCAL bytea_output = hex;
 SET LOCAL xmloption = content;
 SET LOCAL lc_monetary = 'C';
-"""
-
-#: Every object is looked up by an index. Left to itself, the planner goes through the whole of a catalog for every
-#: schema where it thinks little of its size, and then thousands of schemas cost millions of rows each.
-BY_INDEX = """
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 """
 
-#: Which objects are where. No catalog has an index that begins with the schema: going through each of the three once
-#: for many schemas, and from then on by OID, is what keeps the cost per schema level when there are thousands.
+#: Which objects are where. No catalog has an index that begins with the schema, but ``pg_depend`` has one that begins
+#: with what is depended on, and every relation, type and function depends on its schema; only a composite type's
+#: relation depends on the type instead. So one schema among thousands costs what is in it, not a look at everything.
 #: ``prolang`` 14 is SQL: only such a function's body may be parsed, and then locks like a view.
 SURVEY = """
 WITH space AS MATERIALIZED (
     SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY($1::text[]) AND has_schema_privilege(oid, 'USAGE')
 ),
+object AS MATERIALIZED (
+    SELECT s.oid AS space, classid, objid FROM space s JOIN pg_depend
+    ON refclassid = 'pg_namespace'::regclass AND refobjid = s.oid AND deptype = 'n'
+    WHERE classid IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass)
+),
+type AS MATERIALIZED (
+    SELECT space, t.oid, typrelid FROM object JOIN pg_type t ON t.oid = objid
+    WHERE classid = 'pg_type'::regclass AND typcategory <> 'A'
+),
 relations AS (
-    SELECT relnamespace AS space, array_agg(c.oid) AS oids, bool_or(relhasrules) AS has_rules,
+    SELECT space, array_agg(c.oid) AS oids, bool_or(relhasrules) AS has_rules,
         count(*) FILTER (WHERE relkind IN ('r', 'p', 'v', 'm', 'f')) AS locked
-    FROM pg_class c WHERE relnamespace IN (SELECT oid FROM space) AND relkind NOT IN ('i', 'I', 't') GROUP BY 1
+    FROM (
+        SELECT space, objid AS relation FROM object WHERE classid = 'pg_class'::regclass
+        UNION ALL SELECT space, typrelid FROM type WHERE typrelid <> 0
+    ) r JOIN pg_class c ON c.oid = relation WHERE relkind NOT IN ('i', 'I', 't') GROUP BY 1
 ),
-types AS (
-    SELECT typnamespace AS space, array_agg(t.oid) AS oids
-    FROM pg_type t WHERE typnamespace IN (SELECT oid FROM space) AND typrelid = 0 AND typcategory <> 'A' GROUP BY 1
-),
+types AS (SELECT space, array_agg(oid) AS oids FROM type WHERE typrelid = 0 GROUP BY 1),
 functions AS (
-    SELECT pronamespace AS space, array_agg(f.oid) AS oids, bool_or(prolang = 14) AS has_sql
-    FROM pg_proc f WHERE pronamespace IN (SELECT oid FROM space) GROUP BY 1
+    SELECT space, array_agg(f.oid) AS oids, bool_or(prolang = 14) AS has_sql
+    FROM object JOIN pg_proc f ON f.oid = objid WHERE classid = 'pg_proc'::regclass GROUP BY 1
 )
 SELECT s.nspname::text, coalesce(r.oids, '{}'), coalesce(t.oids, '{}'), coalesce(f.oids, '{}'),
     CASE WHEN r.has_rules OR f.has_sql THEN coalesce(r.locked, 0) ELSE 0 END

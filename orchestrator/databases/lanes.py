@@ -1,25 +1,25 @@
 """Connections to one PostgreSQL server that serve one tenant after the other, each left clean for the next.
 
 A connection costs the server a process and the client a round of questions, more than most migrations. So one that
-served a tenant well serves the next one of the same database; anything doubtful closes it.
+served a tenant well serves the next one of the same database, and before that it reads where all of them stand;
+anything doubtful closes it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
 
-from orchestrator.databases.concurrently import let_wait
-from orchestrator.databases.listeners import on_every_pool
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
-_TENANTS = 200
+#: Times that one connection is used. A backend remembers every table it has seen, and never forgets.
+_USES = 500
 
 
 @dataclass(slots=True)
@@ -31,9 +31,11 @@ class Lane:
     database: str | None
     #: Something may stay in the session that the next tenant must not meet; a script cleans up after itself.
     used: bool = False
+    #: It may hold a tenant's lock, which is to be let go as soon as the tenant is done.
+    locked: bool = False
     _engine: AsyncEngine | None = None
     _name: str | None = None
-    _tenants: int = 0
+    _uses: int = 0
 
     def engine(self, lock_timeout: float | None) -> AsyncEngine:
         """What SQLAlchemy works with over this connection.
@@ -45,6 +47,11 @@ class Lane:
             lock_timeout: seconds, as set on the connection.
         """
         if self._engine is None:
+            # Here and not above: whoever only reads does without SQLAlchemy's engines.
+            from sqlalchemy.ext.asyncio import create_async_engine
+            from sqlalchemy.pool import StaticPool
+
+            from orchestrator.databases.concurrently import let_wait
 
             async def opened(*_: Any, **__: Any) -> asyncpg.Connection:
                 return self.raw
@@ -64,6 +71,34 @@ class Lane:
             self._name = str(await self.raw.fetchval("SELECT current_database()"))
         return self._name
 
+    async def clean(self) -> bool:
+        """Take back whatever the session may hold: locks, settings, temporary tables, prepared statements.
+
+        Returns:
+            Whether it is as good as new; otherwise it is closed.
+        """
+        if not self.used:
+            return True
+        try:
+            await self.raw.execute("DISCARD ALL")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self.raw.terminate()
+            return False
+        except BaseException:
+            self.raw.terminate()
+            raise
+        if self._engine is not None and self._listened_to():
+            # Also what a listener of env.py's has set on connecting: the next tenant's has to set it again.
+            await self.close()
+            return False
+        self.used = self.locked = False
+        return True
+
+    def _listened_to(self) -> bool:
+        from orchestrator.databases.listeners import on_every_pool
+
+        return on_every_pool()
+
     async def close(self) -> None:
         """Close the connection, at once when something is still under way on it."""
         if self.raw.is_in_transaction():
@@ -77,22 +112,27 @@ class Lanes:
 
     Args:
         connect: opens a connection to a database of it.
-        limit: connections at most, as long as no more tenants than that are migrated at once.
+        limit: connections at most, as long as no more are used at once.
     """
 
     def __init__(self, connect: Callable[[str | None], Awaitable[asyncpg.Connection]], limit: int) -> None:
         self._connect = connect
-        self._limit = limit
+        #: May be lowered at any time.
+        self.limit = limit
         self._idle: list[Lane] = []
         self._busy = 0
 
+    @property
+    def open(self) -> int:
+        """Connections, in use or not."""
+        return len(self._idle) + self._busy
+
     @asynccontextmanager
-    async def taken(self, database: str | None, *, again: bool) -> AsyncIterator[Lane]:
-        """A lane to ``database`` for one tenant.
+    async def taken(self, database: str | None) -> AsyncIterator[Lane]:
+        """A lane to ``database`` that nobody else uses meanwhile.
 
         Args:
             database: as the tenant names it.
-            again: others in this database may want the connection afterwards.
         """
         self._busy += 1
         try:
@@ -107,43 +147,28 @@ class Lanes:
             except BaseException:
                 lane.raw.terminate()
                 raise
-            await self._give_back(lane, again=again)
+            await self._give_back(lane)
         finally:
             self._busy -= 1
 
     async def close(self) -> None:
         """Close those that nobody uses."""
-        while self._idle:
-            await self._idle.pop().close()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(lane.close() for lane in idle))
 
     async def _take(self, database: str | None) -> Lane:
         for lane in reversed(self._idle):
             if lane.database == database:
                 self._idle.remove(lane)
-                if not lane.raw.is_closed():
+                if not lane.raw.is_closed() and await lane.clean():
                     return lane
-        if self._idle and len(self._idle) + self._busy > self._limit:
+        if self._idle and self.open > self.limit:
             await self._idle.pop(0).close()
         return Lane(await self._connect(database), database)
 
-    async def _give_back(self, lane: Lane, *, again: bool) -> None:
-        lane._tenants += 1
-        if not again or lane._tenants >= _TENANTS or lane.raw.is_in_transaction() or lane.raw.is_closed():
+    async def _give_back(self, lane: Lane) -> None:
+        lane._uses += 1
+        if lane._uses >= _USES or lane.raw.is_in_transaction() or lane.raw.is_closed():
             await lane.close()
-            return
-        if lane.used:
-            try:
-                # Locks, settings, temporary tables, prepared statements: all that a session may hold.
-                await lane.raw.execute("DISCARD ALL")
-                if on_every_pool():
-                    # Also what a listener of env.py's has set on connecting: the next tenant's has to set it again.
-                    await lane.close()
-                    return
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                lane.raw.terminate()
-                return
-            except BaseException:
-                lane.raw.terminate()
-                raise
-            lane.used = False
-        self._idle.append(lane)
+        elif not lane.locked or await lane.clean():
+            self._idle.append(lane)

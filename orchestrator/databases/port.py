@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.script import Step
 from orchestrator.fleet.tenant import Limits, Tenant
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,10 @@ class Database(Protocol):
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
         """
+        ...
+
+    def limit_connections(self, most: int) -> None:
+        """Keep no more than ``most`` connections open, as long as no more are used at once."""
         ...
 
     async def close(self) -> None:

@@ -15,10 +15,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.failures import describe
@@ -31,6 +30,9 @@ from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreacha
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
 #: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
@@ -38,10 +40,10 @@ _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
 #: backend of a killed client works on and holds the tenant's lock.
 _CLIENT_CHECK_MS = "1000"
-#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. The asking one is free again soon.
+#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too.
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-    " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*) + 1"
+    " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*)"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
 )
 
@@ -102,13 +104,10 @@ class PostgreSQL:
             by_database[tenant.database].append(tenant)
 
         async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
-            again = any(tenant.schema is not None for tenant in here)
             try:
-                # In the middle of a run, a connection beside the lanes would be one more than the server was given.
-                async with budget, self._lanes.taken(database, again=again) as lane:
-                    lane.used = True
-                    return await fingerprint_tenants(lane.raw, here, version_table, self._search_path)
-            except (OrchestratorError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                async with budget, self._connected(database) as raw:
+                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
+            except OrchestratorError:
                 return {}
 
         found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
@@ -117,8 +116,8 @@ class PostgreSQL:
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:
         """A connection that nobody else uses meanwhile; tenants of one database use it one after the other."""
-        async with self._lanes.taken(tenant.database, again=tenant.schema is not None) as lane:
-            lane.used = True
+        async with self._lanes.taken(tenant.database) as lane:
+            lane.used = lane.locked = True
             await self._enter(lane.raw, tenant, application, limits)
             name = await lane.asked_database_name()
             async with lane.engine(limits.lock_timeout).connect() as connection:
@@ -131,7 +130,7 @@ class PostgreSQL:
         self, tenant: Tenant, steps: Sequence[Step], version_table: str, application: str, limits: Limits
     ) -> None:
         """One message to the server, on a connection that tenants of one database use one after the other."""
-        async with self._lanes.taken(tenant.database, again=tenant.schema is not None) as lane:
+        async with self._lanes.taken(tenant.database) as lane:
             # Guessing saves a question, and the script refuses to run where the guess is wrong.
             name = tenant.database or await lane.asked_database_name()
             place = Place(
@@ -142,6 +141,10 @@ class PostgreSQL:
                 settings=self._settings(tenant, application, limits),
             )
             await lane.raw.execute(script(place, steps))
+
+    def limit_connections(self, most: int) -> None:
+        """Connections that wait for another tenant count, too."""
+        self._lanes.limit = most
 
     async def close(self) -> None:
         """Close the connections that wait for another tenant."""
@@ -176,9 +179,9 @@ class PostgreSQL:
         return self._version
 
     async def free_connections(self) -> int | None:
-        """What ``max_connections`` leaves to ordinary roles, less those that are there."""
+        """What ``max_connections`` leaves to ordinary roles, less those of others that are there."""
         async with self._maintenance() as raw:
-            return int(await raw.fetchval(_FREE_CONNECTIONS))
+            return int(await raw.fetchval(_FREE_CONNECTIONS)) + self._lanes.open
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Rows of a source's query, in a read-only transaction."""
@@ -203,7 +206,7 @@ class PostgreSQL:
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
 
     async def _provision_schema(self, tenant: Tenant) -> None:
-        async with self._lanes.taken(tenant.database, again=True) as lane:
+        async with self._lanes.taken(tenant.database) as lane:
             # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
             if not await lane.raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
                 with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
@@ -240,17 +243,13 @@ class PostgreSQL:
 
     @asynccontextmanager
     async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
-        raw = await self._connect(database)
+        """A lane for questions: a connection beside them would be one more than the server was given."""
         try:
-            yield raw
-        except BaseException as error:
-            # A polite goodbye waits for the answer to what was interrupted.
-            raw.terminate()
-            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
-                raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error
-            raise
-        with suppress(Exception):
-            await raw.close(timeout=5)
+            async with self._lanes.taken(database) as lane:
+                lane.used = True
+                yield lane.raw
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error
 
     @asynccontextmanager
     async def _maintenance(self) -> AsyncIterator[_RawConnection]:

@@ -87,6 +87,9 @@ class SQLite:
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
+    def limit_connections(self, most: int) -> None:
+        """None are kept."""
+
     async def close(self) -> None:
         """No connection is kept."""
 

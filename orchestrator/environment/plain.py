@@ -12,8 +12,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from orchestrator.actions.downgrade import downgrade
-from orchestrator.actions.execute import Watch
-from orchestrator.actions.project import Project, migrating
+from orchestrator.actions.execution import Watch
+from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.stamp import stamp
 from orchestrator.actions.upgrade import upgrade
 from orchestrator.environment.arguments import USAGE, Whom, fleet_file, whom
@@ -49,11 +49,13 @@ async def carry_out(loop: TenantLoop) -> None:
     tenants = whom()
     options: Mapping[str, Any] = context._proxy.context_opts  # type: ignore[attr-defined]
     if context.is_offline_mode():
-        await _render(fleet, loop, tenants, options)
+        async with opened_project(fleet, loop) as project:
+            await _render(project, tenants, options)
     elif options["fn"].__name__ in _MIGRATING:
         await _migrate(fleet, loop, tenants, _MIGRATING[options["fn"].__name__], options["destination_rev"])
     else:
-        await _read(fleet, loop, tenants, options)
+        async with opened_project(fleet, loop) as project:
+            await _read(project, tenants, options)
 
 
 async def _migrate(fleet: Fleet, loop: TenantLoop, tenants: Whom, command: str, target: str | tuple[str, ...]) -> None:
@@ -83,10 +85,9 @@ def _told(result: RunResult) -> str:
     return "\n".join([*lines, f"  go on with: {result.retry}"])
 
 
-async def _read(fleet: Fleet, loop: TenantLoop, tenants: Whom, options: Mapping[str, Any]) -> None:
+async def _read(project: Project, tenants: Whom, options: Mapping[str, Any]) -> None:
     """``current`` for every tenant; what compares with the models (``check``, ``revision --autogenerate``) and
     ``show current`` for one reference tenant."""
-    project = await Project.open(fleet, loop)
     chosen = project.choose(tenants.selection)
     plan = await project.plan(Request("upgrade"), chosen)
     by_id = {each.tenant.id: each for each in plan.tenants}
@@ -94,7 +95,7 @@ async def _read(fleet: Fleet, loop: TenantLoop, tenants: Whom, options: Mapping[
     if options["fn"].__name__ != _CURRENT:
         found = [_reference(found)]
     migrator = Migrator(
-        project.fleet, project.history, loop, project.databases, "alembic", concurrent=await self_check()
+        project.fleet, project.history, project.loop, project.databases, "alembic", concurrent=await self_check()
     )
     with migrating(migrator):
         for each in found:
@@ -130,20 +131,19 @@ def _reference(found: Sequence[PlannedTenant]) -> PlannedTenant:
     )
 
 
-async def _render(fleet: Fleet, loop: TenantLoop, tenants: Whom, options: Mapping[str, Any]) -> None:
+async def _render(project: Project, tenants: Whom, options: Mapping[str, Any]) -> None:
     """SQL without a database: for the tenants that were named, or once with nobody's name in it."""
-    project = await Project.open(fleet, loop)
     chosen: Sequence[Tenant] = [_nobody(project.fleet)]
     if tenants.anybody_named:
         chosen = project.choose(tenants.selection)
-    migrator = Migrator(project.fleet, project.history, loop, project.databases)
+    migrator = Migrator(project.fleet, project.history, project.loop, project.databases)
     with migrating(migrator):
         for tenant in chosen:
             if tenants.anybody_named:
                 print(f"-- {tenant.id} ({tenant.place})")
                 print(migrator.databases[tenant.server].scope_sql(tenant), end="")
             with migrator.environment(tenant, options, Progress()):
-                loop.migrate(None, tenant)
+                project.loop.migrate(None, tenant)
             sys.stdout.flush()
 
 

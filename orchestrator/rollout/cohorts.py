@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -48,6 +49,8 @@ class Cohort:
     _proofs: list[Recording] = field(default_factory=list)
     _recording: int = 0
     _replayed: int = 0
+    #: Recorded tenants that are through, and whose shape is being read.
+    _looking: int = 0
     #: What the recorded tenants looked like afterwards, by what they looked like before.
     _shapes: dict[str, str] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,9 +79,23 @@ class Cohort:
         if outcome is not None and outcome.status is TenantStatus.SUCCEEDED and outcome.steps and not self.settled:
             self._proofs.append(recording)
             self._settle()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._change()
         return self.settled and not before
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """A recorded tenant that is through is looked at once more; :meth:`looked` waits for the end of that."""
+        self._looking += 1
+        try:
+            yield
+        finally:
+            self._looking -= 1
+            self._change()
+
+    async def looked(self) -> None:
+        """Wait until it is known what the recorded tenants look like."""
+        while self._looking:
+            await self._changed.wait()
 
     def is_sampled(self) -> bool:
         """Whether the next replayed tenant is looked at: the first, the tenth, the hundredth, ... or all.
@@ -111,6 +128,10 @@ class Cohort:
     @property
     def _wanted(self) -> int:
         return PROOFS if self._stored is None else PROOFS - 1
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _settle(self) -> None:
         one = self._proofs[0]

@@ -167,10 +167,12 @@ class Run:
         try:
             before = await self._shape(tenant)
             outcome = await self.migrator.attempt(tenant, work, stepped, way)
-            cohort.note_shape(before, await self._shape(tenant))
         finally:
+            # Before it is looked at again: the others wait for what it was sent, not for what it looks like.
             if cohort.leave(way, outcome) and cohort.reasons:
                 self._not_replayed(None, dict(cohort.reasons))
+        with cohort.looking():
+            cohort.note_shape(before, await self._shape(tenant))
         return outcome
 
     async def _looked_at(self, tenant: Tenant, cohort: Cohort, replay: Callable[[], Awaitable[Outcome]]) -> Outcome:
@@ -179,7 +181,9 @@ class Run:
         outcome = await replay()
         if outcome.status is not TenantStatus.SUCCEEDED or outcome.path == ALEMBIC:
             return outcome
-        failure = cohort.judge_shape(before, await self._shape(tenant))
+        after = await self._shape(tenant)
+        await cohort.looked()
+        failure = cohort.judge_shape(before, after)
         return outcome if failure is None else replace(outcome, status=TenantStatus.FAILED, failure=failure)
 
     async def _shape(self, tenant: Tenant) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.migration.scope import StepDone
-from orchestrator.rollout.plan import Plan
+if TYPE_CHECKING:
+    from orchestrator.journal.records import AttemptRecord, EventRecord
+    from orchestrator.migration.scope import StepDone
+    from orchestrator.rollout.plan import Plan
 
 
 class Recorder(Protocol):

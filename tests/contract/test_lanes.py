@@ -116,9 +116,9 @@ async def replay(adapter: PostgreSQL, of: Tenant, *statements: str, limits: Limi
     await adapter.replay(of, [step(*statements)], VERSIONS, "orchestrator", limits)
 
 
-async def pid(lanes: Lanes, database: str | None = None, *, again: bool = True) -> int:
+async def pid(lanes: Lanes, database: str | None = None) -> int:
     """The process that serves one more tenant."""
-    async with lanes.taken(database, again=again) as lane:
+    async with lanes.taken(database) as lane:
         return lane.raw.get_server_pid()
 
 
@@ -136,24 +136,53 @@ async def test_each_database_has_connections_of_its_own(opened: Opened, make_dat
     names = [urlsplit(make_database()).path.lstrip("/") for _ in range(2)]
     lanes = Lanes(opened, 4)
     for name in [*names, *names]:
-        async with lanes.taken(name, again=True) as lane:
+        async with lanes.taken(name) as lane:
             assert await lane.raw.fetchval("SELECT current_database()") == name
     assert len(opened.connections) == 2
     await lanes.close()
 
 
-async def test_a_database_of_its_own_gives_its_connection_back(opened: Opened) -> None:
-    """Where nobody else comes to that database, nothing is kept open."""
+async def test_a_lowered_limit_holds(opened: Opened, make_database: Callable[..., str]) -> None:
+    """A run that is given fewer places than the server was declared with keeps no more connections than that."""
+    names = [urlsplit(make_database()).path.lstrip("/") for _ in range(3)]
     lanes = Lanes(opened, 4)
+    lanes.limit = 1
+    for name in names:
+        await pid(lanes, name)
 
-    await pid(lanes, again=False)
+    assert (opened.most, lanes.open) == (1, 1)
+    await lanes.close()
 
-    assert opened.open == 0
+
+async def test_a_lock_is_let_go_at_once(opened: Opened, pg: PostgresServer) -> None:
+    """A tenant's lock does not wait until somebody else wants its connection."""
+    lanes = Lanes(opened, 1)
+    async with lanes.taken(None) as lane:
+        lane.used = lane.locked = True
+        await lane.raw.execute("SELECT pg_advisory_lock(5)")
+
+    assert lanes.open == 1
+    assert fetch(pg.url, "SELECT pg_try_advisory_lock(5)")[0][0]
+    await lanes.close()
+
+
+async def test_questions_are_cleaned_up_after_when_it_matters(opened: Opened) -> None:
+    """What a question has set is gone for whoever uses the connection next, and nobody waits for that before."""
+    lanes = Lanes(opened, 1)
+    async with lanes.taken(None) as lane:
+        lane.used = True
+        await lane.raw.execute("SET work_mem = '12MB'")
+    assert await opened.connections[0].fetchval("SHOW work_mem") == "12MB"
+
+    async with lanes.taken(None) as lane:
+        assert await lane.raw.fetchval("SHOW work_mem") != "12MB"
+    assert len(opened.connections) == 1
+    await lanes.close()
 
 
 async def test_a_connection_is_closed_after_so_many_tenants(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend never forgets a table that it has seen, so each serves a bounded number of tenants."""
-    monkeypatch.setattr(module, "_TENANTS", 3)
+    monkeypatch.setattr(module, "_USES", 3)
     lanes = Lanes(opened, 1)
 
     served = [await pid(lanes) for _ in range(7)]
@@ -168,7 +197,7 @@ async def test_no_more_connections_than_the_limit(opened: Opened, make_database:
     lanes, places = Lanes(opened, 2), asyncio.Semaphore(2)
 
     async def serve(name: str) -> None:
-        async with places, lanes.taken(name, again=True) as lane:
+        async with places, lanes.taken(name) as lane:
             await lane.raw.fetchval("SELECT 1")
 
     await asyncio.gather(*(serve(names[number * 3 % 5]) for number in range(25)))
@@ -183,7 +212,7 @@ async def test_after_an_error_the_connection_is_closed(opened: Opened, error: ty
     """Whatever is raised while a tenant is served, the next one has a new connection, and the limit still holds."""
     lanes = Lanes(opened, 1)
     with pytest.raises(error):
-        async with lanes.taken(None, again=True):
+        async with lanes.taken(None):
             raise error
 
     assert opened.open == 0
@@ -197,8 +226,8 @@ async def test_cancelled_while_the_connection_is_cleaned(opened: Opened) -> None
     lanes, inside = Lanes(opened, 1), asyncio.Event()
 
     async def serve() -> None:
-        async with lanes.taken(None, again=True) as lane:
-            lane.used = True
+        async with lanes.taken(None) as lane:
+            lane.used = lane.locked = True
             inside.set()
 
     serving = asyncio.create_task(serve())
@@ -216,7 +245,7 @@ async def test_cancelled_while_the_connection_is_cleaned(opened: Opened) -> None
 async def test_in_a_transaction_it_is_not_handed_on(opened: Opened) -> None:
     """A transaction that was left open ends with its connection."""
     lanes = Lanes(opened, 1)
-    async with lanes.taken(None, again=True) as lane:
+    async with lanes.taken(None) as lane:
         await lane.raw.execute("BEGIN")
 
     assert opened.open == 0

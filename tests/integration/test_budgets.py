@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.actions.project import Project
+from orchestrator.actions.project import opened_project
 from tests.projects import ACCOUNTS, make_project
 from tests.servers import PostgresServer
 
@@ -19,9 +19,8 @@ async def test_a_quarter_of_the_free_connections_at_most(
     """What tenants.yaml says holds up to a quarter of what the server has free: the application needs the others."""
     text = f"{{servers: {{main: {{url: '{second_pg.url}', max_concurrency: {asked}}}}}, tenants: [{{id: a}}]}}"
     make_project(tmp_path, {"r1": ACCOUNTS}, text)
-    project = await Project.open(orchestrator.load(tmp_path / "tenants.yaml"))
+    async with opened_project(orchestrator.load(tmp_path / "tenants.yaml")) as project:
+        ((_, found),) = (await project.budgets(project.fleet.tenants)).values()
 
-    ((_, found),) = (await project.budgets(project.fleet.tenants)).values()
-
-    free = await project.databases["main"].free_connections() or 0
+        free = await project.databases["main"].free_connections() or 0
     assert found == cap or (cap is None and abs(found - free // 4) <= 1)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import orchestrator
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from orchestrator.databases.postgresql import lock_key
 from tests.catalog import catalogs, difference
 from tests.projects import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from tests.projects import ACCOUNTS, ENV, PROJECTS, Project, make_project, one, schemas, statuses
 from tests.replays import paths
 from tests.servers import execute

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from tests.projects import (
     ACCOUNTS,
     ALL,

@@ -1,0 +1,42 @@
+"""How a run is carried out, and who looks on: what a caller says beside what is to be done. Imports nothing large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.fleet.fleet import FailureBudget
+from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.watching import Observer, Silent
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a run is carried out, whatever it does."""
+
+    #: Tenants at once over all servers.
+    jobs: int = 32
+    #: Failures tolerated per wave; ``None`` for what tenants.yaml says (none, without a word).
+    max_failures: FailureBudget | None = None
+    #: Go on whatever fails.
+    continue_on_error: bool = False
+    #: Only this wave.
+    wave: str | None = None
+    #: Seconds to wait for a tenant that another process holds.
+    lock_wait: float = 10.0
+    #: Replay on the rest of a cohort what two of its tenants were sent, where that is safe.
+    replay: bool = True
+    #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.
+    verify_all: bool = False
+
+    @property
+    def budget(self) -> FailureBudget | None:
+        """The failure budget that these say."""
+        return FailureBudget(count=None) if self.continue_on_error else self.max_failures
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks on, and who may stop it."""
+
+    observer: Observer = field(default_factory=Silent)
+    stop: Stop = field(default_factory=Stop)

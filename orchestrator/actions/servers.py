@@ -1,0 +1,113 @@
+"""The fleet's servers while a use case talks to them: who is there, where everybody stands.
+
+Nothing here imports SQLAlchemy's engines or Alembic. Importing those takes as long as a small fleet's whole run, and
+the servers can answer meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+from orchestrator.actions.sources import read_sources
+from orchestrator.databases.connect import connect
+from orchestrator.databases.port import Database
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.sources import DatabaseSource, SchemaSource, SqlSource
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.rollout.inventory import Inventory, take_inventory
+
+#: How a caller of the Python API may say whom: patterns as after ``-t``, or a whole selection.
+Tenants = Sequence[str] | Selection
+
+#: What Alembic calls the version table where env.py says nothing else; what env.py says is known only later.
+_VERSION_TABLE = "alembic_version"
+
+
+def selection_of(tenants: Tenants) -> Selection:
+    """Patterns as a selection."""
+    return tenants if isinstance(tenants, Selection) else Selection(patterns=tuple(tenants))
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An inventory that was begun before anybody asked for it."""
+
+    tenants: tuple[Tenant, ...]
+    inventory: Inventory
+
+
+class Servers:
+    """Use :func:`opened_servers`."""
+
+    def __init__(self, fleet: Fleet, ahead: Tenants | None) -> None:
+        #: By server name: those that a source asks, and once the fleet is read those that have a tenant.
+        self.databases: dict[str, Database] = {}
+        self._fleet = asyncio.create_task(self._read(fleet))
+        self._ahead = None if ahead is None else asyncio.create_task(self._look_ahead(selection_of(ahead)))
+
+    async def fleet(self) -> Fleet:
+        """The fleet with every source read.
+
+        Raises:
+            OrchestratorError: a source cannot be read, or names what is no tenant.
+        """
+        return await self._fleet
+
+    async def inventory(self, tenants: Sequence[Tenant], version_table: str) -> Inventory:
+        """Where ``tenants`` stand; read only once when that was begun ahead."""
+        if self._ahead is not None:
+            ahead, self._ahead = await self._ahead, None
+            if ahead.tenants == tuple(tenants) and version_table == _VERSION_TABLE:
+                return ahead.inventory
+        return await take_inventory(tenants, self.databases, version_table)
+
+    async def close(self) -> None:
+        """End what is under way, and every connection."""
+        tasks = [task for task in (self._fleet, self._ahead) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(database.close() for database in self.databases.values()))
+
+    async def _read(self, fleet: Fleet) -> Fleet:
+        asked = [
+            source.server for source in fleet.sources if isinstance(source, SqlSource | SchemaSource | DatabaseSource)
+        ]
+        self._connect(fleet, asked)
+        whole = await read_sources(fleet, self.databases)
+        self._connect(whole, [tenant.server for tenant in whole.tenants])
+        return whole
+
+    def _connect(self, fleet: Fleet, names: Sequence[str]) -> None:
+        for name in dict.fromkeys(names):
+            if name not in self.databases:
+                self.databases[name] = connect(fleet.servers[name])
+
+    async def _look_ahead(self, selection: Selection) -> Ahead:
+        tenants = selection.choose((await self._fleet).tenants)
+        return Ahead(tenants, await take_inventory(tenants, self.databases, _VERSION_TABLE))
+
+
+@asynccontextmanager
+async def opened_servers(fleet: Fleet, ahead: Tenants | None = None) -> AsyncIterator[Servers]:
+    """The servers of ``fleet``, whose sources are being read from now on; all connections are closed at the end.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        ahead: whose heads to read at once, before anybody asks for them; ``None`` for nobody's.
+    """
+    servers = Servers(fleet, ahead)
+    try:
+        yield servers
+    finally:
+        await servers.close()
+
+
+async def imported(*modules: str) -> None:
+    """Import ``modules`` beside the event loop, so that servers' answers are heard meanwhile."""
+    await asyncio.to_thread(lambda: [import_module(module) for module in modules])
