@@ -12,8 +12,9 @@ from orchestrator.databases.port import Reading
 from orchestrator.databases.script import identifier
 from orchestrator.fleet.tenant import Tenant
 
-#: Version tables read in one statement. Every one costs a lock, and the lock table is shared by the whole server.
-_TABLES_PER_STATEMENT = 50
+#: Version tables read in one statement. Every one costs a lock, and the lock table is shared by the whole server: by
+#: default it has 6,400. Fewer statements are answers that are heard sooner while Alembic is being imported.
+_TABLES_PER_STATEMENT = 100
 
 _RawConnection: TypeAlias = asyncpg.Connection
 

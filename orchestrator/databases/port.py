@@ -110,7 +110,8 @@ class Database(Protocol):
 
         Raises:
             Exception: the step that was under way is rolled back, those before it stay. Where one of the guards did
-                not hold, the message has :data:`~orchestrator.databases.script.REFUSED` in it.
+                not hold, the message has :data:`~orchestrator.databases.script.REFUSED` in it; where there are more
+                heads than the one that is expected, it is the server's own.
         """
         ...
 

@@ -70,6 +70,8 @@ class PostgreSQL:
         self.name = server.name
         self._server = server
         self._version: str | None = None
+        #: The address as it was read the last time, and what it came to.
+        self._parsed: tuple[str, Address] | None = None
         self._lanes = Lanes(self._connect_for_many, server.max_concurrency)
 
     @property
@@ -214,7 +216,10 @@ class PostgreSQL:
 
     def _address(self) -> Address:
         direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
-        return parse(direct or self._server.url.resolve())
+        text = direct or self._server.url.resolve()
+        if self._parsed is None or self._parsed[0] != text:
+            self._parsed = (text, parse(text))
+        return self._parsed[1]
 
     async def _connect_for_many(self, database: str | None) -> _RawConnection:
         # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant.

@@ -29,7 +29,7 @@ __all__ = ["Journal", "alive", "default_url"]
 #: Directory beside tenants.yaml for the journal and whatever else a run leaves behind.
 DIRECTORY = ".orchestrator"
 #: Seconds between two batches, at least; a killed process loses what came after the last one.
-FLUSH_INTERVAL = 0.05
+FLUSH_INTERVAL = 0.1
 #: Seconds between two tries while the journal cannot be written, at most.
 RETRY_INTERVAL = 5.0
 #: Seconds after which an open run's heartbeat is renewed.
