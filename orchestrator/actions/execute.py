@@ -147,6 +147,7 @@ async def run_plan(
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
+    project.servers.disconnect()
     ended = datetime.now(UTC)
     untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
     for attempt in untouched.values():

@@ -27,9 +27,9 @@ async def opened_journal(fleet: Fleet, *, read_only: bool = False) -> AsyncItera
         journal = await Journal.open(default_url(fleet.root), root=fleet.root, read_only=read_only)
     else:
         address = parse(Template(fleet.journal, fleet.root).resolve())
-        if address.dialect == "sqlite" and address.url.database is not None:
+        if address.dialect == "sqlite" and address.database is not None:
             # As every path in tenants.yaml: relative to it, wherever the command is run.
-            address = address.with_database(str(fleet.root / address.url.database))
+            address = address.with_database(str(fleet.root / address.database))
         journal = await Journal.open(
             address.url, address.connect_args, address.masked, root=fleet.root, read_only=read_only
         )

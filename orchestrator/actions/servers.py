@@ -47,6 +47,7 @@ class Servers:
     def __init__(self, fleet: Fleet, ahead: Tenants | None) -> None:
         #: By server name: those that a source asks, and once the fleet is read those that have a tenant.
         self.databases: dict[str, Database] = {}
+        self._disconnecting: asyncio.Task[None] | None = None
         self._fleet = asyncio.create_task(self._read(fleet))
         self._ahead = None if ahead is None else asyncio.create_task(self._look_ahead(selection_of(ahead)))
 
@@ -66,12 +67,21 @@ class Servers:
                 return ahead.inventory
         return await take_inventory(tenants, self.databases, version_table)
 
+    def disconnect(self) -> None:
+        """Begin to close every connection: a backend that has seen many tables takes its time to go."""
+        self._disconnecting = asyncio.create_task(self._disconnect())
+
     async def close(self) -> None:
         """End what is under way, and every connection."""
         tasks = [task for task in (self._fleet, self._ahead) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._disconnecting is not None:
+            await self._disconnecting
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         await asyncio.gather(*(database.close() for database in self.databases.values()))
 
     async def _read(self, fleet: Fleet) -> Fleet:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from sqlalchemy.engine import URL
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.databases.tls import tls_argument
 from orchestrator.errors import ConfigurationError
 from orchestrator.fleet import urls
 from orchestrator.fleet.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 _DEFAULT_PORT = 5432
 _DRIVERS = {
@@ -50,35 +51,48 @@ class Address:
 
     #: SQLAlchemy's name of the dialect: ``postgresql`` or ``sqlite``.
     dialect: str
-    #: For the async driver, without parameters.
-    url: URL
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    #: ``None`` where :attr:`connect_args` has several, or a socket's directory, and where none was given.
+    host: str | None = None
+    port: int | None = None
+    #: Its name; for SQLite the path of a file.
+    database: str | None = None
     #: What the parameters came to, for ``create_async_engine(connect_args=...)``.
     connect_args: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     #: The physical server: ``host:port``, several joined by commas; for SQLite the path.
     identity: str = ""
 
     @property
+    def url(self) -> URL:
+        """For SQLAlchemy's async dialects, without parameters."""
+        # Here and not above: whoever only connects by the driver does without SQLAlchemy.
+        from sqlalchemy.engine import URL
+
+        driver = "sqlite+aiosqlite" if self.dialect == "sqlite" else "postgresql+asyncpg"
+        return URL.create(driver, self.user, self.password, self.host, self.port, self.database)
+
+    @property
     def masked(self) -> str:
         """The address for people: without password and parameters."""
         if self.dialect == "sqlite":
-            return f"sqlite:///{self.url.database}"
-        user = "" if self.url.username is None else f"{self.url.username}{':***' if self.url.password else ''}@"
-        return f"postgresql://{user}{self.identity}/{self.url.database or ''}"
+            return f"sqlite:///{self.database}"
+        user = "" if self.user is None else f"{self.user}{':***' if self.password else ''}@"
+        return f"postgresql://{user}{self.identity}/{self.database or ''}"
 
     def with_database(self, name: str) -> Address:
         """The same server with another database; of SQLite, another file."""
         identity = name if self.dialect == "sqlite" else self.identity
-        return replace(self, url=self.url.set(database=name), identity=identity)
+        return replace(self, database=name, identity=identity)
 
     def asyncpg_arguments(self) -> dict[str, Any]:
         """Keyword arguments for ``asyncpg.connect``."""
-        url = self.url
         given = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": None if url.password is None else str(url.password),
-            "database": url.database,
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
         }
         arguments = {name: value for name, value in self.connect_args.items() if name not in _DIALECT_ONLY}
         return {name: value for name, value in given.items() if value is not None} | arguments
@@ -115,7 +129,7 @@ def _sqlite(parts: urls.Parts) -> Address:
     query = dict(parts.query)
     arguments = {"timeout": _seconds("timeout", query.pop("timeout"))} if "timeout" in query else {}
     _refuse_unknown(query, ["timeout"])
-    return Address("sqlite", URL.create("sqlite+aiosqlite", database=parts.database), arguments, parts.database)
+    return Address("sqlite", database=parts.database, connect_args=arguments, identity=parts.database)
 
 
 def _postgresql(parts: urls.Parts) -> Address:
@@ -148,8 +162,8 @@ def _postgresql(parts: urls.Parts) -> Address:
     elif host is not None and host.startswith("/"):
         # A socket's directory: asyncpg takes it as host, a URL could not hold it there.
         arguments["host"], host = host, None
-    url = URL.create("postgresql+asyncpg", user, password, host, port, database)
-    return Address("postgresql", url, arguments, ",".join(_shown(host, port) for host, port in hosts))
+    identity = ",".join(_shown(host, port) for host, port in hosts)
+    return Address("postgresql", user, password, host, port, database, arguments, identity)
 
 
 def _shown(host: str | None, port: int | None) -> str:

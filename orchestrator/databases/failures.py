@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, StatementError
-
 from orchestrator.errors import OrchestratorError, ServerUnreachable
 from orchestrator.fleet.secrets import mask
 
@@ -90,7 +88,7 @@ def describe(error: BaseException, revision: str | None = None) -> Failure:
         return Failure(kind, mask(error.message), _sqlstate(error), revision, hint=error.hint)
     sqlstate = _sqlstate(error)
     cause = _driver_error(error)
-    statement = error.statement if isinstance(error, StatementError) else None
+    statement = _statement(error)
     return Failure(
         type=type(cause).__name__,
         message=mask(_first_lines(cause)),
@@ -127,11 +125,19 @@ def _sqlstate(error: BaseException) -> str | None:
     return None
 
 
+def _statement(error: BaseException) -> str | None:
+    """The SQL that failed, where it went through SQLAlchemy."""
+    # Not imported above: servers are asked before SQLAlchemy is there.
+    from sqlalchemy.exc import StatementError
+
+    return error.statement if isinstance(error, StatementError) else None
+
+
 def _driver_error(error: BaseException) -> BaseException:
     """The driver's own exception below SQLAlchemy's wrappers: its text has no SQL and no parameters in it."""
-    if not isinstance(error, StatementError):
-        return error
-    return list(_chain(error))[-1]
+    from sqlalchemy.exc import StatementError
+
+    return list(_chain(error))[-1] if isinstance(error, StatementError) else error
 
 
 def _first_lines(error: BaseException) -> str:
@@ -149,6 +155,8 @@ def _is_busy(error: BaseException) -> bool:
 def _is_lost(error: BaseException, sqlstate: str | None) -> bool:
     if sqlstate is not None and (sqlstate in _LOST or sqlstate.startswith("08")):
         return True
+    from sqlalchemy.exc import DBAPIError
+
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return any(

@@ -82,7 +82,7 @@ class PostgreSQL:
     @property
     def default_database(self) -> str | None:
         """The database in the server's address."""
-        return self._address().url.database
+        return self._address().database
 
     async def read(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, Reading]:
         """One connection per database, then a few statements for all its schemas."""

@@ -167,6 +167,8 @@ def _tell(listener: Callable[[StepDone], None], outcome: Outcome) -> None:
 
 def _combined(outcomes: Sequence[Outcome]) -> Outcome:
     """One tenant's parts as one outcome: it began where the first did, and ended as the last."""
+    if len(outcomes) == 1:
+        return outcomes[0]
     paths = {outcome.path for outcome in outcomes if outcome.steps}
     path = MIXED if len(paths) > 1 else paths.pop() if paths else outcomes[-1].path
     steps = tuple(step for outcome in outcomes for step in outcome.steps)
