@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 
 import orchestrator
-from orchestrator.actions.project import Project as Opened
+from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Limits
 from orchestrator.migration.attempt import Migrator, Work
 from tests.projects import ACCOUNTS, ENV, make_project, one, schemas, statuses, tables
@@ -70,13 +70,13 @@ async def test_heads_that_cannot_be_read_are_not_base(tmp_path: Path, database: 
     fast = {"lock_timeout": "100ms", "retries": 0}
     project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, "a", policy=fast))
     await project.upgrade()
-    opened = await Opened.open(project.fleet)
-    migrator = Migrator(opened.fleet, opened.history, opened.loop, opened.databases, lock_wait=0)
-    assert migrator.limits(opened.fleet.tenants[0]) == Limits(0.1, 3600.0)
     locker = await asyncpg.connect(database)
-    await locker.execute("BEGIN; LOCK TABLE a.alembic_version IN ACCESS EXCLUSIVE MODE")
+    async with opened_project(project.fleet) as opened:
+        migrator = Migrator(opened.fleet, opened.history, opened.loop, opened.databases, lock_wait=0)
+        assert migrator.limits(opened.fleet.tenants[0]) == Limits(0.1, 3600.0)
+        await locker.execute("BEGIN; LOCK TABLE a.alembic_version IN ACCESS EXCLUSIVE MODE")
 
-    outcome = await migrator.attempt(opened.fleet.tenants[0], Work.of(opened.history, "downgrade", "base"))
+        outcome = await migrator.attempt(opened.fleet.tenants[0], Work.of(opened.history, "downgrade", "base"))
 
     await locker.close()
     assert (outcome.status, outcome.failure.sqlstate if outcome.failure else None) == ("failed", "55P03")

@@ -19,7 +19,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from orchestrator.actions.project import Project, migrating
+from orchestrator.actions.project import migrating, opened_project
 from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator, Outcome, Work
 from orchestrator.statuses import TenantStatus
@@ -106,13 +106,14 @@ async def all_attempts(
     inside: AbstractContextManager[Any] = nullcontext(),  # noqa: B008  does nothing
 ) -> dict[str, Outcome]:
     """Migrate a SQLite file for each id at once, through one Migrator, inside of something."""
-    project = await Project.open(make_project(path, {"r1": body}, files(path / "data", *ids), ENV).fleet)
-    migrator = Migrator(
-        project.fleet, project.history, project.loop, project.databases, provision=True, concurrent=concurrent
-    )
-    work = Work.of(project.history, "upgrade", "heads")
-    with inside, migrating(migrator):
-        outcomes = await asyncio.gather(*(migrator.attempt(tenant, work) for tenant in project.fleet.tenants))
+    fleet = make_project(path, {"r1": body}, files(path / "data", *ids), ENV).fleet
+    async with opened_project(fleet) as project:
+        migrator = Migrator(
+            project.fleet, project.history, project.loop, project.databases, provision=True, concurrent=concurrent
+        )
+        work = Work.of(project.history, "upgrade", "heads")
+        with inside, migrating(migrator):
+            outcomes = await asyncio.gather(*(migrator.attempt(tenant, work) for tenant in project.fleet.tenants))
     return dict(zip(ids, outcomes, strict=True))
 
 
