@@ -19,6 +19,8 @@ _DETAILS = re.compile(r"^(?:DETAIL:|\[SQL:|\[parameters:)", re.MULTILINE)
 #: SQLSTATEs after which the same transaction may succeed when it is run again: lock_not_available, deadlock_detected,
 #: serialization_failure (PostgreSQL documentation, appendix A).
 _PASSING = frozenset({"55P03", "40P01", "40001"})
+#: SQLSTATEs of a server that takes no connection just now: too_many_connections, cannot_connect_now.
+_FULL = frozenset({"53300", "57P03"})
 #: SQLite's codes for "somebody else is at work" (sqlite.org/rescode.html), in the low byte of its extended codes.
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 #: SQLSTATEs that say the connection is gone: admin_shutdown, crash_shutdown, cannot_connect_now and class 08.
@@ -84,8 +86,10 @@ def describe(error: BaseException, revision: str | None = None) -> Failure:
         revision: the revision that was running, if one was.
     """
     if isinstance(error, OrchestratorError):
-        kind = "unreachable" if isinstance(error, ServerUnreachable) else type(error).__name__
-        return Failure(kind, mask(error.message), _sqlstate(error), revision, hint=error.hint)
+        unreachable = isinstance(error, ServerUnreachable)
+        kind = "unreachable" if unreachable else type(error).__name__
+        passing = unreachable and _takes_no_connection(error)
+        return Failure(kind, mask(error.message), _sqlstate(error), revision, hint=error.hint, passing=passing)
     sqlstate = _sqlstate(error)
     cause = _driver_error(error)
     statement = _statement(error)
@@ -123,6 +127,14 @@ def _sqlstate(error: BaseException) -> str | None:
         if isinstance(code, str):
             return code
     return None
+
+
+def _takes_no_connection(error: BaseException) -> bool:
+    """Whether a server that gave no connection may give one in a moment: it is full, or being restarted.
+
+    Not one that does not answer: to wait for it again and again, for every tenant, takes too long.
+    """
+    return _sqlstate(error) in _FULL or any(isinstance(link, ConnectionRefusedError) for link in _chain(error))
 
 
 def _statement(error: BaseException) -> str | None:
