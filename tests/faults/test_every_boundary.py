@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.worlds import World, sampled
+from tests.faults.worlds import TENANTS, World, sampled
 from tests.faulty_network import Cut, FaultyNetwork
 from tests.projects import statuses
 from tests.servers import PostgresServer
@@ -68,9 +68,8 @@ async def test_connection_cut(world: World, tmp_path: Path, replay: bool, cut: C
 
 @pytest.mark.parametrize("replay", WAYS.values(), ids=WAYS)
 async def test_backend_ended(world: World, tmp_path: Path, replay: bool, thorough: bool) -> None:
-    """A backend that is ended after any definition, in the middle of a replayed script, too."""
-    count = sum(world.committed.values()) * 6
-    for number in sampled(count, _THOROUGH if thorough else _BOUNDED):
+    """A backend that is ended at any definition or change of heads, in the middle of a replayed script, too."""
+    for number in sampled(world.points * len(TENANTS), _THOROUGH if thorough else 2 * _BOUNDED):
         copy = world.copied(tmp_path / "ended")
         copy.point_at(copy.url, retries=0)
         copy.fault_at(number + 1)

@@ -26,19 +26,32 @@ TENANTS = [f"t{number}" for number in range(6)]
 OUTSIDE, ITS_INDEX = "d05bc3987e41", "ix_audit_log_account_id_created_at"
 
 #: Writes down every definition together with the transaction that makes it: a body that is committed twice shows twice.
-#: And ends the backend after the so-many-eth one when it is told to.
+#: And ends the backend at the so-many-eth definition or change of heads when it is told to.
 _WITNESS = """
 CREATE SCHEMA witness;
 CREATE TABLE witness.seen (schema text, command text, object text);
 CREATE TABLE witness.fault (at int);
 CREATE SEQUENCE witness.number;
-CREATE FUNCTION witness.note() RETURNS event_trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION witness.maybe() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO witness.seen SELECT coalesce(schema_name, object_identity), command_tag, object_identity
-        FROM pg_event_trigger_ddl_commands() WHERE schema_name IS DISTINCT FROM 'pg_temp';
     IF nextval('witness.number') = (SELECT at FROM witness.fault) THEN
         PERFORM pg_terminate_backend(pg_backend_pid());
     END IF;
+END $$;
+CREATE FUNCTION witness.heads() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM witness.maybe(); RETURN NULL; END $$;
+CREATE FUNCTION witness.note() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE made record;
+BEGIN
+    FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
+        INSERT INTO witness.seen
+            VALUES (coalesce(made.schema_name, made.object_identity), made.command_tag, made.object_identity);
+        IF made.command_tag = 'CREATE TABLE' AND made.object_identity LIKE '%.alembic_version' THEN
+            EXECUTE 'CREATE TRIGGER heads BEFORE INSERT OR UPDATE OR DELETE ON ' || made.object_identity
+                || ' FOR EACH STATEMENT EXECUTE FUNCTION witness.heads()';
+        END IF;
+    END LOOP;
+    PERFORM witness.maybe();
 END $$;
 CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION witness.note();
 """
@@ -56,6 +69,8 @@ class World:
     clean: Mapping[tuple[str, ...], Catalog]
     #: What a clean run commits, and how often.
     committed: Counter[tuple[str, str]]
+    #: Definitions and changes of heads of one tenant, at each of which its backend can be ended.
+    points: int = 0
 
     @classmethod
     def create(cls, path: Path, server: PostgresServer) -> World:
@@ -67,8 +82,9 @@ class World:
         measured.point_at(measured.url)
         clean = asyncio.run(measured._step_by_step())
         committed = measured.seen()["t0"]
+        points = int(fetch(measured.url, "SELECT last_value FROM witness.number")[0][0])
         server.drop_database(measured.url)
-        return replace(world, clean=clean, committed=committed)
+        return replace(world, clean=clean, committed=committed, points=points)
 
     async def _step_by_step(self) -> dict[tuple[str, ...], Catalog]:
         """What the first tenant holds before and after each revision, by its heads."""
@@ -114,7 +130,7 @@ class World:
         return await orchestrator.resume(self.fleet)
 
     def fault_at(self, number: int | None) -> None:
-        """End the backend that makes definition ``number`` (1 is the first); ``None`` for no fault."""
+        """End the backend at point ``number`` (1 is the first); ``None`` for no fault."""
         execute(
             self.url,
             "TRUNCATE witness.fault; SELECT setval('witness.number', 1, false);"
