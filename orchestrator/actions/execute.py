@@ -118,6 +118,8 @@ async def run_plan(
         application=f"orchestrator {record.id}",
         lock_wait=execution.lock_wait,
         provision=request.provision,
+        asked=execution.limits,
+        tries=project.fleet.policy.retries + 1,
         concurrent=concurrent,
     )
     run = Run(

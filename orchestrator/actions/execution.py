@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestrator.fleet.fleet import FailureBudget
+from orchestrator.fleet.tenant import Limits
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Silent
 
@@ -23,6 +24,8 @@ class Execution:
     wave: str | None = None
     #: Seconds to wait for a tenant that another process holds.
     lock_wait: float = 10.0
+    #: Timeouts of statements, over those of tenants.yaml.
+    limits: Limits = field(default_factory=Limits)
     #: Replay on the rest of a cohort what two of its tenants were sent, where that is safe.
     replay: bool = True
     #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.

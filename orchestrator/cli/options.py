@@ -54,6 +54,11 @@ executing = _with(
         click.option(
             "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
         ),
+        click.option("--lock-timeout", metavar="TIME", help="A statement waits no longer than this for a lock."),
+        click.option("--statement-timeout", metavar="TIME", help="A statement runs no longer than this."),
+        click.option(
+            "--idle-in-transaction-timeout", metavar="TIME", help="A transaction is idle no longer than this."
+        ),
         click.option("--no-replay", is_flag=True, help="Run Alembic for every tenant, also for those that are alike."),
         click.option(
             "--verify",
@@ -94,9 +99,16 @@ def execution_from(given: dict[str, Any]) -> Execution:
     from orchestrator.actions.execution import Execution
     from orchestrator.fleet.fleet import FailureBudget
     from orchestrator.fleet.kinds import Budget, Duration
+    from orchestrator.fleet.tenant import Limits
 
     budget = given.pop("max_failures")
-    wait = _validated(Duration, given.pop("lock_wait"), "--lock-wait", "10s, 1m or a number of seconds")
+
+    def duration(name: str) -> float | None:
+        text = given.pop(name)
+        option = f"--{name.replace('_', '-')}"
+        return None if text is None else _validated(Duration, text, option, "10s, 1m or a number of seconds")
+
+    wait = duration("lock_wait")
     return Execution(
         jobs=given.pop("jobs"),
         max_failures=None
@@ -104,7 +116,8 @@ def execution_from(given: dict[str, Any]) -> Execution:
         else FailureBudget(*_validated(Budget, budget, "--max-failures", "3 or 5%")),
         continue_on_error=given.pop("continue_on_error"),
         wave=given.pop("wave"),
-        lock_wait=wait,
+        lock_wait=10.0 if wait is None else wait,
+        limits=Limits(duration("lock_timeout"), duration("statement_timeout"), duration("idle_in_transaction_timeout")),
         replay=not given.pop("no_replay"),
         verify_all=given.pop("verify") == "all",
     )

@@ -19,25 +19,25 @@ from sqlalchemy.util import await_only
 _CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 
 
-def let_wait(engine: Engine, raw: asyncpg.Connection, lock_timeout: float) -> None:
+def let_wait(engine: Engine, raw: asyncpg.Connection) -> None:
     """Lift the timeout on ``engine``'s one connection for each statement that says CONCURRENTLY outside a transaction.
 
     Args:
         engine: what migrations run on.
-        raw: its connection.
-        lock_timeout: seconds, as set on the connection.
+        raw: its connection; its timeout may be another one for each tenant, and for each try.
     """
 
     def execute(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
         if raw.is_in_transaction() or not _CONCURRENTLY.search(statement):
             return False
+        before = await_only(raw.fetchval("SHOW lock_timeout"))
         await_only(raw.execute("SET lock_timeout = 0"))
         try:
             cursor.execute(statement, parameters)
         finally:
             # Where the connection is lost, that is the error to report.
             with suppress(Exception):
-                await_only(raw.execute(f"SET lock_timeout = {round(lock_timeout * 1000)}"))
+                await_only(raw.execute(f"SET lock_timeout = '{before}'"))
         return True
 
     event.listen(engine, "do_execute", execute)

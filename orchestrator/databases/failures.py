@@ -13,12 +13,18 @@ from orchestrator.fleet.secrets import mask
 
 #: A statement longer than this many characters is cut: a data migration can carry megabytes.
 _STATEMENT_LIMIT = 2000
+#: Characters that are shown of somebody else's statement.
+_SHORT = 80
+#: Texts and numbers in it.
+_VALUES = re.compile(r"[eE]?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|\b\d+(?:\.\d+)?\b", re.DOTALL)
 #: From here on a message repeats row values, which may have line breaks of their own.
 _DETAILS = re.compile(r"^(?:DETAIL:|\[SQL:|\[parameters:)", re.MULTILINE)
 
+#: A lock was not to be had within lock_timeout.
+LOCK_NOT_AVAILABLE = "55P03"
 #: SQLSTATEs after which the same transaction may succeed when it is run again: lock_not_available, deadlock_detected,
 #: serialization_failure (PostgreSQL documentation, appendix A).
-_PASSING = frozenset({"55P03", "40P01", "40001"})
+_PASSING = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001"})
 #: SQLSTATEs of a server that takes no connection just now: too_many_connections, cannot_connect_now.
 _FULL = frozenset({"53300", "57P03"})
 #: SQLite's codes for "somebody else is at work" (sqlite.org/rescode.html), in the low byte of its extended codes.
@@ -27,8 +33,11 @@ _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _LOST = frozenset({"57P01", "57P02", "57P03"})
 
 _HINTS: Mapping[str, str] = {
-    "55P03": "something held the lock longer than lock_timeout; try again, or raise policy.lock_timeout",
-    "57014": "the statement ran longer than statement_timeout; raise policy.statement_timeout",
+    LOCK_NOT_AVAILABLE: "something held the lock longer than lock_timeout; try again when it is done, or raise it:"
+    " --lock-timeout 10s",
+    "57014": "the statement ran longer than statement_timeout; raise it: --statement-timeout 4h",
+    "25P03": "the migration left its transaction idle longer than idle_in_transaction_timeout; raise it:"
+    " --idle-in-transaction-timeout 10m",
     "42501": "the migrating role lacks a right; GRANT it, then resume",
     "53300": "the server has no free connection; lower the server's max_concurrency or --jobs",
     "53200": "the server ran out of lock-table memory; raise max_locks_per_transaction",
@@ -39,6 +48,8 @@ _HINTS: Mapping[str, str] = {
 }
 #: The same for whole classes of SQLSTATEs (their first two characters), where the code itself has none.
 _CLASS_HINTS: Mapping[str, str] = {
+    "08": "the connection was lost, the server's log says why; one whose migration computes for longer than"
+    " idle_in_transaction_timeout is ended: --idle-in-transaction-timeout 10m",
     "23": "the tenant's own rows break the new rule: mend them, then resume",
     "42": "the tenant's tables are not as the revision expects: compare them with a healthy tenant's, then resume",
     "53": "the server is out of a resource; free some, then resume",
@@ -103,6 +114,12 @@ def describe(error: BaseException, revision: str | None = None) -> Failure:
         passing=sqlstate in _PASSING or _is_busy(error),
         lost=_is_lost(error, sqlstate),
     )
+
+
+def shortened(statement: str) -> str:
+    """A statement of somebody else's in a line: what it is, and none of the values in it."""
+    line = " ".join(mask(_VALUES.sub("?", statement)).split())
+    return line if len(line) <= _SHORT else f"{line[: _SHORT - 3]}..."
 
 
 def _hint(sqlstate: str | None) -> str | None:

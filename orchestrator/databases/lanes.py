@@ -37,14 +37,11 @@ class Lane:
     _name: str | None = None
     _uses: int = 0
 
-    def engine(self, lock_timeout: float | None) -> AsyncEngine:
+    def engine(self) -> AsyncEngine:
         """What SQLAlchemy works with over this connection.
 
         Its dialect remembers one default schema, which is why a lane has an engine of its own, and why whoever takes
         the lane for another schema has to tell the dialect.
-
-        Args:
-            lock_timeout: seconds, as set on the connection.
         """
         if self._engine is None:
             # Here and not above: whoever only reads does without SQLAlchemy's engines.
@@ -61,8 +58,7 @@ class Lane:
                 poolclass=StaticPool,
                 connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
             )
-            if lock_timeout is not None:
-                let_wait(self._engine.sync_engine, self.raw, lock_timeout)
+            let_wait(self._engine.sync_engine, self.raw)
         return self._engine
 
     async def asked_database_name(self) -> str:

@@ -53,6 +53,10 @@ class Session(Protocol):
         """
         ...
 
+    async def blockers(self) -> tuple[str, ...]:
+        """Who holds locks on the tenant's tables beside this session, for people; those who hold them longest first."""
+        ...
+
     async def invalid_indexes(self) -> tuple[str, ...]:
         """Names of indexes in the tenant's scope that were begun and never finished; sorted."""
         ...

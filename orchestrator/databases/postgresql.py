@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases.address import Address, parse
-from orchestrator.databases.failures import describe
+from orchestrator.databases.failures import describe, shortened
 from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
@@ -122,7 +122,7 @@ class PostgreSQL:
             lane.used = lane.locked = True
             await self._enter(lane.raw, tenant, application, limits)
             name = await lane.asked_database_name()
-            async with lane.engine(limits.lock_timeout).connect() as connection:
+            async with lane.engine().connect() as connection:
                 if tenant.schema is not None:
                     # What SQLAlchemy asked for when the lane served its first tenant.
                     connection.dialect.default_schema_name = tenant.schema
@@ -300,6 +300,8 @@ class PostgreSQL:
             settings["lock_timeout"] = str(round(limits.lock_timeout * 1000))
         if limits.statement_timeout is not None:
             settings["statement_timeout"] = str(round(limits.statement_timeout * 1000))
+        if limits.idle_in_transaction_timeout is not None:
+            settings["idle_in_transaction_session_timeout"] = str(round(limits.idle_in_transaction_timeout * 1000))
         if int(self._version or 0) >= 14:
             settings["client_connection_check_interval"] = _CLIENT_CHECK_MS
         return settings
@@ -363,6 +365,19 @@ class PostgreSQLSession:
             return (await read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
         except asyncpg.UndefinedTableError:
             return ()
+
+    async def blockers(self) -> tuple[str, ...]:
+        """Sessions with locks on what is in the scope now: what the one of interest holds is what was waited for."""
+        rows = await self._raw.fetch(
+            "SELECT a.pid, a.application_name, date_trunc('second', max(now() - a.xact_start))::text AS age, a.query"
+            " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid"
+            " WHERE l.granted AND l.pid <> pg_backend_pid() AND c.relnamespace = current_schema()::regnamespace"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " GROUP BY a.pid, a.application_name, a.query ORDER BY max(now() - a.xact_start) DESC LIMIT 3"
+        )
+        return tuple(
+            f"pid {pid} ({name or 'no name'}, for {age}): {shortened(query)}" for pid, name, age, query in rows
+        )
 
     async def invalid_indexes(self) -> tuple[str, ...]:
         """Partitioned ones are left out: those are invalid until every partition's is attached, and rightly so."""

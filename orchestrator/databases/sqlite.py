@@ -169,6 +169,10 @@ class SQLiteSession:
             raise DatabaseError(f"tenant {self._tenant.id}: {reading.failure.message}")
         return reading.heads
 
+    async def blockers(self) -> tuple[str, ...]:
+        """SQLite does not say who holds a file."""
+        return ()
+
     async def invalid_indexes(self) -> tuple[str, ...]:
         """SQLite builds an index or does not."""
         return ()

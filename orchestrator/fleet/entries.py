@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.problems import Problem, suggestion
-from orchestrator.fleet.resolve import Refused, template_at
+from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
     DatabasesEntry,
     EntryPointEntry,
@@ -30,7 +30,7 @@ from orchestrator.fleet.sources import (
     Source,
     SqlSource,
 )
-from orchestrator.fleet.tenant import Limits, Server
+from orchestrator.fleet.tenant import Server
 
 
 def server_of(name: str, entry: ServerEntry, root: Path) -> Server:
@@ -52,7 +52,7 @@ def server_of(name: str, entry: ServerEntry, root: Path) -> Server:
         direct_url=direct if direct.from_environment().strip() else None,
         max_concurrency=entry.max_concurrency,
         extensions_schema=entry.extensions_schema,
-        limits=Limits(entry.lock_timeout, entry.statement_timeout),
+        limits=limits_of(entry),
     )
 
 
@@ -90,8 +90,8 @@ def source_of(
 
 def policy_of(entry: PolicyEntry) -> Policy:
     """The policy that an entry declares."""
-    limits = Limits(entry.lock_timeout, entry.statement_timeout)
-    return Policy(max_failures=FailureBudget(*entry.max_failures), limits=limits, retries=entry.retries)
+    budget = FailureBudget(*entry.max_failures)
+    return Policy(max_failures=budget, limits=limits_of(entry), retries=entry.retries)
 
 
 def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str] = frozenset()) -> Wave:

@@ -34,7 +34,7 @@ class Policy:
     #: Failures tolerated per wave.
     max_failures: FailureBudget = field(default_factory=FailureBudget)
     #: Timeouts for every statement of a migration.
-    limits: Limits = field(default_factory=lambda: Limits(lock_timeout=2.0, statement_timeout=3600.0))
+    limits: Limits = field(default_factory=lambda: Limits(2.0, 3600.0, 60.0))
     #: Times a tenant is tried again after a lock timeout, a deadlock or a lost connection.
     retries: int = 5
 

@@ -14,10 +14,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet import urls
 from orchestrator.fleet.kinds import database_name, schema_name
 from orchestrator.fleet.problems import Problem, suggestion
-from orchestrator.fleet.schema import TenantEntry
+from orchestrator.fleet.schema import PolicyEntry, ServerEntry, TenantEntry
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.sources import Defaults
-from orchestrator.fleet.tenant import Isolation, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 
 class Refused(Exception):
@@ -66,6 +66,7 @@ class Resolver:
             pin=entry.pin,
             reason=entry.reason,
             until=entry.until,
+            limits=limits_of(entry),
         )
         if isolation is Isolation.FILE:
             return make(file=self._file(entry, place))
@@ -177,6 +178,11 @@ def _read_place(url: Template) -> _Place:
         return _Place(dialect, urls.split(url.resolve()).database)
     except ConfigurationError as error:
         raise Refused(Problem(("server",), error.message, error.hint)) from None
+
+
+def limits_of(entry: ServerEntry | TenantEntry | PolicyEntry) -> Limits:
+    """The timeouts that an entry declares."""
+    return Limits(entry.lock_timeout, entry.statement_timeout, entry.idle_in_transaction_timeout)
 
 
 def template_at(path: tuple[str, ...], text: str, root: Path) -> Template:

@@ -16,7 +16,7 @@ from orchestrator.fleet.problems import Located, Problem, Report
 from orchestrator.fleet.resolve import Refused, Resolver
 from orchestrator.fleet.schema import TenantEntry
 from orchestrator.fleet.sources import DatabaseSource, Defaults, Row, SchemaSource, Source, SqlSource
-from orchestrator.fleet.tenant import Isolation, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 _ENTRIES = TypeAdapter(list[TenantEntry])
 
@@ -114,7 +114,8 @@ def _validated(data: list[dict[str, Any]], source: Source, report: Report) -> li
 
 def _entry(row: Row, source: Source, number: int) -> dict[str, Any]:
     if isinstance(row, Tenant):
-        entry: dict[str, Any] = {name: getattr(row, name) for name in Tenant.__slots__}
+        entry: dict[str, Any] = {name: getattr(row, name) for name in Tenant.__slots__ if name != "limits"}
+        entry |= {name: getattr(row.limits, name) for name in Limits.__slots__}
     elif isinstance(row, str) and isinstance(source, SchemaSource | DatabaseSource):
         entry = {"id": row}
     elif isinstance(row, Mapping):

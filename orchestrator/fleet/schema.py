@@ -29,6 +29,11 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=False, frozen=True)
 
 
+_LockTimeout = Annotated[Given[Duration], Field(description="How long a statement may wait for a lock: 2s")]
+_StatementTimeout = Annotated[Given[Duration], Field(description="How long a statement may run: 1h")]
+_IdleTimeout = Annotated[Given[Duration], Field(description="How long a transaction may be idle: 60s")]
+
+
 class ServerEntry(_Entry):
     """A physical server: budgets live here. A plain string is its address."""
 
@@ -38,8 +43,9 @@ class ServerEntry(_Entry):
     direct_url: str | None = Field(None, description="Address past a pooler, for locks and DDL; empty for none")
     max_concurrency: _Count = Field(8, description="Tenants migrated at once on this server, at most")
     extensions_schema: Given[SchemaName] = Field(None, description="Schema kept on every tenant's search path")
-    lock_timeout: Given[Duration] = Field(None, description="How long a statement may wait for a lock: 2s")
-    statement_timeout: Given[Duration] = Field(None, description="How long a statement may run: 1h")
+    lock_timeout: _LockTimeout = None
+    statement_timeout: _StatementTimeout = None
+    idle_in_transaction_timeout: _IdleTimeout = None
 
 
 class DefaultsEntry(_Entry):
@@ -72,6 +78,9 @@ class TenantEntry(_Entry):
     pin: Given[Name] = Field(None, description="Revision it is held at")
     reason: Given[Text] = Field(None, description="Why it is held")
     until: Given[Day] = Field(None, description="The pin no longer holds from this day on")
+    lock_timeout: _LockTimeout = None
+    statement_timeout: _StatementTimeout = None
+    idle_in_transaction_timeout: _IdleTimeout = None
 
 
 class SqlEntry(_Entry):
@@ -142,6 +151,7 @@ class PolicyEntry(_Entry):
     max_failures: Annotated[Budget, Field(description="Failures tolerated per wave: 0, 5 or 10%")] = (0, None)
     lock_timeout: Duration = 2.0
     statement_timeout: Duration = 3600.0
+    idle_in_transaction_timeout: Duration = 60.0
     retries: Annotated[int, Field(strict=True, ge=0)] = 5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 
@@ -17,14 +17,49 @@ class Isolation(StrEnum):
     FILE = "file"
 
 
+#: Seconds that a statement waits for a lock in the first of several tries.
+_FIRST_WAIT = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long statements may wait and run. ``None`` leaves the wider setting (server over policy) in force."""
+    """How long statements may wait and run. ``None`` leaves the wider setting in force: run, tenant, server, policy."""
 
-    #: Seconds a statement may wait for a lock.
+    #: Seconds a statement may wait for a lock, at most: the last of several tries waits so long.
     lock_timeout: float | None = None
     #: Seconds a statement may run.
     statement_timeout: float | None = None
+    #: Seconds a transaction may be open with nothing to do.
+    idle_in_transaction_timeout: float | None = None
+
+    def over(self, wider: Limits) -> Limits:
+        """These, and ``wider`` where they say nothing."""
+        return Limits(
+            *(
+                theirs if own is None else own
+                for own, theirs in (
+                    (self.lock_timeout, wider.lock_timeout),
+                    (self.statement_timeout, wider.statement_timeout),
+                    (self.idle_in_transaction_timeout, wider.idle_in_transaction_timeout),
+                )
+            )
+        )
+
+    def in_try(self, number: int, tries: int) -> Limits:
+        """What holds in one of several tries: the first waits a moment for a lock, each later one longer.
+
+        Whoever comes to a table after a statement that waits for its lock waits behind it. So one that has another try
+        gives up soon.
+
+        Args:
+            number: which try, from 1.
+            tries: how many there may be.
+        """
+        most = self.lock_timeout
+        if not most or most <= _FIRST_WAIT or tries <= 1:
+            return self
+        wait = _FIRST_WAIT * (most / _FIRST_WAIT) ** ((number - 1) / (tries - 1))
+        return replace(self, lock_timeout=min(wait, most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +104,8 @@ class Tenant:
     reason: str | None = None
     #: The pin no longer holds from this day on.
     until: date | None = None
+    #: This tenant's own timeouts.
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def place(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection
 
-from orchestrator.databases.failures import Failure, describe
+from orchestrator.databases.failures import LOCK_NOT_AVAILABLE, Failure, describe
 from orchestrator.databases.port import Database, Session
 from orchestrator.errors import OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
@@ -46,6 +46,8 @@ class Work:
     options: Mapping[str, Any]
     #: Stop after so many revisions; ``None`` to go on to the target.
     limit: int | None = None
+    #: Which try this is, from 1.
+    number: int = 1
 
     @classmethod
     def of(cls, history: History, command: str, target: str) -> Work:
@@ -96,6 +98,10 @@ class Migrator:
     lock_wait: float = 10.0
     #: Make a missing schema, database or file.
     provision: bool = False
+    #: Timeouts that this run was given.
+    asked: Limits = field(default_factory=Limits)
+    #: Times that a tenant may be tried.
+    tries: int = 1
     #: Whether the seam was proved; where it was not, tenants go one at a time.
     concurrent: bool = True
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -148,20 +154,24 @@ class Migrator:
         """How a connection for the tenant names itself to the server."""
         return f"{self.application} {tenant.id}"
 
-    def limits(self, tenant: Tenant) -> Limits:
-        """The server's timeouts, and the policy's where it has none."""
-        own, general = self.fleet.server_of(tenant).limits, self.fleet.policy.limits
-        return Limits(
-            own.lock_timeout if own.lock_timeout is not None else general.lock_timeout,
-            own.statement_timeout if own.statement_timeout is not None else general.statement_timeout,
-        )
+    def limits(self, tenant: Tenant, number: int = 1) -> Limits:
+        """The timeouts that hold for ``tenant``: the run's, else its own, else its server's, else the policy's.
+
+        Args:
+            tenant: whom.
+            number: which try it is: earlier ones wait less for a lock.
+        """
+        server, policy = self.fleet.server_of(tenant).limits, self.fleet.policy.limits
+        return self.asked.over(tenant.limits).over(server).over(policy).in_try(number, self.tries)
 
     async def _settled(self, tenant: Tenant, work: Work, progress: Progress) -> Outcome:
         database = self.databases[tenant.server]
         try:
             if self.provision:
                 await database.provision(tenant)
-            async with database.session(tenant, self.connection_name(tenant), self.limits(tenant)) as session:
+            async with database.session(
+                tenant, self.connection_name(tenant), self.limits(tenant, work.number)
+            ) as session:
                 return await self._under_lock(session, tenant, work, progress)
         except Unprovisioned as error:
             return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
@@ -245,6 +255,8 @@ class Migrator:
         try:
             await session.connection.rollback()
             after = await session.heads(self.loop.version_table)
+            if failure.sqlstate == LOCK_NOT_AVAILABLE and (holders := await session.blockers()):
+                failure = replace(failure, message=f"{failure.message}; held by {', '.join(holders)}")
         except Exception:
             failure = replace(failure, lost=True)
         if progress.outside_transaction:

@@ -127,7 +127,11 @@ async def _replay(
         if migrator.provision:
             await database.provision(tenant)
         await database.replay(
-            tenant, steps, migrator.loop.version_table, migrator.connection_name(tenant), migrator.limits(tenant)
+            tenant,
+            steps,
+            migrator.loop.version_table,
+            migrator.connection_name(tenant),
+            migrator.limits(tenant, work.number),
         )
     except Exception as error:
         failure = describe(error)

@@ -124,7 +124,8 @@ class Run:
         lost = False
         total_ms = 0.0
         for number in range(1, self.retries + 2):
-            outcome = await self._attempt(tenant, work, self.cohorts.of(planned) if number == 1 else None)
+            cohort = self.cohorts.of(planned) if number == 1 else None
+            outcome = await self._attempt(tenant, replace(work, number=number), cohort)
             total_ms += outcome.duration_ms
             first = outcome.before if first is None else first
             lost = lost or outcome.status is TenantStatus.UNKNOWN

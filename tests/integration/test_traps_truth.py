@@ -73,7 +73,7 @@ async def test_heads_that_cannot_be_read_are_not_base(tmp_path: Path, database: 
     locker = await asyncpg.connect(database)
     async with opened_project(project.fleet) as opened:
         migrator = Migrator(opened.fleet, opened.history, opened.loop, opened.databases, lock_wait=0)
-        assert migrator.limits(opened.fleet.tenants[0]) == Limits(0.1, 3600.0)
+        assert migrator.limits(opened.fleet.tenants[0]) == Limits(0.1, 3600.0, 60.0)
         await locker.execute("BEGIN; LOCK TABLE a.alembic_version IN ACCESS EXCLUSIVE MODE")
 
         outcome = await migrator.attempt(opened.fleet.tenants[0], Work.of(opened.history, "downgrade", "base"))

@@ -81,7 +81,7 @@ def test_contract(load_text: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         DatabaseSource("tenant_*", "main"),
         PythonSource("myapp.tenants:all_tenants"),
     )
-    assert fleet.policy == Policy(FailureBudget(0), Limits(2.0, 3600.0), retries=5)
+    assert fleet.policy == Policy(FailureBudget(0), Limits(2.0, 3600.0, 60.0), retries=5)
     assert fleet.waves == (
         Wave("canary", Selection(tags=("canary",)), max_failures=FailureBudget(0)),
         Wave("first", percent=10.0),
@@ -204,7 +204,7 @@ def test_server_limits(load_text: Load) -> None:
 def test_durations(load_text: Load, text: str, seconds: float) -> None:
     """A number with a unit, or seconds; 0 is no limit."""
     fleet = load_text(f"servers: {{m: 'postgresql://h/d'}}\ntenants: [a]\npolicy: {{lock_timeout: {text}}}")
-    assert fleet.policy.limits == Limits(seconds, 3600.0)
+    assert fleet.policy.limits == Limits(seconds, 3600.0, 60.0)
 
 
 @pytest.mark.parametrize(

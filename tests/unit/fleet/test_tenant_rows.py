@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from orchestrator.fleet.sources import (
     Source,
     SqlSource,
 )
-from orchestrator.fleet.tenant import Isolation, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 ROOT = Path("/srv/app")
 SERVERS = {
@@ -94,6 +95,7 @@ def test_tenant_values() -> None:
     tenant = Tenant(
         "a", "main", Isolation.DATABASE, schema="s", database="d", tags=("x",), target="t@head", reason="why", pin="p"
     )
+    tenant = replace(tenant, limits=Limits(1.5, None, 60.0))
     assert made([tenant, {"id": "b"}])[0] == tenant
     assert "unknown server `mian`" in refusal([Tenant("a", "mian", Isolation.SCHEMA, schema="a")]).message
     assert "PostgreSQL's own schemas" in refusal([Tenant("a", "main", Isolation.SCHEMA, schema="pg_x")]).message

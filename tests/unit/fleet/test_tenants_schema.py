@@ -41,9 +41,10 @@ def test_keys() -> None:
     assert list(published["properties"]) == ["servers", "defaults", "tenants", "sources", "policy", "waves", "journal"]
     assert published["additionalProperties"] is False
     tenant = published["$defs"]["TenantEntry"]
-    assert list(tenant["properties"]) == (
-        ["id", "server", "isolation", "schema", "database", "file", "url", "tags", "target", "pin", "reason", "until"]
-    )
+    assert list(tenant["properties"]) == [
+        *("id", "server", "isolation", "schema", "database", "file", "url", "tags", "target", "pin", "reason", "until"),
+        *("lock_timeout", "statement_timeout", "idle_in_transaction_timeout"),
+    ]
     assert tenant["required"] == ["id"]
     assert tenant["properties"]["schema"]["type"] == "string"
 
