@@ -24,6 +24,7 @@ from orchestrator.databases.failures import describe, shortened
 from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
+from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
@@ -72,6 +73,8 @@ class PostgreSQL:
         self._version: str | None = None
         #: The address as it was read the last time, and what it came to.
         self._parsed: tuple[str, Address] | None = None
+        #: Whether each connection has a server process of its own; asked once.
+        self._keeps_sessions: bool | None = None
         self._lanes = Lanes(self._connect_for_many, server.max_concurrency)
 
     @property
@@ -244,7 +247,29 @@ class PostgreSQL:
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
         self._version = str(raw.get_server_version().major)
+        await self._refuse_shared_sessions(raw, address, arguments)
         return raw
+
+    async def _refuse_shared_sessions(self, raw: _RawConnection, address: Address, arguments: dict[str, Any]) -> None:
+        """Asked on the first connection: what an address leads through does not change within a run."""
+        if self._keeps_sessions is None:
+            try:
+                options = {"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments}
+                shared = await shares_sessions(raw, lambda: asyncpg.connect(**options))
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raw.terminate()
+                raise ServerUnreachable(
+                    mask(f"no connection to {address.masked}: {describe(error).message}")
+                ) from error
+            self._keeps_sessions = not shared
+        if not self._keeps_sessions:
+            raw.terminate()
+            raise ServerUnreachable(
+                mask(f"{address.masked} is a pooler that shares its connections between transactions")
+                + ": neither locks nor the search path would hold",
+                hint="give the server a direct_url past the pooler, or let the pooler keep sessions"
+                " (PgBouncer: pool_mode = session)",
+            )
 
     @asynccontextmanager
     async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
