@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.failures import Failure
+from orchestrator.databases.findings import Finding
 from orchestrator.databases.script import Step
 from orchestrator.fleet.tenant import Limits, Tenant
 
@@ -156,6 +157,14 @@ class Database(Protocol):
 
     async def free_connections(self) -> int | None:
         """How many more connections the server has for us; ``None`` where they are not counted.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+        """Look whether anything on the server would break a run over ``tenants``; reads only.
 
         Raises:
             OrchestratorError: no connection.

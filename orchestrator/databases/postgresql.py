@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases.address import Address, parse
+from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.failures import describe, shortened
+from orchestrator.databases.findings import Finding
 from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_chunk, read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
@@ -187,6 +189,12 @@ class PostgreSQL:
         """What ``max_connections`` leaves to ordinary roles, less those of others that are there."""
         async with self._maintenance() as raw:
             return int(await raw.fetchval(_FREE_CONNECTIONS)) + self._lanes.open
+
+    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+        """What the server's own database tells."""
+        async with self._maintenance() as raw:
+            free = int(await raw.fetchval(_FREE_CONNECTIONS)) + self._lanes.open
+            return await diagnose(raw, tenants, free, self._server.max_concurrency)
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Rows of a source's query, in a read-only transaction."""

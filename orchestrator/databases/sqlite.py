@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.failures import describe
+from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
@@ -113,6 +114,17 @@ class SQLite:
     async def free_connections(self) -> int | None:
         """Files are opened, not connected to."""
         return None
+
+    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+        """Whether the files can be written, and others made beside them."""
+        files = [_file(tenant) for tenant in tenants]
+        closed = [file for file in files if file.exists() and not os.access(file, os.W_OK)]
+        closed += [
+            place for place in {file.parent for file in files} if place.exists() and not os.access(place, os.W_OK)
+        ]
+        if closed:
+            return [Finding(Level.PROBLEM, "rights", f"{closed[0]} cannot be written", "make it writable")]
+        return [Finding(Level.OK, "version", f"SQLite {sqlite3.sqlite_version}, {len(files)} files")]
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """A directory of files has no table of tenants."""
