@@ -98,11 +98,12 @@ async def test_rights_that_are_missing(tmp_path: Path, database: str) -> None:
     execute(database, "DROP ROLE IF EXISTS weak; CREATE ROLE weak LOGIN; CREATE SCHEMA a; CREATE TABLE a.others ()")
     project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(with_role(database, "weak", "x"), "a"))
 
-    problem = (await found(project.fleet, "problem"))["rights"]
-    notes = await found(project.fleet, "note")
+    report = await orchestrator.doctor(project.fleet)
 
-    assert "weak" in problem["message"]
-    assert "cannot be seen" in notes["transactions"]["message"]
+    problems = {each.message: each.hint for each in report.findings if each.level == "problem"}
+    assert problems["weak may not create in a"] == 'GRANT USAGE, CREATE ON SCHEMA "a" TO "weak"'
+    assert any("does not own all tables in a" in message for message in problems)
+    assert "cannot be seen" in (await found(project.fleet, "note"))["transactions"]["message"]
     execute(database, 'GRANT USAGE, CREATE ON SCHEMA "a" TO "weak"; ALTER TABLE a.others OWNER TO weak')
     assert "rights" not in await found(project.fleet, "problem")
     execute(database, "DROP OWNED BY weak")
