@@ -124,7 +124,7 @@ def shell_loop(work: Work) -> Task:
     return Task(SHELL, ["sh", "-c", loop], project, work.tenants, reset=work.reset, check=work.check, at_most=1)
 
 
-def psql(work: Work) -> Task | None:
+def psql(work: Work, name: str = PSQL) -> Task | None:
     """The same SQL from files, as many psql at once as there may be connections; ``None`` without psql."""
     program = work.bench.psql
     if program is None:
@@ -139,7 +139,7 @@ def psql(work: Work) -> Task | None:
         (directory / f"{number}.sql").write_text(text, encoding="utf-8")
     call = f'{shlex.quote(str(program))} -X -q -v ON_ERROR_STOP=1 "$1"'
     return Task(
-        PSQL,
+        name,
         _together([f"{call} -f {number}.sql" for number in range(len(parts))], work.address),
         directory,
         work.tenants,
