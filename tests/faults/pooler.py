@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from orchestrator.databases.server_binaries import server_account
-from tests.servers import fetch
 
+#: Seconds that it may take to end.
 _PATIENCE = 20.0
 
 
@@ -52,24 +51,12 @@ def pgbouncer(server: str, mode: str) -> Iterator[str]:
         if account is not None:
             for path in (directory, users, settings):
                 os.chown(path, account.pw_uid, account.pw_gid)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}").geturl()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            _wait_for(url, process)
-            yield url
+            assert process.stderr is not None
+            said = next((line for line in process.stderr if b"process up" in line), None)
+            assert said is not None, f"PgBouncer ended with exit code {process.wait(_PATIENCE)}"
+            yield parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}").geturl()
         finally:
             process.terminate()
-            process.wait(_PATIENCE)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fetch(url, "SELECT 1")
-        except OSError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise
-            time.sleep(0.02)  # for what another program does, which no event announces
-        else:
-            return
+            process.communicate(timeout=_PATIENCE)
