@@ -255,7 +255,11 @@ class PostgreSQL:
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
         self._version = str(raw.get_server_version().major)
-        await self._refuse_shared_sessions(raw, address, arguments)
+        try:
+            await self._refuse_shared_sessions(raw, address, arguments)
+        except BaseException:
+            raw.terminate()
+            raise
         return raw
 
     async def _refuse_shared_sessions(self, raw: _RawConnection, address: Address, arguments: dict[str, Any]) -> None:
@@ -265,13 +269,11 @@ class PostgreSQL:
                 options = {"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments}
                 shared = await shares_sessions(raw, lambda: asyncpg.connect(**options))
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raw.terminate()
                 raise ServerUnreachable(
                     mask(f"no connection to {address.masked}: {describe(error).message}")
                 ) from error
             self._keeps_sessions = not shared
         if not self._keeps_sessions:
-            raw.terminate()
             raise ServerUnreachable(
                 mask(f"{address.masked} is a pooler that shares its connections between transactions")
                 + ": neither locks nor the search path would hold",
@@ -404,7 +406,8 @@ class PostgreSQLSession:
         rows = await self._raw.fetch(
             "SELECT a.pid, a.application_name, date_trunc('second', max(now() - a.xact_start))::text AS age, a.query"
             " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid"
-            " WHERE l.granted AND l.pid <> pg_backend_pid() AND c.relnamespace = current_schema()::regnamespace"
+            " WHERE l.granted AND l.pid <> pg_backend_pid() "
+            " AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " GROUP BY a.pid, a.application_name, a.query ORDER BY max(now() - a.xact_start) DESC LIMIT 3"
         )

@@ -255,8 +255,8 @@ class Migrator:
         try:
             await session.connection.rollback()
             after = await session.heads(self.loop.version_table)
-            if failure.sqlstate == LOCK_NOT_AVAILABLE and (holders := await session.blockers()):
-                failure = replace(failure, message=f"{failure.message}; held by {', '.join(holders)}")
+            if failure.sqlstate == LOCK_NOT_AVAILABLE:
+                failure = await self._held_up(session, failure)
         except Exception:
             failure = replace(failure, lost=True)
         if progress.outside_transaction:
@@ -266,6 +266,11 @@ class Migrator:
         if failure.lost:
             return Outcome(TenantStatus.UNKNOWN, before, after, failure)
         return Outcome(TenantStatus.FAILED, before, after, failure)
+
+    async def _held_up(self, session: Session, failure: Failure) -> Failure:
+        """Say who held the lock; whoever it was may have let go of it by now."""
+        holders = await session.blockers()
+        return replace(failure, message=f"{failure.message}; held by {', '.join(holders)}") if holders else failure
 
     def _verified(self, work: Work, before: tuple[str, ...], after: tuple[str, ...], progress: Progress) -> Outcome:
         if work.command == "stamp" and progress.heads is None and before == after:

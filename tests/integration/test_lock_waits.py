@@ -71,6 +71,21 @@ async def test_who_held_the_lock(project: Project, database: str) -> None:
     assert error["revision"] == "r2"
 
 
+async def test_holders_in_a_schema_of_any_name(tmp_path: Path, database: str) -> None:
+    """A name that has to be quoted is no obstacle to that question."""
+    name = "Ob\"ke 's"
+    text = schemas(database, name, policy={"lock_timeout": "50ms", "retries": 0})
+    project = make_project(tmp_path, REVISIONS, text)
+    await project.upgrade("r1")
+    connection = await asyncpg.connect(database)
+    await connection.execute('BEGIN; LOCK TABLE "Ob""ke \'s".accounts')
+
+    error = one(await project.upgrade(), name)["error"]
+
+    await connection.close()
+    assert "held by pid " in error["message"]
+
+
 async def test_a_run_may_wait_longer(project: Project, database: str) -> None:
     """What is asked for on the command line holds over tenants.yaml: this one waits until the report is done."""
     async with a_report(database):
