@@ -34,16 +34,8 @@ class Limits:
 
     def over(self, wider: Limits) -> Limits:
         """These, and ``wider`` where they say nothing."""
-        return Limits(
-            *(
-                theirs if own is None else own
-                for own, theirs in (
-                    (self.lock_timeout, wider.lock_timeout),
-                    (self.statement_timeout, wider.statement_timeout),
-                    (self.idle_in_transaction_timeout, wider.idle_in_transaction_timeout),
-                )
-            )
-        )
+        both = ((getattr(self, name), getattr(wider, name)) for name in Limits.__slots__)
+        return Limits(*(theirs if own is None else own for own, theirs in both))
 
     def in_try(self, number: int, tries: int) -> Limits:
         """What holds in one of several tries: the first waits a moment for a lock, each later one longer.
