@@ -9,11 +9,9 @@ poolers refuse start-up parameters they do not know.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,20 +19,21 @@ import asyncpg
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.diagnosis import diagnose
-from orchestrator.databases.failures import describe, shortened
+from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.fingerprint import fingerprint_tenants
-from orchestrator.databases.heads import read_chunk, read_schemas, read_visible
+from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
+from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    pass
 
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
@@ -51,12 +50,6 @@ _FREE_CONNECTIONS = (
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
-
-
-def lock_key(database: str, schema: str | None) -> int:
-    """The advisory-lock key (signed 64 bit) of one place: derived from what it is, so that every process agrees."""
-    digest = hashlib.blake2b(f"orchestrator\0{database}\0{schema or ''}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 class PostgreSQL:
@@ -365,65 +358,3 @@ class PostgreSQL:
             return {tenant.id: Reading(exists=False) for tenant in tenants}
         except OrchestratorError as error:
             return {tenant.id: Reading(exists=True, failure=describe(error)) for tenant in tenants}
-
-
-@dataclass(slots=True)
-class PostgreSQLSession:
-    """One connection inside one tenant's scope."""
-
-    connection: AsyncConnection
-    _raw: _RawConnection
-    _tenant: Tenant
-    _database: str
-
-    async def try_lock(self) -> bool:
-        """Session-level, on the migrating connection: it lives exactly as long as the backend that works under it."""
-        return bool(await self._raw.fetchval("SELECT pg_try_advisory_lock($1)", self._key))
-
-    async def lock_holder(self) -> str | None:
-        """The holder's process and how it names itself."""
-        row = await self._raw.fetchrow(
-            "SELECT l.pid, a.application_name, date_trunc('second', now() - a.backend_start)::text AS age"
-            " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-            " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
-            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
-            self._key,
-        )
-        return f"{row['application_name']} (pid {row['pid']}, for {row['age']})" if row else None
-
-    async def heads(self, version_table: str) -> tuple[str, ...]:
-        """Read by the driver, past SQLAlchemy, so that no transaction is begun."""
-        if self._tenant.schema is None:
-            return await read_visible(self._raw, version_table)
-        try:
-            return (await read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
-        except asyncpg.UndefinedTableError:
-            return ()
-
-    async def blockers(self) -> tuple[str, ...]:
-        """Sessions with locks on what is in the scope now: what the one of interest holds is what was waited for."""
-        rows = await self._raw.fetch(
-            "SELECT a.pid, a.application_name, date_trunc('second', max(now() - a.xact_start))::text AS age, a.query"
-            " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid"
-            " WHERE l.granted AND l.pid <> pg_backend_pid() "
-            " AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
-            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " GROUP BY a.pid, a.application_name, a.query ORDER BY max(now() - a.xact_start) DESC LIMIT 3"
-        )
-        return tuple(
-            f"pid {pid} ({name or 'no name'}, for {age}): {shortened(query)}" for pid, name, age, query in rows
-        )
-
-    async def invalid_indexes(self) -> tuple[str, ...]:
-        """Partitioned ones are left out: those are invalid until every partition's is attached, and rightly so."""
-        rows = await self._raw.fetch(
-            "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()"
-        )
-        return tuple(sorted(row[0] for row in rows))
-
-    @property
-    def _key(self) -> int:
-        return lock_key(self._database, self._tenant.schema)

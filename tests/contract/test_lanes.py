@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from orchestrator.databases import lanes as module
 from orchestrator.databases.lanes import Lanes
-from orchestrator.databases.postgresql import PostgreSQL, lock_key
+from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.postgresql_session import lock_key
 from orchestrator.databases.script import Step
 from orchestrator.errors import Unprovisioned
 from orchestrator.fleet.secrets import Template
