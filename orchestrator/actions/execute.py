@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, Tenants, migrating
 from orchestrator.fleet.fleet import FailureBudget, Fleet
 from orchestrator.history.position import is_relative
@@ -19,7 +21,9 @@ from orchestrator.migration.seam import self_check
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
+from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
+from orchestrator.rollout.steps import Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Silent
 from orchestrator.statuses import RunStatus, TenantStatus
@@ -45,6 +49,10 @@ class Execution:
     replay: bool = True
     #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.
     verify_all: bool = False
+    #: Touch tenants that an earlier run left partial, and run again the revision that was cut off.
+    retry_partial: bool = False
+    #: Revisions that may be other than they were when tenants were migrated with them.
+    accept_edited: tuple[str, ...] = ()
 
     @property
     def budget(self) -> FailureBudget | None:
@@ -71,7 +79,7 @@ async def execute(
     project = await Project.open(fleet, loop)
     chosen = project.choose(tenants)
     async with opened_journal(fleet) as journal:
-        plan = longest_first(await project.plan(request, chosen), await journal.long_tenants())
+        plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -84,7 +92,23 @@ async def execute(
             directory_digest=project.history.digest,
             options={"provision": request.provision, "fixed": _fixed(plan)},
         )
-        return await run_plan(project, journal, record, plan, request, execution, watch, {})
+        return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
+
+
+async def guarded(project: Project, journal: Journal, plan: Plan, execution: Execution) -> tuple[Plan, Integrity]:
+    """``plan`` in the order to begin in, without tenants that were left partial, if the files may be applied at all.
+
+    Raises:
+        EditedRevision: the file of a revision that tenants have was edited.
+    """
+    files = await integrity(project, journal)
+    if plan.command != "stamp":
+        files.require(project.history, execution.accept_edited)
+    left = await left_partial(project, journal, plan)
+    left.settle(journal)
+    if plan.command != "stamp":
+        plan = left.mark(plan, retry=execution.retry_partial)
+    return longest_first(plan, await journal.long_tenants()), files
 
 
 def _fixed(plan: Plan) -> dict[str, str]:
@@ -105,6 +129,7 @@ async def run_plan(
     journal: Journal,
     record: RunRecord,
     plan: Plan,
+    files: Integrity,
     request: Request,
     execution: Execution,
     watch: Watch,
@@ -117,6 +142,7 @@ async def run_plan(
         journal: opened for writing.
         record: the run; already in the journal when it is carried on.
         plan: for the tenants that are still to be done.
+        files: what the journal knows of the revisions' files.
         request: what the plan was made from.
         execution: how.
         watch: who looks on.
@@ -135,6 +161,8 @@ async def run_plan(
         provision=request.provision,
         concurrent=concurrent,
     )
+    accepted = project.history.all_of(execution.accept_edited)
+    revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
     run = Run(
         id=record.id,
         plan=plan,
@@ -152,9 +180,13 @@ async def run_plan(
             project.transcripts,
             verify_all=execution.verify_all,
         ),
+        revisions=revisions,
+        steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
         earlier=earlier,
     )
     await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
+    revisions.begin()
+    await journal.flush()
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):

@@ -52,8 +52,8 @@ class Session(Protocol):
         """
         ...
 
-    async def invalid_indexes(self) -> tuple[str, ...]:
-        """Names of indexes in the tenant's scope that were begun and never finished; sorted."""
+    async def invalid_indexes(self) -> Mapping[str, int]:
+        """Indexes in the tenant's scope that were begun and never finished: by name, what tells one from another."""
         ...
 
 

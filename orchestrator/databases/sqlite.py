@@ -166,9 +166,9 @@ class SQLiteSession:
             raise DatabaseError(f"tenant {self._tenant.id}: {reading.failure.message}")
         return reading.heads
 
-    async def invalid_indexes(self) -> tuple[str, ...]:
+    async def invalid_indexes(self) -> Mapping[str, int]:
         """SQLite builds an index or does not."""
-        return ()
+        return {}
 
     def unlock(self) -> None:
         """Give the tenant's lock back."""
