@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers
 from orchestrator.fleet.fleet import Fleet
@@ -21,7 +23,9 @@ from orchestrator.migration.seam import self_check
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
+from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
+from orchestrator.rollout.steps import Steps
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
@@ -56,7 +60,7 @@ async def execute(
     project = await read_project(fleet, servers, loop)
     chosen = project.choose(tenants)
     async with opened_journal(fleet) as journal:
-        plan = longest_first(await project.plan(request, chosen), await journal.long_tenants())
+        plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -69,7 +73,23 @@ async def execute(
             directory_digest=project.history.digest,
             options={"provision": request.provision, "fixed": _fixed(plan)},
         )
-        return await run_plan(project, journal, record, plan, request, execution, watch, {})
+        return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
+
+
+async def guarded(project: Project, journal: Journal, plan: Plan, execution: Execution) -> tuple[Plan, Integrity]:
+    """``plan`` in the order to begin in, without tenants that were left partial, if the files may be applied at all.
+
+    Raises:
+        EditedRevision: the file of a revision that tenants have was edited.
+    """
+    files = await integrity(project, journal)
+    if plan.command != "stamp":
+        files.require(project.history, execution.accept_edited)
+    left = await left_partial(project, journal, plan)
+    left.settle(journal)
+    if plan.command != "stamp":
+        plan = left.mark(plan, retry=execution.retry_partial)
+    return longest_first(plan, await journal.long_tenants()), files
 
 
 def _fixed(plan: Plan) -> dict[str, str]:
@@ -90,6 +110,7 @@ async def run_plan(
     journal: Journal,
     record: RunRecord,
     plan: Plan,
+    files: Integrity,
     request: Request,
     execution: Execution,
     watch: Watch,
@@ -102,6 +123,7 @@ async def run_plan(
         journal: opened for writing.
         record: the run; already in the journal when it is carried on.
         plan: for the tenants that are still to be done.
+        files: what the journal knows of the revisions' files.
         request: what the plan was made from.
         execution: how.
         watch: who looks on.
@@ -122,6 +144,8 @@ async def run_plan(
         tries=project.fleet.policy.retries + 1,
         concurrent=concurrent,
     )
+    accepted = project.history.all_of(execution.accept_edited)
+    revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
     run = Run(
         id=record.id,
         plan=plan,
@@ -139,9 +163,13 @@ async def run_plan(
             project.transcripts,
             verify_all=execution.verify_all,
         ),
+        revisions=revisions,
+        steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
         earlier=earlier,
     )
     await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
+    revisions.begin()
+    await journal.flush()
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):

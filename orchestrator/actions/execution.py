@@ -30,6 +30,10 @@ class Execution:
     replay: bool = True
     #: Compare the shape of every replayed tenant with that of the recorded ones, not only of a few.
     verify_all: bool = False
+    #: Touch tenants that an earlier run left partial, and run again the revision that was cut off.
+    retry_partial: bool = False
+    #: Revisions that may be other than they were when tenants were migrated with them.
+    accept_edited: tuple[str, ...] = ()
 
     @property
     def budget(self) -> FailureBudget | None:

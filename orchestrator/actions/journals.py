@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -10,6 +11,8 @@ from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.secrets import Template
 from orchestrator.journal.journal import Journal, default_url
+
+log = logging.getLogger("orchestrator.journal")
 
 
 @asynccontextmanager
@@ -40,4 +43,10 @@ async def opened_journal(fleet: Fleet, *, read_only: bool = False) -> AsyncItera
         with suppress(JournalError):
             await journal.close()
         raise
-    await journal.close()
+    try:
+        await journal.close()
+    except JournalError as error:
+        if read_only:
+            raise
+        # The work is done, and how it ended is to be told: an error instead would say that nothing was touched.
+        log.warning("%s\n  hint: %s", error.message, error.hint)

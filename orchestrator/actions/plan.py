@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.actions.execution import Execution
+from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.failures import describe
@@ -32,6 +34,8 @@ class PlanReport:
     estimate_s: float | None = None
     #: Why revisions go through Alembic for every tenant, by revision; one for each cohort, in the plan's order.
     not_replayable: tuple[Mapping[str, str], ...] = ()
+    #: Revisions whose files are not those that tenants were migrated with: the command would refuse.
+    edited: tuple[Edited, ...] = ()
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -45,6 +49,7 @@ class PlanReport:
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json`` (see docs/cli.md)."""
         document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
+        document["edited"] = [each.as_json() for each in self.edited]
         for cohort, reasons in zip(document["cohorts"], self.not_replayable, strict=False):
             cohort["not_replayable"] = dict(reasons)
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
@@ -78,12 +83,13 @@ async def plan(
     """
     request = Request(command, target, provision, execution.budget, execution.wave)
     async with opened_project(fleet) as project:
-        made = await project.plan(request, project.choose(tenants))
+        made, known = await _judged(project, await project.plan(request, project.choose(tenants)), execution)
         revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
         messages = {revision: project.history.message(revision) for revision in revisions}
         scripts = _render(project, made) if sql else ()
         reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
-        return PlanReport(made, messages, scripts, await _estimate(project, made), reasons)
+        estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
+        return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
@@ -95,14 +101,26 @@ def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str,
     return {**found, **project.history.impurities(cohort.path, command)}
 
 
-async def _estimate(project: Project, made: Plan) -> float | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the journal knows for a plan."""
+
+    durations: Mapping[str, float]
+    edited: tuple[Edited, ...]
+
+
+async def _judged(project: Project, made: Plan, execution: Execution) -> tuple[Plan, _Known | None]:
+    """``made`` as a run would see it; ``None`` where the journal cannot be read."""
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
             durations = await journal.mean_durations(made.command)
+            accepted = project.history.all_of(execution.accept_edited)
+            edited = (each for each in (await integrity(project, journal)).edited if each.revision not in accepted)
+            left = await left_partial(project, journal, made)
+            return left.mark(made, retry=execution.retry_partial), _Known(durations, tuple(edited))
     except JournalError:
-        # A plan is worth having without its estimate, most of all when something is broken.
-        return None
-    return estimate(made, durations, await project.budgets(made.pending))
+        # A plan is worth having without it, most of all when something is broken.
+        return made, None
 
 
 def _render(project: Project, made: Plan) -> tuple[str, ...]:

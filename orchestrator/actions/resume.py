@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.execute import run_plan
+from orchestrator.actions.execute import guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
@@ -16,7 +16,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
-from orchestrator.rollout.plan import Plan, Request, longest_first
+from orchestrator.rollout.plan import Plan, Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
@@ -47,6 +47,7 @@ async def resume(
     Raises:
         JournalError: no such run.
         UsageError: there is no run at all, or its process is still at work.
+        EditedRevision: the file of a revision that tenants have was edited; nothing was touched.
     """
     async with opened_journal(fleet) as journal:
         record = await _resumable(journal, run)
@@ -67,7 +68,7 @@ async def resume(
                 record.options.get("fixed", {}),
             )
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
-            plan = longest_first(await project.plan(request, still), await journal.long_tenants())
+            plan, files = await guarded(project, journal, await project.plan(request, still), execution)
             again = replace(
                 record,
                 target=tuple(sorted({*record.target, *plan.target})),
@@ -76,7 +77,7 @@ async def resume(
                 actor=Actor.current(fleet.root),
                 directory_digest=project.history.digest,
             )
-            return await run_plan(project, journal, again, plan, request, execution, watch or Watch(), earlier)
+            return await run_plan(project, journal, again, plan, files, request, execution, watch or Watch(), earlier)
 
 
 async def _nothing_left(

@@ -6,24 +6,21 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import opened_project
+from orchestrator.actions.partial import left_partial
+from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
-from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Database
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.journal.records import AttemptRecord
-from orchestrator.rollout.plan import PlannedTenant, Request
+from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.statuses import TenantStatus
 
 log = logging.getLogger("orchestrator.status")
-
-#: States of a tenant that has something to run.
-_MAY_BE_PARTIAL = frozenset({TenantStatus.BEHIND, TenantStatus.DIVERGED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,8 @@ class StatusReport:
     tenants: tuple[PlannedTenant, ...]
     #: The database that a tenant without one of its own is in, by server name.
     default_databases: Mapping[str, str | None]
+    #: Revisions whose files are not those that tenants were migrated with.
+    edited: tuple[Edited, ...] = ()
 
     @property
     def summary(self) -> dict[str, int]:
@@ -47,6 +46,7 @@ class StatusReport:
         return {
             "target": list(self.target),
             "tenants": [self._tenant(each) for each in self.tenants],
+            "edited": [each.as_json() for each in self.edited],
             "summary": self.summary,
         }
 
@@ -79,15 +79,13 @@ async def status(fleet: Fleet, target: str | None = None, *, tenants: Tenants = 
     async with opened_project(fleet) as project:
         # Waves say who goes when, and would reorder what is listed here.
         found = await project.plan(Request("upgrade", target), project.choose(tenants))
+        found, edited = await _judged(project, found)
         by_id = {each.tenant.id: each for each in found.tenants}
-        partial = await _left_partial(fleet)
-        listed = tuple(
-            _marked(by_id[tenant.id], partial.get(tenant.id)) for tenant in project.fleet.tenants if tenant.id in by_id
-        )
+        listed = tuple(by_id[tenant.id] for tenant in project.fleet.tenants if tenant.id in by_id)
         defaults = await asyncio.to_thread(
             lambda: {name: _default_database(database) for name, database in project.databases.items()}
         )
-        return StatusReport(found.target, listed, defaults)
+        return StatusReport(found.target, listed, defaults, edited)
 
 
 def _default_database(database: Database) -> str | None:
@@ -98,19 +96,12 @@ def _default_database(database: Database) -> str | None:
         return None
 
 
-async def _left_partial(fleet: Fleet) -> dict[str, AttemptRecord]:
-    """Tenants that a step outside any transaction left half done: their version tables cannot tell, the journal can."""
+async def _judged(project: Project, found: Plan) -> tuple[Plan, tuple[Edited, ...]]:
+    """What the version tables cannot tell and the journal can: who was left half done, and which files were edited."""
     try:
-        async with opened_journal(fleet, read_only=True) as journal:
-            return {attempt.tenant: attempt for attempt in await journal.left_partial()}
+        async with opened_journal(project.fleet, read_only=True) as journal:
+            files = await integrity(project, journal)
+            return (await left_partial(project, journal, found)).mark(found, retry=False), files.edited
     except JournalError as error:
-        log.warning("%s; tenants that were left partial are not marked", error.message)
-        return {}
-
-
-def _marked(each: PlannedTenant, attempt: AttemptRecord | None) -> PlannedTenant:
-    """``each`` as partial, if it still stands where the attempt left it."""
-    if attempt is None or attempt.to_heads != each.heads or each.state not in _MAY_BE_PARTIAL:
-        return each
-    failure = Failure(**attempt.error) if attempt.error is not None else None
-    return replace(each, state=TenantStatus.PARTIAL, failure=failure)
+        log.warning("%s; neither tenants that were left partial nor edited revisions are marked", error.message)
+        return found, ()

@@ -67,6 +67,17 @@ executing = _with(
             show_default=True,
             help="Whose tables to compare after a replay.",
         ),
+        click.option(
+            "--retry-partial",
+            is_flag=True,
+            help="Run again what was cut off outside a transaction, from its beginning.",
+        ),
+        click.option(
+            "--accept-edited",
+            multiple=True,
+            metavar="REV",
+            help="Take this revision as it is now, though tenants were migrated with another text of it.",
+        ),
     ]
 )
 
@@ -120,6 +131,8 @@ def execution_from(given: dict[str, Any]) -> Execution:
         limits=Limits(duration("lock_timeout"), duration("statement_timeout"), duration("idle_in_transaction_timeout")),
         replay=not given.pop("no_replay"),
         verify_all=given.pop("verify") == "all",
+        retry_partial=given.pop("retry_partial"),
+        accept_edited=given.pop("accept_edited"),
     )
 
 

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
-from orchestrator.cli.render import print_json, print_table, tenant_count
+from orchestrator.cli.render import print_json, print_table, show_edited, tenant_count
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 
@@ -43,8 +43,7 @@ def show(settings: Settings, target: str | None, **options: Any) -> int:
 
 def show_plan(report: PlanReport) -> None:
     """A plan for people: waves, cohorts, revisions, what is in the way, what is hazardous."""
-    from orchestrator.rollout.plan import ids
-    from orchestrator.statuses import TenantStatus
+    from orchestrator.rollout.plan import NOT_MIGRATED, ids
 
     made = report.plan
     todo = sum(cohort.tenants for cohort in made.cohorts)
@@ -73,7 +72,8 @@ def show_plan(report: PlanReport) -> None:
                 click.echo(f"    not replayed: {reasons[revision]}")
         if report.sql:
             click.echo(f"\n{report.sql[number].rstrip()}")
-    in_the_way = [each for each in made.tenants if each.verdict in (TenantStatus.BLOCKED, TenantStatus.FAILED)]
+    show_edited(report.edited)
+    in_the_way = [each for each in made.tenants if each.verdict in NOT_MIGRATED]
     if in_the_way:
         click.echo()
         print_table(

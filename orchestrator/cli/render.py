@@ -13,6 +13,7 @@ import click
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from orchestrator.actions.integrity import Edited
     from orchestrator.journal.records import AttemptRecord
     from orchestrator.rollout.result import RunResult
 
@@ -57,6 +58,12 @@ def tenant_count(count: int) -> str:
 def counted(summary: dict[str, int]) -> str:
     """``11 succeeded, 1 failed``."""
     return ", ".join(f"{count} {status}" for status, count in summary.items()) or "no tenants"
+
+
+def show_edited(edited: Sequence[Edited]) -> None:
+    """Revisions whose files are not those that tenants were migrated with."""
+    for each in edited:
+        click.echo(f"\n{each.message}\n  hint: {each.hint}")
 
 
 def show_run(settings: Settings, result: RunResult) -> None:

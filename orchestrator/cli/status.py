@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import selecting, selection_from
-from orchestrator.cli.render import counted, print_json, print_table
+from orchestrator.cli.render import counted, print_json, print_table, show_edited
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 
@@ -43,4 +43,5 @@ def _show(report: StatusReport) -> None:
         pending = str(len(each.path)) if each.path else ""
         rows.append((each.tenant.id, each.tenant.server, each.tenant.place, heads, each.state.value, pending, note))
     print_table(("TENANT", "SERVER", "PLACE", "HEADS", "STATE", "PENDING", ""), rows)
+    show_edited(report.edited)
     click.echo(f"\ntarget {', '.join(report.target) or 'base'}: {counted(report.summary)}")

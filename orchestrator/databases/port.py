@@ -58,8 +58,8 @@ class Session(Protocol):
         """Who holds locks on the tenant's tables beside this session, for people; those who hold them longest first."""
         ...
 
-    async def invalid_indexes(self) -> tuple[str, ...]:
-        """Names of indexes in the tenant's scope that were begun and never finished; sorted."""
+    async def invalid_indexes(self) -> Mapping[str, int]:
+        """Indexes in the tenant's scope that were begun and never finished: by name, what tells one from another."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -72,14 +73,14 @@ class PostgreSQLSession:
             f"pid {pid} ({name or 'no name'}, for {age}): {shortened(query)}" for pid, name, age, query in rows
         )
 
-    async def invalid_indexes(self) -> tuple[str, ...]:
+    async def invalid_indexes(self) -> Mapping[str, int]:
         """Partitioned ones are left out: those are invalid until every partition's is attached, and rightly so."""
         rows = await self._raw.fetch(
-            "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            "SELECT c.relname, c.oid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()"
         )
-        return tuple(sorted(row[0] for row in rows))
+        return {row[0]: row[1] for row in rows}
 
     @property
     def _key(self) -> int:

@@ -185,9 +185,9 @@ class SQLiteSession:
         """SQLite does not say who holds a file."""
         return ()
 
-    async def invalid_indexes(self) -> tuple[str, ...]:
+    async def invalid_indexes(self) -> Mapping[str, int]:
         """SQLite builds an index or does not."""
-        return ()
+        return {}
 
     def unlock(self) -> None:
         """Give the tenant's lock back."""

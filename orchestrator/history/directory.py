@@ -50,6 +50,7 @@ class History:
             self.heads: tuple[str, ...] = tuple(sorted(self.script.get_heads()))
         #: What :func:`orchestrator.history.position.position` has answered: thousands of tenants ask the same.
         self.positions: dict[tuple[str, tuple[str, ...], str], Position] = {}
+        self._checksums: dict[str, str] = {}
         self._resolve = lru_cache(maxsize=None)(self._find_revisions)
         self._path = lru_cache(maxsize=None)(self._find_path)
         self._hazards = lru_cache(maxsize=None)(self._find_hazards)
@@ -83,8 +84,12 @@ class History:
         return total.hexdigest()
 
     def checksum(self, revision: str) -> str:
-        """SHA-256 (hex) of one revision's file."""
-        return hashlib.sha256(self.file(revision).read_bytes()).hexdigest()
+        """SHA-256 (hex) of one revision's file, whichever way the checkout ends its lines; read once."""
+        known = self._checksums.get(revision)
+        if known is None:
+            text = self.file(revision).read_bytes().replace(b"\r\n", b"\n")
+            known = self._checksums[revision] = hashlib.sha256(text).hexdigest()
+        return known
 
     def file(self, revision: str) -> Path:
         """The file of a revision, by its full identifier."""
@@ -107,6 +112,14 @@ class History:
             HistoryError: no such revision, an ambiguous one, or ``head`` where there are several.
         """
         return self._resolve(target)
+
+    def all_of(self, targets: Collection[str]) -> frozenset[str]:
+        """The revisions that any of ``targets`` stands for.
+
+        Raises:
+            HistoryError: no such revision.
+        """
+        return frozenset(revision for target in targets for revision in self.resolve(target))
 
     def path(self, direction: str, heads: Collection[str], target: str) -> tuple[str, ...]:
         """The revisions that Alembic would run, in order.

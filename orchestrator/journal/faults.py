@@ -12,17 +12,18 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from orchestrator.errors import JournalError
 from orchestrator.fleet.secrets import mask
 
-_ELSEWHERE = "name another place for it in tenants.yaml, such as `journal: postgresql://...`"
+#: What to do where the place itself is the trouble.
+ELSEWHERE = "name another place for it in tenants.yaml, such as `journal: postgresql://...`"
 
 #: By SQLite's result code (https://www.sqlite.org/rescode.html): what is wrong and what to do, where that is not just
 #: to put the file away.
 _SQLITE: dict[str, tuple[str, str | None]] = {
     "SQLITE_NOTADB": ("is not a SQLite database", None),
     "SQLITE_CORRUPT": ("is damaged", None),
-    "SQLITE_FULL": ("cannot grow: the disk is full", "free some space there, or " + _ELSEWHERE),
-    "SQLITE_READONLY": ("may not be written", "make the file and its directory writable, or " + _ELSEWHERE),
-    "SQLITE_CANTOPEN": ("cannot be opened", "check that its directory exists and can be written, or " + _ELSEWHERE),
-    "SQLITE_IOERR": ("cannot be read or written (input/output error)", "check the disk, or " + _ELSEWHERE),
+    "SQLITE_FULL": ("cannot grow: the disk is full", "free some space there, or " + ELSEWHERE),
+    "SQLITE_READONLY": ("may not be written", "make the file and its directory writable, or " + ELSEWHERE),
+    "SQLITE_CANTOPEN": ("cannot be opened", "check that its directory exists and can be written, or " + ELSEWHERE),
+    "SQLITE_IOERR": ("cannot be read or written (input/output error)", "check the disk, or " + ELSEWHERE),
     "SQLITE_BUSY": ("is locked by another process", "see who holds it (`fuser` on the file) and end that process"),
 }
 
@@ -65,16 +66,17 @@ def explain(error: BaseException, place: str) -> JournalError:
     known = _SQLITE.get(_sqlite_name(origin))
     if known is not None:
         what, hint = known
-        return JournalError(f"the journal {place} {what}", hint=hint or _put_away(place))
+        return JournalError(f"the journal {place} {what}", hint=hint or put_away(place))
     code = str(getattr(origin, "sqlstate", None) or "")
     hints = (hint for start, hint in _POSTGRESQL.items() if code.startswith(start))
     return JournalError(
         mask(f"the journal {place} cannot be used: {_first_line(origin)}"),
-        hint=next(hints, "check that address, or " + _ELSEWHERE),
+        hint=next(hints, "check that address, or " + ELSEWHERE),
     )
 
 
-def _put_away(place: str) -> str:
+def put_away(place: str) -> str:
+    """What to do with a file that is of no use any more."""
     return (
         f"move the file away (`mv {shlex.quote(place)} {shlex.quote(place + '.broken')}`) and start again: "
         "the databases decide what is done, nothing is lost but the explanations of earlier runs"

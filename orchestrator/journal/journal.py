@@ -20,7 +20,7 @@ from orchestrator.fleet.secrets import mask
 from orchestrator.journal import reading, writing
 from orchestrator.journal.faults import explained
 from orchestrator.journal.pending import Pending
-from orchestrator.journal.records import AttemptRecord, EventRecord, RunRecord, alive
+from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord, alive
 from orchestrator.journal.store import Store
 from orchestrator.statuses import RunStatus, TenantStatus
 
@@ -53,11 +53,15 @@ class Journal:
         self._store = store
         self._root = root
         self._pending = Pending()
+        #: Where the journal is when nobody names a place: its directory is made, and made again.
+        self._place_is_ours = False
+        #: The last of everything that belongs to a run under way here: the journal may have to be begun anew.
+        self._kept = Pending()
         self._recorded = asyncio.Event()
         self._one_batch = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
         self._fault: Exception | None = None
-        self._running: set[str] = set()
+        self._running: dict[str, RunRecord] = {}
         self._next_beat = 0.0
         self._numbers = count()
 
@@ -97,6 +101,7 @@ class Journal:
             await store.close()
             raise
         journal = cls(store, root, exists=exists)
+        journal._place_is_ours = url == default_url(root)
         if not read_only:
             journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
         return journal
@@ -117,13 +122,14 @@ class Journal:
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
         await self._whole(self._write_start(run, attempts))
-        self._running.add(run.id)
+        self._running[run.id] = run
+        self._kept.attempts.update({(each.run, each.tenant): each for each in attempts})
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
-        self._pending.attempts[attempt.run, attempt.tenant] = attempt
+        self._pending.attempts[attempt.run, attempt.tenant] = self._kept.attempts[attempt.run, attempt.tenant] = attempt
         self._recorded.set()
 
     def record_event(self, event: EventRecord) -> None:
@@ -131,21 +137,38 @@ class Journal:
         self._pending.events[next(self._numbers)] = event
         self._recorded.set()
 
+    def record_revision(self, revision: RevisionRecord) -> None:
+        """Note which file a revision is applied from. Returns at once."""
+        key = revision.revision, revision.checksum
+        self._pending.revisions[key] = self._kept.revisions[key] = revision
+        self._recorded.set()
+
+    def record_step(self, step: StepRecord) -> None:
+        """Note how far a step outside any transaction has come. Returns at once; :meth:`flush` waits."""
+        self._pending.steps[step.tenant] = self._kept.steps[step.tenant] = step
+        self._recorded.set()
+
     async def finish_run(self, run_id: str, status: RunStatus, finished_at: datetime) -> None:
         """Write everything recorded so far and how the run ended; on disk when this returns.
 
         A journal that cannot be written does not fail the run: :meth:`close` tries again and says so.
         """
-        self._running.discard(run_id)
+        self._running.pop(run_id, None)
         self._pending.finishes[run_id] = (status, finished_at)
         await self.flush()
+        if not self._running:
+            self._kept.take()
 
-    async def flush(self) -> bool:
+    async def flush(self, *, durable: bool = False) -> bool:
         """Write everything recorded so far.
+
+        Args:
+            durable: wait until it would outlive a power failure; otherwise it outlives the process.
 
         Returns:
             Whether it is on disk. What is not is kept, and tried again.
         """
+        self._pending.durable = durable or self._pending.durable
         return await self._whole(self._flush())
 
     async def run(self, name: str) -> RunRecord:
@@ -195,12 +218,26 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_events(connection, run_id, tenant)
 
-    async def left_partial(self) -> list[AttemptRecord]:
-        """Attempts that ended ``partial`` and that no later run has tried again."""
-        if not self.exists:
+    async def open_steps(self, tenant: str | None = None) -> list[tuple[StepRecord, RunRecord | None]]:
+        """Steps outside transactions that nobody has seen the end of, of one tenant where given, each with its run."""
+        if not self.exists or self._store.is_earlier:
             return []
         async with self._reading() as connection:
-            return await reading.left_partial(connection)
+            return await reading.open_steps(connection, tenant)
+
+    async def revisions(self) -> list[RevisionRecord]:
+        """The files that revisions were applied from, in the order they were met."""
+        if not self.exists or self._store.is_earlier:
+            return []
+        async with self._reading() as connection:
+            return await reading.list_revisions(connection)
+
+    async def commit_of(self, run_id: str) -> str | None:
+        """The commit that was checked out when a run began; ``None`` where that is not known."""
+        if not self.exists:
+            return None
+        async with self._reading() as connection:
+            return await reading.commit_of(connection, run_id)
 
     async def mean_durations(self, direction: str) -> dict[str, float]:
         """Milliseconds that each revision took on average over all runs, by revision.
@@ -230,7 +267,7 @@ class Journal:
         finally:
             await self._store.close()
         unsaved = self._pending.take()
-        if unsaved.attempts or unsaved.events or unsaved.finishes:
+        if unsaved.has_news:
             raise self._save(unsaved) from self._fault
 
     @asynccontextmanager
@@ -253,7 +290,9 @@ class Journal:
             if not taken:
                 return True
             try:
-                async with self._store.writing() as connection:
+                if self._store.is_lost:
+                    await self._begin_anew()
+                async with self._store.writing(durable=taken.durable) as connection:
                     await writing.write_pending(connection, taken)
             except BaseException as error:
                 self._pending.put_back(taken)
@@ -265,6 +304,20 @@ class Journal:
             self._fault = None
             log.warning("the journal %s is written again; nothing was lost", self._store.place)
         return True
+
+    async def _begin_anew(self) -> None:
+        """The file is gone: make another one, with all that is known here of the runs under way."""
+        if self._place_is_ours:
+            _make_directory(self._root / DIRECTORY, self._store.place)
+        await self._store.renew()
+        for run in self._running.values():
+            attempts = [attempt for attempt in self._kept.attempts.values() if attempt.run == run.id]
+            async with self._store.writing() as connection:
+                await writing.write_start(connection, run, attempts)
+        kept = Pending(steps=self._kept.steps, revisions=self._kept.revisions)
+        async with self._store.writing() as connection:
+            await writing.write_pending(connection, kept)
+        log.warning("the journal %s was removed; it is begun anew, with this run and no earlier one", self._store.place)
 
     async def _keep_flushing(self) -> None:
         pause = FLUSH_INTERVAL

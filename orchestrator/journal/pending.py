@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.journal.encoding import moment, to_json
-from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.journal.rows import attempt_row, event_row
+from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, StepRecord
+from orchestrator.journal.rows import attempt_row, event_row, revision_row, step_row
 from orchestrator.statuses import RunStatus
 
 
@@ -25,6 +25,12 @@ class Pending:
     attempts: dict[tuple[str, str], AttemptRecord] = field(default_factory=dict)
     #: By their number among all that this writer has recorded.
     events: dict[int, EventRecord] = field(default_factory=dict)
+    #: By tenant.
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    #: By revision and checksum.
+    revisions: dict[tuple[str, str], RevisionRecord] = field(default_factory=dict)
+    #: Somebody waits for this to be safe from a power failure, too.
+    durable: bool = False
     #: By run: how and when it ended.
     finishes: dict[str, tuple[RunStatus, datetime]] = field(default_factory=dict)
     #: Runs whose process is to be known as alive at this moment.
@@ -33,18 +39,27 @@ class Pending:
     writer: str = field(default_factory=lambda: secrets.token_hex(6))
 
     def __bool__(self) -> bool:
-        return bool(self.attempts or self.events or self.finishes or self.heartbeats)
+        return self.has_news or bool(self.heartbeats)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything in it that would be missed."""
+        return bool(self.attempts or self.events or self.steps or self.revisions or self.finishes)
 
     def take(self) -> Pending:
         """All of it; nothing is left here."""
         taken = dataclasses.replace(self)
         self.attempts, self.events, self.finishes, self.heartbeats = {}, {}, {}, {}
+        self.steps, self.revisions, self.durable = {}, {}, False
         return taken
 
     def put_back(self, taken: Pending) -> None:
         """What could not be written waits again, unless something newer has come in its place."""
         self.attempts = taken.attempts | self.attempts
         self.events = taken.events | self.events
+        self.steps = taken.steps | self.steps
+        self.revisions = taken.revisions | self.revisions
+        self.durable = taken.durable or self.durable
         self.finishes = taken.finishes | self.finishes
         self.heartbeats = taken.heartbeats | self.heartbeats
 
@@ -62,6 +77,10 @@ class Pending:
             lines.setdefault(attempt.run, []).append(_line("attempt", attempt_row(attempt)))
         for number, event in self.events.items():
             lines.setdefault(event.run, []).append(_line("event", event_row(event, self.writer, number)))
+        for step in self.steps.values():
+            lines.setdefault(step.run, []).append(_line("step", step_row(step)))
+        for revision in self.revisions.values():
+            lines.setdefault(revision.first_run, []).append(_line("revision", revision_row(revision)))
         for run, (status, finished_at) in self.finishes.items():
             lines.setdefault(run, []).append(_line("finish", {"status": status, "finished_at": moment(finished_at)}))
         written = (_append(directory, run, text) for run, text in lines.items())

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
-from orchestrator.journal.records import AttemptRecord, EventRecord, RunRecord
-from orchestrator.journal.rows import attempt_record, event_record, run_record
-from orchestrator.journal.tables import attempts, events, runs
+from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
+from orchestrator.journal.rows import attempt_record, event_record, revision_record, run_record, step_record
+from orchestrator.journal.tables import attempts, events, revisions, runs, steps
 from orchestrator.statuses import TenantStatus
 
 #: Stands for the run that started last.
@@ -89,20 +89,27 @@ async def list_events(connection: AsyncConnection, run: str, tenant: str | None)
     return [event_record(row) for row in await connection.execute(query)]
 
 
-async def left_partial(connection: AsyncConnection) -> list[AttemptRecord]:
-    """Attempts that ended ``partial`` and that no later run has tried again."""
-    run, later, later_run = runs.alias(), attempts.alias(), runs.alias()
-    tried_again = (
-        select(later.c.tenant)
-        .join(later_run, later_run.c.id == later.c.run)
-        .where(later.c.tenant == attempts.c.tenant, later.c.attempts > 0, later_run.c.started_at > run.c.started_at)
-    )
-    query = (
-        select(attempts)
-        .join(run, run.c.id == attempts.c.run)
-        .where(attempts.c.status == TenantStatus.PARTIAL.value, ~tried_again.exists())
-    )
-    return [attempt_record(row) for row in await connection.execute(query)]
+async def open_steps(connection: AsyncConnection, tenant: str | None) -> list[tuple[StepRecord, RunRecord | None]]:
+    """Steps outside transactions that nobody has seen the end of, each with its run."""
+    query = select(steps).where(steps.c.done_at.is_(None)).order_by(steps.c.tenant)
+    if tenant is not None:
+        query = query.where(steps.c.tenant == tenant)
+    found = [step_record(row) for row in await connection.execute(query)]
+    query = select(runs).where(runs.c.id.in_([step.run for step in found]))
+    theirs = {row.id: run_record(row) for row in await connection.execute(query)} if found else {}
+    return [(step, theirs.get(step.run)) for step in found]
+
+
+async def list_revisions(connection: AsyncConnection) -> list[RevisionRecord]:
+    """The files that revisions were applied from, in the order they were met."""
+    query = select(revisions).order_by(revisions.c.at, revisions.c.revision, revisions.c.checksum)
+    return [revision_record(row) for row in await connection.execute(query)]
+
+
+async def commit_of(connection: AsyncConnection, run: str) -> str | None:
+    """The commit that was checked out when a run began."""
+    commit: str | None = await connection.scalar(select(runs.c.actor_git_commit).where(runs.c.id == run))
+    return commit
 
 
 async def mean_durations(connection: AsyncConnection, direction: str) -> dict[str, float]:

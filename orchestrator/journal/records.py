@@ -122,6 +122,54 @@ class EventRecord:
     detail: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A revision that works outside any transaction on a tenant: written before it does, and again as it goes on.
+
+    Of each tenant only the last one is kept: one that is not done is what :attr:`TenantStatus.PARTIAL` is known from.
+    """
+
+    #: The tenant's id.
+    tenant: str
+    #: The id of the run that it is part of.
+    run: str
+    revision: str
+    #: ``upgrade`` or ``downgrade``.
+    direction: str
+    #: What the tenant's version table says as long as the step is not through: where it says something else, it is.
+    heads: tuple[tuple[str, ...], ...]
+    begun_at: datetime
+    #: The last statements that went through and stay, shortened.
+    stayed: tuple[str, ...] = ()
+    #: How many went through.
+    count: int = 0
+    #: The statement that was begun last and has not ended, shortened.
+    current: str | None = None
+    #: Names of the indexes that were invalid before.
+    invalid_before: tuple[str, ...] = ()
+    #: Names of the indexes that it left invalid, as far as is known.
+    invalid: tuple[str, ...] = ()
+    #: Why it ended, as in :attr:`AttemptRecord.error`; ``None`` while it goes on, and where its process was killed.
+    error: Mapping[str, Any] | None = None
+    #: When it was through, or was found to be; ``None`` before that.
+    done_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """A file that a revision was applied from, or was about to be."""
+
+    revision: str
+    #: SHA-256 (hex), see :meth:`History.checksum`.
+    checksum: str
+    #: The id of the run that met it first.
+    first_run: str
+    #: When that was.
+    at: datetime
+    #: When the first tenant was seen to have it, from this file or accepted as if it were; ``None`` before that.
+    applied_at: datetime | None = None
+
+
 def new_run_id() -> str:
     """A new run's id such as ``20261122-215307-k7m2p``: UTC to the second, then five random letters and digits.
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orchestrator.journal.encoding import masked, moment
-from orchestrator.journal.records import Actor, AttemptRecord, EventRecord, RunRecord
+from orchestrator.journal.records import Actor, AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 
 
@@ -120,3 +120,61 @@ def event_record(row: Row[Any]) -> EventRecord:
         duration_ms=row.duration_ms,
         detail=row.detail,
     )
+
+
+def step_row(step: StepRecord) -> dict[str, Any]:
+    """``step`` as a row of the steps table."""
+    detail = {
+        "stayed": step.stayed,
+        "count": step.count,
+        "current": step.current,
+        "invalid_before": step.invalid_before,
+        "invalid": step.invalid,
+    }
+    return {
+        "tenant": step.tenant,
+        "run": step.run,
+        "revision": step.revision,
+        "direction": step.direction,
+        "heads": step.heads,
+        "detail": masked(detail),
+        "error": masked(step.error),
+        "begun_at": moment(step.begun_at),
+        "done_at": moment(step.done_at),
+    }
+
+
+def step_record(row: Row[Any]) -> StepRecord:
+    """The step that ``row`` of the steps table holds."""
+    detail = row.detail
+    return StepRecord(
+        tenant=row.tenant,
+        run=row.run,
+        revision=row.revision,
+        direction=row.direction,
+        heads=tuple(tuple(heads) for heads in row.heads),
+        begun_at=row.begun_at,
+        stayed=tuple(detail["stayed"]),
+        count=detail["count"],
+        current=detail["current"],
+        invalid_before=tuple(detail["invalid_before"]),
+        invalid=tuple(detail["invalid"]),
+        error=row.error,
+        done_at=row.done_at,
+    )
+
+
+def revision_row(revision: RevisionRecord) -> dict[str, Any]:
+    """``revision`` as a row of the revisions table."""
+    return {
+        "revision": revision.revision,
+        "checksum": revision.checksum,
+        "first_run": revision.first_run,
+        "at": moment(revision.at),
+        "applied_at": moment(revision.applied_at),
+    }
+
+
+def revision_record(row: Row[Any]) -> RevisionRecord:
+    """The file that ``row`` of the revisions table tells of."""
+    return RevisionRecord(row.revision, row.checksum, row.first_run, row.at, row.applied_at)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, RevisionStep
 
 #: The head of the history in migrations/. Kept here so that opening a journal in its present format needs no Alembic.
-HEAD = "0001"
+HEAD = "0002"
+#: Earlier formats, which only lack tables: read as they are, with nothing in those.
+EARLIER = frozenset({"0001"})
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Seconds to wait for another orchestrator that is making the tables.

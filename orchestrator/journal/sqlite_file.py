@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +15,34 @@ import aiosqlite
 BUSY_TIMEOUT = 10.0
 #: Seconds between two tries where SQLite itself does not wait.
 _POLL = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The file as it was last seen in its place: SQLite does not notice that somebody removes it or cuts it off."""
+
+    device: int
+    inode: int
+    #: Bytes. A file with a write-ahead log only grows.
+    size: int
+
+    @classmethod
+    def now(cls, path: Path) -> Seen:
+        """As it is."""
+        found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size)
+
+    def is_gone(self, path: Path) -> bool:
+        """Another file, or none, is in its place."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != (self.device, self.inode)
+
+    def is_cut_off(self, path: Path) -> bool:
+        """It is shorter than it was."""
+        return path.stat().st_size < self.size
 
 
 async def share(path: Path) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from orchestrator.errors import JournalError
 from orchestrator.journal import schema, sqlite_file
-from orchestrator.journal.faults import explained
+from orchestrator.journal.faults import ELSEWHERE, explained, put_away
 
 #: Seconds that a PostgreSQL server has for a connection and for each answer.
 ANSWER_TIMEOUT = 10.0
@@ -34,25 +34,34 @@ class Store:
 
     def __init__(self, url: URL, connect_args: Mapping[str, Any], place: str, *, read_only: bool) -> None:
         self.place = place
+        #: Opened for reading in an earlier format.
+        self.is_earlier = False
         self.dialect = url.get_backend_name()
         self._url = url
         self._connect_args = connect_args
         self._read_only = read_only
         self._check()
-        self._engine = self._postgresql() if self.dialect == "postgresql" else self._sqlite()
+        self._seen: sqlite_file.Seen | None = None
+        self._engine = self._new_engine()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reading; its errors are raised as :class:`JournalError`."""
         with explained(self.place):
+            self._look_at_file()
             async with self._engine.connect() as connection:
                 yield connection
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end; its errors are raised as :class:`JournalError`."""
+    async def writing(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end; its errors are raised as :class:`JournalError`.
+
+        Args:
+            durable: outlive a power failure, too; a server sees to that anyway.
+        """
         with explained(self.place):
-            async with self._engine.connect() as connection:
+            self._look_at_file()
+            async with self._engine.connect() as connection, self._synchronous(connection, durable):
                 # One that reads first and writes later could not wait for another writer: SQLite refuses it at once.
                 await connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
                 try:
@@ -65,6 +74,22 @@ class Store:
                         await connection.invalidate()
                     raise
 
+    @property
+    def is_lost(self) -> bool:
+        """The file that this store has written is no longer in its place."""
+        return self._seen is not None and self._seen.is_gone(self._file)
+
+    async def renew(self) -> None:
+        """Begin anew where the file was removed, or another one was put in its place.
+
+        Raises:
+            JournalError: it cannot be made.
+        """
+        await self._engine.dispose()
+        self._seen = None
+        self._engine = self._new_engine()
+        await self.prepare()
+
     async def prepare(self) -> None:
         """Bring the tables up to date.
 
@@ -74,10 +99,12 @@ class Store:
         if self.dialect == "sqlite":
             with explained(self.place):
                 await sqlite_file.share(self._file)
-        if await self._version() == schema.HEAD:
-            return
-        async with self.writing() as connection:
-            await schema.bring_up_to_date(connection, self.place)
+        if await self._version() != schema.HEAD:
+            async with self.writing() as connection:
+                await schema.bring_up_to_date(connection, self.place)
+        if self.dialect == "sqlite":
+            with explained(self.place):
+                self._seen = sqlite_file.Seen.now(self._file)
 
     async def look(self) -> bool:
         """Whether there is a journal to read.
@@ -90,8 +117,9 @@ class Store:
                 if not self._file.exists():
                     return False
         version = await self._version()
-        if version is not None and version != schema.HEAD:
-            raise schema.unknown_format(version, self.place)
+        self.is_earlier = version in schema.EARLIER
+        if version not in (None, schema.HEAD) and not self.is_earlier:
+            raise schema.unknown_format(str(version), self.place)
         return version is not None
 
     async def close(self) -> None:
@@ -117,6 +145,31 @@ class Store:
     async def _version(self) -> str | None:
         async with self.reading() as connection:
             return await connection.run_sync(schema.read_version)
+
+    def _look_at_file(self) -> None:
+        """SQLite would write to a file that nobody finds any more, and say that all is well."""
+        if self._seen is None:
+            return
+        if self._seen.is_gone(self._file):
+            raise JournalError(f"the journal {self.place} was removed while it was in use", hint=ELSEWHERE)
+        if self._seen.is_cut_off(self._file):
+            raise JournalError(f"the journal {self.place} was cut off while it was in use", hint=put_away(self.place))
+
+    @asynccontextmanager
+    async def _synchronous(self, connection: AsyncConnection, durable: bool) -> AsyncIterator[None]:
+        if not durable or self.dialect != "sqlite":
+            yield
+            return
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        await raw.execute_fetchall("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            await raw.execute_fetchall("PRAGMA synchronous = NORMAL")
+
+    def _new_engine(self) -> AsyncEngine:
+        return self._postgresql() if self.dialect == "postgresql" else self._sqlite()
 
     def _postgresql(self) -> AsyncEngine:
         arguments = {"timeout": ANSWER_TIMEOUT, "command_timeout": ANSWER_TIMEOUT, **self._connect_args}

@@ -97,3 +97,30 @@ events = Table(
     Column("duration_ms", Float()),
     Column("detail", _json()),
 )
+
+#: The last step of each tenant that was taken outside any transaction.
+steps = Table(
+    "orchestrator_steps",
+    metadata,
+    Column("tenant", Text(), primary_key=True),
+    _required("run", Text()),
+    _required("revision", Text()),
+    _required("direction", Text()),
+    _required("heads", _json()),
+    _required("detail", _json()),
+    Column("error", _json()),
+    _required("begun_at", Moment()),
+    Column("done_at", Moment()),
+)
+
+#: The files that revisions were applied from.
+revisions = Table(
+    "orchestrator_revisions",
+    metadata,
+    Column("revision", Text(), primary_key=True),
+    Column("checksum", Text(), primary_key=True),
+    _required("first_run", Text()),
+    _required("at", Moment()),
+    #: Null while a run only meant to apply it.
+    Column("applied_at", Moment()),
+)

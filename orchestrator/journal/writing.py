@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.journal.encoding import to_json
 from orchestrator.journal.pending import Pending
 from orchestrator.journal.records import AttemptRecord, RunRecord
-from orchestrator.journal.rows import attempt_row, event_row, run_row
-from orchestrator.journal.tables import Moment, attempts, events, runs
+from orchestrator.journal.rows import attempt_row, event_row, revision_row, run_row, step_row
+from orchestrator.journal.tables import Moment, attempts, events, revisions, runs, steps
 
 #: Characters of a point in time that SQLAlchemy's type for SQLite reads back: all but the offset, which is UTC's.
 _MOMENT_LENGTH = len("2026-11-22 21:53:07.123456")
@@ -39,6 +39,8 @@ async def write_pending(connection: AsyncConnection, pending: Pending) -> None:
     """Write everything in ``pending``; doing so again changes nothing."""
     await _write(connection, attempts, [attempt_row(attempt) for attempt in pending.attempts.values()])
     await _write(connection, events, [event_row(event, pending.writer, n) for n, event in pending.events.items()])
+    await _write(connection, steps, [step_row(step) for step in pending.steps.values()])
+    await _write(connection, revisions, [revision_row(revision) for revision in pending.revisions.values()])
     if pending.heartbeats:
         await connection.execute(_BEAT, [{"run": run, "at": at} for run, at in pending.heartbeats.items()])
     if pending.finishes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ from orchestrator.history.directory import History
 from orchestrator.history.position import Position, is_relative, position
 from orchestrator.migration import seam
 from orchestrator.migration.loop import TenantLoop
+from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
 from orchestrator.statuses import TenantStatus
@@ -81,6 +83,10 @@ class Outcome:
     duration_ms: float = 0.0
     #: How the steps were run: ``alembic``, ``replay`` or ``mixed``.
     path: str = ALEMBIC
+    #: What was done outside any transaction, if anything was.
+    outside: Outside | None = None
+    #: Names of indexes that it has left invalid.
+    invalid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ class Migrator:
         work: Work,
         listener: Callable[[StepDone], None] = lambda _: None,
         recording: Recording | None = None,
+        keep: Keep | None = None,
     ) -> Outcome:
         """Do ``work`` on ``tenant`` once. Raises nothing but cancellation: whatever happens is the outcome.
 
@@ -120,11 +127,13 @@ class Migrator:
             work: what.
             listener: told of each revision when it is through.
             recording: where what is sent is to be recorded.
+            keep: writes down what is about to be done outside any transaction.
         """
         started = time.perf_counter()
-        progress = Progress(listener=listener, recording=recording)
+        progress = Progress(listener=listener, recording=recording, command=work.command, keep=keep)
         outcome = await self._settled(tenant, work, progress)
-        return replace(outcome, steps=tuple(progress.done), duration_ms=(time.perf_counter() - started) * 1000)
+        duration_ms = (time.perf_counter() - started) * 1000
+        return replace(outcome, steps=tuple(progress.done), duration_ms=duration_ms, outside=progress.outside)
 
     def render(self, tenant: Tenant, work: Work, heads: Iterable[str]) -> str:
         """The SQL that ``work`` runs on a tenant at ``heads``, as Alembic renders it offline.
@@ -181,6 +190,8 @@ class Migrator:
             failure = describe(error, progress.revision)
             if progress.revision is None:
                 return Outcome(TenantStatus.FAILED, failure=failure)
+            if progress.outside_transaction:
+                return Outcome(TenantStatus.PARTIAL, failure=_partial(failure, tenant, progress))
             # The connection broke while it was being handed back; what it had done is known only from reading again.
             return Outcome(TenantStatus.UNKNOWN, failure=replace(failure, lost=True))
 
@@ -204,16 +215,23 @@ class Migrator:
         if work.command == "stamp" and self.history.graph.unknown(before):
             # A stamp moves the version from where it is, and nothing leads away from a revision nobody knows.
             work = replace(work, options={**work.options, "purge": True})
+        progress.look = session.invalid_indexes
         try:
             await self._migrate(session, tenant, work, progress)
             after = await session.heads(self.loop.version_table)
         except (Exception, SystemExit) as error:
             failure = describe(error, progress.revision)
             failure = replace(failure, hint=failure.hint or self._where(error, progress.revision))
-            return await self._failed(session, before, progress, failure)
-        if progress.left_transaction and (invalid := await session.invalid_indexes()):
-            return Outcome(TenantStatus.PARTIAL, before, after, _invalid(invalid))
-        return self._verified(work, before, after, progress)
+            return await self._failed(session, tenant, before, progress, failure)
+        if progress.left_transaction and (invalid := _left_invalid(await session.invalid_indexes(), progress)):
+            return Outcome(TenantStatus.PARTIAL, before, after, _invalid(invalid), invalid=invalid)
+        outcome = self._verified(work, before, after, progress)
+        if outcome.status is TenantStatus.FAILED and progress.outside_transaction:
+            assert outcome.failure is not None
+            failure = _partial(outcome.failure, tenant, progress)
+            return replace(outcome, status=TenantStatus.PARTIAL, failure=failure)
+        progress.settle()
+        return outcome
 
     async def _lock(self, session: Session) -> bool:
         deadline = time.monotonic() + self.lock_wait
@@ -249,22 +267,31 @@ class Migrator:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         return f"look at {file.name}:{lines[-1]}" if lines else None
 
-    async def _failed(self, session: Session, before: tuple[str, ...], progress: Progress, failure: Failure) -> Outcome:
+    async def _failed(
+        self, session: Session, tenant: Tenant, before: tuple[str, ...], progress: Progress, failure: Failure
+    ) -> Outcome:
         """A migration raised. Say what stayed: the heads are read once more where the connection still answers."""
         after: tuple[str, ...] | None = None
+        invalid: tuple[str, ...] = ()
         try:
             await session.connection.rollback()
             after = await session.heads(self.loop.version_table)
             if failure.sqlstate == LOCK_NOT_AVAILABLE:
                 failure = await self._held_up(session, failure)
+            if progress.left_transaction:
+                invalid = _left_invalid(await session.invalid_indexes(), progress)
         except Exception:
             failure = replace(failure, lost=True)
         if progress.outside_transaction:
-            note = "what ran outside a transaction stays: look at what it left before running this tenant again"
-            hint = note if failure.hint is None else f"{note}; {failure.hint}"
-            return Outcome(TenantStatus.PARTIAL, before, after, replace(failure, passing=False, hint=hint))
+            failure = _partial(failure, tenant, progress, invalid)
+            return Outcome(TenantStatus.PARTIAL, before, after, failure, invalid=invalid)
         if failure.lost:
             return Outcome(TenantStatus.UNKNOWN, before, after, failure)
+        if invalid:
+            # An earlier revision of this attempt has left it; what failed afterwards is told beside it.
+            found = _invalid(invalid)
+            message = f"{found.message}; then {failure.revision or 'env.py'} failed: {failure.message}"
+            return Outcome(TenantStatus.PARTIAL, before, after, replace(found, message=message), invalid=invalid)
         return Outcome(TenantStatus.FAILED, before, after, failure)
 
     async def _held_up(self, session: Session, failure: Failure) -> Failure:
@@ -306,6 +333,36 @@ class Migrator:
             return False
         here = position(self.history, work.command, heads, work.target)
         return bool(here.path) or here.problem is not None
+
+
+def _partial(failure: Failure, tenant: Tenant, progress: Progress, invalid: tuple[str, ...] = ()) -> Failure:
+    """``failure`` with what stays of the revision that was running, and with the ways on."""
+    outside = progress.outside
+    if outside is None:
+        return replace(failure, passing=False)
+    broken = f"invalid now, and to be dropped or reindexed first: {', '.join(invalid)}" if invalid else None
+    parts = (
+        ways_on(tenant.id, outside.revision, outside.direction),
+        what_stayed(outside.stayed, outside.count),
+        broken,
+        failure.hint,
+    )
+    return replace(failure, passing=False, hint="; ".join(part for part in parts if part))
+
+
+def _left_invalid(now: Mapping[str, int], progress: Progress) -> tuple[str, ...]:
+    """Names of invalid indexes that are this attempt's doing.
+
+    New ones, those that another index had the name of, and those that it has sent a statement about: IF NOT EXISTS
+    takes the one that an earlier try left for what it was to make.
+    """
+    before, sent = progress.invalid_before, progress.sent_outside
+    ours = (
+        name
+        for name, identity in now.items()
+        if before.get(name) != identity or any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for text in sent)
+    )
+    return tuple(sorted(ours))
 
 
 def _invalid(indexes: tuple[str, ...]) -> Failure:

@@ -13,6 +13,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
+from orchestrator.migration.outside import Keep
 from orchestrator.migration.recording import LEADING, Recorded
 from orchestrator.migration.scope import StepDone
 from orchestrator.migration.stand_in import NotReplayed, check_env
@@ -82,6 +83,7 @@ async def migrate(
     transcript: Transcript,
     listener: Callable[[StepDone], None],
     refused: Callable[[str], None],
+    keep: Keep | None = None,
 ) -> Outcome:
     """Do ``work`` on ``tenant`` as ``transcript`` says; like :meth:`Migrator.attempt`, it raises only cancellation.
 
@@ -92,19 +94,20 @@ async def migrate(
         transcript: how.
         listener: told of each revision when it is through.
         refused: told why, when something that was to be replayed went through Alembic instead.
+        keep: writes down what is about to be done outside any transaction.
     """
     started = time.perf_counter()
     outcomes: list[Outcome] = []
     for replayable, steps in transcript.parts():
         if not replayable:
             revisions = sum(len(step.revisions) for step in steps)
-            outcomes.append(await migrator.attempt(tenant, work.limited(revisions), listener))
+            outcomes.append(await migrator.attempt(tenant, work.limited(revisions), listener, keep=keep))
         else:
             try:
                 outcomes.append(await _replay(migrator, tenant, work, transcript, steps))
             except NotReplayed as error:
                 refused(str(error))
-                rest = await migrator.attempt(tenant, work, listener)
+                rest = await migrator.attempt(tenant, work, listener, keep=keep)
                 if isinstance(error, _CutShort):
                     for before in _committed(steps, rest, work.command):
                         outcomes.append(before)
@@ -180,4 +183,5 @@ def _combined(outcomes: Sequence[Outcome]) -> Outcome:
     if status is TenantStatus.ALREADY_CURRENT and len(outcomes) > 1:
         # Somebody else did the rest meanwhile; the first part was done here.
         status = TenantStatus.SUCCEEDED
-    return replace(outcomes[-1], status=status, before=outcomes[0].before, steps=steps, path=path)
+    outside = next((outcome.outside for outcome in reversed(outcomes) if outcome.outside is not None), None)
+    return replace(outcomes[-1], status=status, before=outcomes[0].before, steps=steps, path=path, outside=outside)

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.util import to_tuple
 from sqlalchemy import Connection, event
+from sqlalchemy.util import await_only
 
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.recording import OWN, Recording
+from orchestrator.migration.outside import Keep, Outside
+from orchestrator.migration.recording import LEADING, OWN, Recording
 
-#: SQL that ends a transaction and keeps it.
-_COMMIT = re.compile(r"\s*(?:COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
+#: SQL that ends a transaction: each statement after it stands for itself.
+_END = re.compile(
+    LEADING
+    + r"(?:(COMMIT|END|PREPARE\s+TRANSACTION)|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)|ABORT)\b"
+    + r"(?!\s+PREPARED\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+#: Statements of a transaction that are remembered: the last ones.
+_REMEMBERED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,23 @@ class Progress:
     recording: Recording | None = None
     #: Called for each finished revision.
     listener: Callable[[StepDone], None] = lambda _: None
+    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    command: str = "upgrade"
+    #: Writes down what is done outside transactions, before it is.
+    keep: Keep | None = None
+    #: Names and identities of the indexes that are invalid now.
+    look: Callable[[], Awaitable[Mapping[str, int]]] | None = None
+    #: What was done last outside any transaction, by the running revision or an earlier one.
+    outside: Outside | None = None
+    #: What the attempt has sent outside any transaction.
+    sent_outside: list[str] = field(default_factory=list)
+    #: The indexes that were invalid before the attempt first left a transaction.
+    invalid_before: Mapping[str, int] = field(default_factory=dict)
+    #: Each statement stands for itself at this moment.
+    bare: bool = False
+    #: The last statements of the running transaction.
+    inside: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    _at: tuple[str, ...] = ()
     _started: float = 0.0
 
     def begin(self, revision: str, heads: Collection[str], *, own_transaction: bool) -> None:
@@ -66,8 +93,45 @@ class Progress:
             self.recording.revision_begins(revision, heads if self.heads is None else self.heads)
         self.revision = revision
         self.running = True
-        self.outside_transaction = self.outside_transaction and not own_transaction
+        self._at = tuple(sorted(heads)) if self.heads is None else self.heads
+        if own_transaction:
+            self.settle()
+            self.inside.clear()
+        self.bare = False
         self._started = time.perf_counter()
+
+    def leave(self) -> None:
+        """The running revision is about to leave its transaction, or to commit it: from now on something stays.
+
+        To be called in a migration's greenlet: it waits until that is written down.
+
+        Raises:
+            Exception: it could not be written down, or must not be done.
+        """
+        if not self.left_transaction and self.look is not None:
+            try:
+                self.invalid_before = await_only(self.look())
+            except Exception:
+                # The transaction is a failed one, and can only be rolled back: nothing was there to compare with.
+                self.invalid_before = {}
+        outside = self.outside if self.outside_transaction else None
+        if outside is None:
+            invalid = tuple(self.invalid_before)
+            outside = Outside(self.revision or "", self.command, (self._at,), invalid_before=invalid)
+        elif outside.revision != self.revision:
+            outside = replace(outside, revision=self.revision or "", heads=(*outside.heads, self._at))
+        outside = outside.stays(*self.inside)
+        if self.keep is not None:
+            await_only(self.keep(outside))
+        self.inside.clear()
+        self.outside = outside
+        self.outside_transaction = self.left_transaction = True
+
+    def settle(self) -> None:
+        """What was done outside a transaction is through, and the version table says so."""
+        self.outside_transaction = False
+        if self.outside is not None:
+            self.outside = replace(self.outside, done=True)
 
     def finish(self, direction: str, heads: Collection[str]) -> None:
         """The running revision is through, its commit still to come."""
@@ -200,9 +264,17 @@ def _watch_autocommit(context: MigrationContext, progress: Progress) -> None:
 
     @contextmanager
     def watched() -> Iterator[None]:
-        progress.outside_transaction = progress.left_transaction = True
-        with enter():
-            yield
+        if context.as_sql:
+            with enter():
+                yield
+            return
+        progress.leave()
+        progress.bare = True
+        try:
+            with enter():
+                yield
+        finally:
+            progress.bare = False
 
     context.autocommit_block = watched  # type: ignore[method-assign]
 
@@ -211,11 +283,36 @@ def _watch_commits(connection: Connection, progress: Progress) -> None:
     """Notice a revision that commits by itself, as was usual before Alembic had autocommit blocks."""
 
     def committed(_: Connection) -> None:
-        progress.outside_transaction = progress.outside_transaction or progress.running
+        if progress.running and not progress.bare:
+            progress.leave()
 
-    def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if _COMMIT.fullmatch(statement):
-            committed(connection)
+    def executed(connection: Connection, _cursor: Any, statement: str, _: Any, state: Any, *__: Any) -> None:
+        if not progress.running or (state is not None and state.execution_options.get(OWN)):
+            return
+        if progress.bare:
+            if not event.contains(connection, "after_cursor_execute", through):
+                event.listen(connection, "after_cursor_execute", through)
+            _sends(progress, statement)
+        elif end := _END.match(statement):
+            if end[1] is None:
+                progress.inside.clear()
+            progress.leave()
+            progress.bare = True
+        else:
+            progress.inside.append(statement)
+
+    def through(*_: Any) -> None:
+        if progress.bare and progress.outside is not None and progress.outside.current is not None:
+            progress.outside = progress.outside.ends()
 
     event.listen(connection, "commit", committed)
     event.listen(connection, "before_cursor_execute", executed)
+
+
+def _sends(progress: Progress, statement: str) -> None:
+    """A statement that stands for itself is about to be sent."""
+    assert progress.outside is not None
+    progress.sent_outside.append(statement)
+    progress.outside = progress.outside.begins(statement)
+    if progress.keep is not None:
+        await_only(progress.keep(progress.outside))

@@ -23,6 +23,9 @@ from orchestrator.statuses import TenantStatus
 #: What a wave is called when tenants.yaml has none, and the one for those that no wave took.
 SINGLE_WAVE, LAST_WAVE = "all", "rest"
 
+#: Verdicts on tenants that a run would be asked to migrate, and must not.
+NOT_MIGRATED = frozenset({TenantStatus.BLOCKED, TenantStatus.FAILED, TenantStatus.PARTIAL})
+
 _UNPROVISIONED = Failure(
     "unprovisioned",
     "its schema, database or file does not exist",
@@ -146,7 +149,7 @@ class Plan:
                     "error": each.failure.as_json() if each.failure else None,
                 }
                 for each in self.tenants
-                if each.verdict in (TenantStatus.BLOCKED, TenantStatus.FAILED)
+                if each.verdict in NOT_MIGRATED
             ],
             "hazards": [
                 {"revision": hazard.revision, "kind": hazard.kind, "detail": hazard.detail, "line": hazard.line}

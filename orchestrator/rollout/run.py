@@ -18,6 +18,8 @@ from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
+from orchestrator.rollout.revisions import Revisions
+from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Recorder
 from orchestrator.statuses import FAILURES, OPEN, TenantStatus
@@ -28,8 +30,8 @@ _BACKOFF = (0.1, 5.0)
 #: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
 _CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
 
-#: Types of errors that are found after the last commit.
-_LEFT_WRONG = frozenset({"invalid_index", "shape"})
+#: Types of errors that are found after the last commit, and that the journal's steps do not tell.
+_LEFT_WRONG = frozenset({"shape"})
 
 
 @dataclass(slots=True)
@@ -46,6 +48,10 @@ class Run:
     budgets: Mapping[str, tuple[str, int]]
     #: Who goes alike.
     cohorts: Cohorts
+    #: Which files revisions are applied from.
+    revisions: Revisions
+    #: What is done outside transactions.
+    steps: Steps
     #: Tenants at once over all.
     jobs: int
     #: Times a tenant is tried again after a failure that may pass.
@@ -83,7 +89,9 @@ class Run:
             if planned.verdict is TenantStatus.PENDING:
                 waiting[self.budgets[planned.tenant.server][0]].append(planned)
             else:
-                self._note(self._foreseen(wave, planned))
+                # Left partial by an earlier run: that is nobody's failure now, and the others go on.
+                left = planned.verdict is TenantStatus.PARTIAL
+                self._note(self._foreseen(wave, planned), counts=not left)
         workers = [
             asyncio.create_task(self._work(wave, queue, over_all))
             for identity, queue in waiting.items()
@@ -112,9 +120,13 @@ class Run:
             else:
                 attempt = await self._tried(attempt, planned)
         except BaseException:
-            self._note(replace(attempt, status=TenantStatus.INTERRUPTED, finished_at=datetime.now(UTC)))
+            left = self.steps.cut_off(planned.tenant.id)
+            status = TenantStatus.INTERRUPTED if left is None else TenantStatus.PARTIAL
+            error = None if left is None else left.as_json()
+            self._note(replace(attempt, status=status, error=error, finished_at=datetime.now(UTC)))
             raise
         self._note(attempt)
+        self.revisions.reached(attempt)
 
     async def _tried(self, attempt: AttemptRecord, planned: PlannedTenant) -> AttemptRecord:
         """Try, and try again while what went wrong may pass by itself."""
@@ -125,7 +137,8 @@ class Run:
         total_ms = 0.0
         for number in range(1, self.retries + 2):
             cohort = self.cohorts.of(planned) if number == 1 else None
-            outcome = await self._attempt(tenant, replace(work, number=number), cohort)
+            outcome = _left_before(await self._attempt(tenant, replace(work, number=number), cohort))
+            self.steps.end(tenant.id, outcome)
             total_ms += outcome.duration_ms
             first = outcome.before if first is None else first
             lost = lost or outcome.status is TenantStatus.UNKNOWN
@@ -157,17 +170,18 @@ class Run:
         def stepped(step: StepDone) -> None:
             self._stepped(tenant.id, step)
 
+        keep = self.steps.keeper(tenant.id)
         way = await cohort.join() if cohort is not None else None
         if cohort is None or way is None:
-            return await self.migrator.attempt(tenant, work, stepped)
+            return await self.migrator.attempt(tenant, work, stepped, keep=keep)
         if isinstance(way, Transcript):
             refused = partial(self._not_replayed, tenant.id)
-            replay = partial(migrate, self.migrator, tenant, work, way, stepped, refused)
+            replay = partial(migrate, self.migrator, tenant, work, way, stepped, refused, keep)
             return await (self._looked_at(tenant, cohort, replay) if cohort.is_sampled() else replay())
         outcome = None
         try:
             before = await self._shape(tenant)
-            outcome = await self.migrator.attempt(tenant, work, stepped, way)
+            outcome = await self.migrator.attempt(tenant, work, stepped, way, keep)
         finally:
             # Before it is looked at again: the others wait for what it was sent, not for what it looks like.
             if cohort.leave(way, outcome) and cohort.reasons:
@@ -249,9 +263,9 @@ class Run:
             error=planned.failure.as_json() if planned.failure is not None else None,
         )
 
-    def _note(self, attempt: AttemptRecord) -> None:
+    def _note(self, attempt: AttemptRecord, *, counts: bool = True) -> None:
         self.attempts[attempt.tenant] = attempt
-        if attempt.wave is not None and attempt.status in FAILURES:
+        if counts and attempt.wave is not None and attempt.status in FAILURES:
             self._failures[attempt.wave] += 1
         self.recorder.record(attempt)
         self.observer.tenant(attempt)
@@ -278,6 +292,12 @@ def _left_wrong(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:
     if earlier is None or earlier.error is None:
         return False
     return earlier.error.get("type") in _LEFT_WRONG and earlier.to_heads == planned.heads
+
+
+def _left_before(outcome: Outcome) -> Outcome:
+    """Refused under the tenant's lock, because another process had been killed in the middle of the step meanwhile."""
+    left = outcome.failure is not None and outcome.failure.type == LeftPartial.__name__
+    return replace(outcome, status=TenantStatus.PARTIAL) if left else outcome
 
 
 def _may_pass(outcome: Outcome, lost: bool) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from orchestrator.journal.records import AttemptRecord, EventRecord
+    from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
     from orchestrator.migration.scope import StepDone
     from orchestrator.rollout.plan import Plan
 
 
 class Recorder(Protocol):
-    """Where a run writes down what happens; the journal, in practice. Neither call may block."""
+    """Where a run writes down what happens; the journal, in practice. No ``record`` may block."""
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how a tenant stands now."""
@@ -19,6 +20,22 @@ class Recorder(Protocol):
 
     def record_event(self, event: EventRecord) -> None:
         """Note something that happened on the way."""
+        ...
+
+    def record_step(self, step: StepRecord) -> None:
+        """Note how far a step outside any transaction has come."""
+        ...
+
+    def record_revision(self, revision: RevisionRecord) -> None:
+        """Note which file a revision was applied from."""
+        ...
+
+    async def flush(self, *, durable: bool = False) -> bool:
+        """Wait until all of it is on disk; says whether it is."""
+        ...
+
+    async def open_steps(self, tenant: str) -> Sequence[tuple[StepRecord, RunRecord | None]]:
+        """Steps outside transactions on a tenant that nobody has seen the end of, each with its run."""
         ...
 
 

@@ -45,7 +45,7 @@ async def test_a_tenant_that_was_finished_is_partial_no_more(tmp_path: Path, dat
     project = await half_done(tmp_path, database)
     execute(database, "INSERT INTO a.accounts VALUES (1)")
 
-    await orchestrator.resume(project.fleet)
+    await orchestrator.resume(project.fleet, execution=orchestrator.Execution(retry_partial=True))
     assert await states(project) == {"a": TenantStatus.CURRENT}
 
     await orchestrator.downgrade(project.fleet, "r1", tenants=["a"])

@@ -43,11 +43,23 @@ async def test_an_invalid_index_is_no_success(tmp_path: Path, database: str) -> 
     project = make_project(tmp_path, {"r1": NOTES, "r2": UNIQUE}, schemas(database, "a"))
     assert statuses(await project.upgrade()) == {"a": "partial"}
 
-    again = await orchestrator.resume(project.fleet)
-    third = await orchestrator.resume(project.fleet)
+    retry = orchestrator.Execution(retry_partial=True)
+    again = await orchestrator.resume(project.fleet, execution=retry)
+    third = await orchestrator.resume(project.fleet, execution=retry)
 
     assert statuses(again) == statuses(third) == {"a": "partial"}
     assert "REINDEX INDEX CONCURRENTLY uq" in one(third, "a")["error"]["hint"]
+
+    execute(database, "DELETE FROM a.notes")
+    await reindexed(database, "a.uq")
+    assert statuses(await orchestrator.resume(project.fleet)) == {"a": "already_current"}
+
+
+async def reindexed(database: str, index: str) -> None:
+    """What the hint says to do."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(f"REINDEX INDEX CONCURRENTLY {index}")
+    await connection.close()
 
 
 async def test_an_error_that_env_py_swallows_is_no_success(tmp_path: Path, database: str) -> None:
