@@ -17,6 +17,7 @@ import pytest
 import orchestrator
 from orchestrator.actions.execute import Execution
 from orchestrator.actions.journals import opened_journal
+from orchestrator.journal import journal
 from orchestrator.journal.records import StepRecord
 from tests.command_line import SECOND, THIRD, tenant_of
 from tests.command_line import Project as CommandLine
@@ -57,8 +58,8 @@ INVALID = "SELECT c.relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid 
 
 async def open_steps(project: Project) -> list[StepRecord]:
     """What the journal on disk says is not through."""
-    async with opened_journal(project.fleet, read_only=True) as journal:
-        return [step for step, _ in await journal.open_steps()]
+    async with opened_journal(project.fleet, read_only=True) as found:
+        return [step for step, _ in await found.open_steps()]
 
 
 @asynccontextmanager
@@ -129,8 +130,10 @@ async def test_cut_off_by_a_second_signal(project: CommandLine) -> None:
     assert document_statuses(project.json("resume", exit_code=1)) == {"acme": "partial"}
 
 
-async def test_on_disk_before_the_step(tmp_path: Path, database: str) -> None:
+async def test_on_disk_before_the_step(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process reads what is under way while the statement runs, and that it was under way is no fault."""
+    # Nothing gets there by the way, with what is written now and then.
+    monkeypatch.setattr(journal, "FLUSH_INTERVAL", 1000)
     body = 'with op.get_context().autocommit_block():\n    op.execute("SELECT pg_advisory_xact_lock(42)")'
     project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": body}, schemas(database, "a"))
     async with held(database, GATE) as gate:
@@ -174,8 +177,8 @@ async def test_refused_under_the_lock(tmp_path: Path, database: str) -> None:
         await until(lambda: _tries_for_the_lock(gate), bool)
         # Somebody else's run, cut off under the lock.
         other = make_step("a", "r2", ("r1",))
-        async with opened_journal(project.fleet) as journal:
-            journal.record_step(other)
+        async with opened_journal(project.fleet) as theirs:
+            theirs.record_step(other)
         await gate.execute(f"SELECT pg_advisory_unlock({key})")
     result = await second
     assert statuses(result) == {"a": "partial"}
@@ -205,9 +208,9 @@ async def test_heads_at_the_end_prove_that_it_is_done(tmp_path: Path, database: 
     """Killed between the commit and the note of it: the version table says that the step is through."""
     project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": FRAGILE}, schemas(database, "b"))
     await project.upgrade()
-    with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db")) as journal:
-        journal.execute("UPDATE orchestrator_steps SET done_at = NULL")
-        journal.commit()
+    with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db")) as file:
+        file.execute("UPDATE orchestrator_steps SET done_at = NULL")
+        file.commit()
     report = await orchestrator.status(project.fleet)
     assert report.summary == {"current": 1}
     assert statuses(await project.upgrade()) == {"b": "already_current"}
@@ -273,8 +276,8 @@ async def test_not_without_the_journal(tmp_path: Path, database: str) -> None:
     async with held(database, GATE) as gate:
         running = asyncio.create_task(project.upgrade())
         await waiting_backend(gate)
-        with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db", isolation_level=None)) as journal:
-            journal.execute("DROP TABLE orchestrator_steps")
+        with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db", isolation_level=None)) as file:
+            file.execute("DROP TABLE orchestrator_steps")
     result = await running
     found = one(result, "b")
     assert (found["status"], found["to"], found["error"]["type"]) == ("failed", ["r1"], "JournalError")
