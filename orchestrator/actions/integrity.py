@@ -103,6 +103,9 @@ class Integrity:
             run: its id.
             accepted: revisions that may be as they are, though they were edited.
         """
+        if plan.command == "stamp":
+            # It says what tenants have, and not what they were migrated with.
+            return []
         now = datetime.now(UTC)
         there = applied(history, (each.heads for each in plan.tenants))
         meant = {revision for each in plan.tenants for revision in each.path}
@@ -117,7 +120,7 @@ class Integrity:
                 record = replace(record, applied_at=now)
             if record is not same or record.applied_at is None:
                 records.append(record)
-            if record.applied_at is None:
+            if record.applied_at is None and revision not in there:
                 # Nobody has it any more as it was: nothing is left to compare it with.
                 records += (replace(each, applied_at=None) for each in before if each.applied_at is not None)
         return records

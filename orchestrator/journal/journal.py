@@ -61,7 +61,9 @@ class Journal:
         self._one_batch = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
         self._fault: Exception | None = None
-        self._running: dict[str, RunRecord] = {}
+        self._running: set[str] = set()
+        #: Those of which something is kept.
+        self._runs: dict[str, RunRecord] = {}
         self._next_beat = 0.0
         self._numbers = count()
 
@@ -122,7 +124,8 @@ class Journal:
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
         await self._whole(self._write_start(run, attempts))
-        self._running[run.id] = run
+        self._running.add(run.id)
+        self._runs[run.id] = run
         self._kept.attempts.update({(each.run, each.tenant): each for each in attempts})
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
@@ -153,10 +156,11 @@ class Journal:
 
         A journal that cannot be written does not fail the run: :meth:`close` tries again and says so.
         """
-        self._running.pop(run_id, None)
+        self._running.discard(run_id)
         self._pending.finishes[run_id] = (status, finished_at)
-        await self.flush()
-        if not self._running:
+        if await self.flush():
+            self._runs.pop(run_id, None)
+        if not self._runs:
             self._kept.take()
 
     async def flush(self, *, durable: bool = False) -> bool:
@@ -310,7 +314,7 @@ class Journal:
         if self._place_is_ours:
             _make_directory(self._root / DIRECTORY, self._store.place)
         await self._store.renew()
-        for run in self._running.values():
+        for run in self._runs.values():
             attempts = [attempt for attempt in self._kept.attempts.values() if attempt.run == run.id]
             async with self._store.writing() as connection:
                 await writing.write_start(connection, run, attempts)

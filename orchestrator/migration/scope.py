@@ -189,7 +189,7 @@ def scoped(
         configure_alembic(connection, *args, **options)
         _watch_autocommit(environment.get_context(), progress)
         if connection is not None:
-            _watch_commits(connection, progress)
+            _watch_commits(connection, progress, version_table)
             if progress.recording is not None:
                 progress.recording.configured(environment.get_context(), options)
 
@@ -279,7 +279,7 @@ def _watch_autocommit(context: MigrationContext, progress: Progress) -> None:
     context.autocommit_block = watched  # type: ignore[method-assign]
 
 
-def _watch_commits(connection: Connection, progress: Progress) -> None:
+def _watch_commits(connection: Connection, progress: Progress, version_table: str) -> None:
     """Notice a revision that commits by itself, as was usual before Alembic had autocommit blocks."""
 
     def committed(_: Connection) -> None:
@@ -288,6 +288,9 @@ def _watch_commits(connection: Connection, progress: Progress) -> None:
 
     def executed(connection: Connection, _cursor: Any, statement: str, _: Any, state: Any, *__: Any) -> None:
         if not progress.running or (state is not None and state.execution_options.get(OWN)):
+            return
+        if statement == "BEGIN" or version_table in statement:
+            # The adapter's, and Alembic's own.
             return
         if progress.bare:
             if not event.contains(connection, "after_cursor_execute", through):

@@ -30,7 +30,7 @@ class Revisions:
         for record in self.begun:
             self.recorder.record_revision(record)
             if record.applied_at is None:
-                self._not_applied[record.revision] = record
+                self._not_applied.setdefault(record.revision, record)
 
     def reached(self, attempt: AttemptRecord) -> None:
         """A tenant was read again at the end of an attempt: what it has now and had not before was applied."""
