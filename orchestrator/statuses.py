@@ -8,7 +8,7 @@ A tenant is *read* (``status``, ``plan``) or *attempted* (a run); ``partial`` ca
                    │          ├─────► failed | partial | unknown | interrupted
                    │          ├─────► already_current     (somebody else got there first)
                    │          └─────► locked              (somebody else is there now)
-                   ├────────────────► already_current | skipped | blocked      (known from reading, never started)
+                   ├────────────────► already_current | skipped | blocked | partial   (known beforehand, never started)
                    └────────────────► not_started         (the run stopped before this tenant's turn)
 
     run:        running ─► succeeded | failed | interrupted | cancelled

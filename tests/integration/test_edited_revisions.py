@@ -13,7 +13,7 @@ import orchestrator
 from orchestrator.actions.execute import Execution
 from orchestrator.actions.integrity import EditedRevision
 from orchestrator.errors import HistoryError
-from tests.command_line import FIRST, SECOND, THIRD, assert_error, tenant_of
+from tests.command_line import FIRST, SECOND, assert_error
 from tests.command_line import Project as CommandLine
 from tests.projects import ACCOUNTS, PROJECTS, Project, files, make_project, schemas, statuses
 from tests.servers import execute
@@ -48,11 +48,7 @@ def test_an_edited_revision_stops_every_command(project: CommandLine) -> None:
     project.revision(FIRST, None, "op.create_table('other', sa.Column('id', sa.Integer))")
     catalog = project.catalog()
 
-    for command in (
-        ("upgrade",),
-        ("upgrade", "-t", "globex"),
-        ("downgrade", "base", "--all", "--yes", "--allow-data-loss"),
-    ):
+    for command in (("upgrade", "-t", "globex"), ("downgrade", "base", "--all", "--yes", "--allow-data-loss")):
         assert_error(
             project.run(*command),
             f"revision {FIRST} was edited after it was applied: alembic/versions/{FIRST}.py",
@@ -62,29 +58,31 @@ def test_an_edited_revision_stops_every_command(project: CommandLine) -> None:
             f"--accept-edited {FIRST}",
         )
     assert project.catalog() == catalog
-    assert len(project.json("runs", "list")["runs"]) == 1
 
-    assert [each["revision"] for each in project.json("plan")["edited"]] == [FIRST]
     (told,) = project.json("status")["edited"]
     assert (told["run"], told["commit"], told["tenants"], told["example"]) == (run, head, 1, "acme")
-    assert "was edited after it was applied" in project.run("status").stdout
     assert "was edited after it was applied" in project.run("plan").stdout
+    assert project.json("upgrade", "-t", "acme", "--accept-edited", FIRST[:4])["summary"] == {"succeeded": 1}
 
 
-def test_accepted_for_good(project: CommandLine) -> None:
+async def test_accepted_for_good(tmp_path: Path) -> None:
     """An accepted text is remembered, and the next edit stops again; what was accepted before needs no word."""
-    project.fleet("acme")
-    project.json("upgrade", SECOND)
-    file = project.revision(FIRST, None, "op.create_table('notes', sa.Column('id', sa.Integer, primary_key=True))")
-    assert_error(project.run("upgrade", "--accept-edited", "nosuch"), "no revision 'nosuch'")
-    assert_error(project.run("upgrade", "--accept-edited", SECOND), f"revision {FIRST} was edited")
-    assert project.json("plan", "--accept-edited", FIRST)["edited"] == []
-    project.json("upgrade", "--accept-edited", FIRST[:4])
-    project.json("stamp", THIRD, "-t", "acme")
-    assert project.json("status")["edited"] == []
-    assert project.json("upgrade")["summary"] == {"already_current": 1}
-    file.write_text(file.read_text() + "\n# once more\n")
-    assert_error(project.run("upgrade"), f"revision {FIRST} was edited")
+    project = two(tmp_path)
+    await project.upgrade("r1")
+    edit(project, "r1")
+    with pytest.raises(HistoryError, match="no revision 'nosuch'"):
+        await project.upgrade(execution=Execution(accept_edited=("nosuch",)))
+    with pytest.raises(EditedRevision, match="revision r1 was edited"):
+        await project.upgrade(execution=Execution(accept_edited=("r2",)))
+    accepted = Execution(accept_edited=("r1",))
+    assert (await orchestrator.plan(project.fleet, execution=accepted)).edited == ()
+    assert statuses(await project.upgrade(execution=accepted)) == {"a": "succeeded", "b": "succeeded"}
+    await orchestrator.stamp(project.fleet, "r2", everyone=True)
+    assert (await orchestrator.status(project.fleet)).edited == ()
+    assert statuses(await project.upgrade()) == {"a": "already_current", "b": "already_current"}
+    edit(project, "r1", '"""R', '"""And again r')
+    with pytest.raises(EditedRevision):
+        await project.upgrade()
 
 
 async def test_resume_is_stopped(tmp_path: Path, database: str) -> None:
@@ -209,14 +207,3 @@ async def test_blocked_tenants_do_not_hold_up_the_others(tmp_path: Path, databas
     back = await orchestrator.downgrade(project.fleet, "-1", everyone=True)
     assert statuses(back)["heads"] == "blocked"
     assert statuses(back)["fine"] == "succeeded"
-
-
-def test_the_statuses_of_blocked_tenants(project: CommandLine) -> None:
-    """Exit code 1 while one remains, and status says which is which."""
-    project.fleet("acme", "globex")
-    project.json("upgrade", SECOND)
-    project.execute("UPDATE acme.alembic_version SET version_num = 'ffffffffffff'")
-    document = project.json("upgrade", exit_code=1)
-    assert document["summary"] == {"succeeded": 1, "blocked": 1}
-    assert tenant_of(project.json("status"), "acme")["state"] == "unknown_revision"
-    assert project.heads("globex") == [THIRD]

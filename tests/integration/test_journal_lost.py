@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import shutil
-import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
@@ -18,8 +17,6 @@ import orchestrator
 from orchestrator.actions.runs import show_run
 from orchestrator.errors import JournalError
 from orchestrator.rollout.result import RunResult
-from tests.command_line import SECOND, THIRD, assert_error, tenant_of
-from tests.command_line import Project as CommandLine
 from tests.projects import ACCOUNTS, Project, held, make_project, one, schemas, statuses, tables, waiting_backend
 from tests.servers import PostgresServer, execute
 
@@ -116,52 +113,21 @@ async def test_postgresql_goes_away_in_mid_run(
     assert (await orchestrator.status(project.fleet)).summary == ({"current": 1} if body == GATED else {"behind": 1})
 
 
-async def test_exit_code_and_result_of_a_run_without_its_journal(project: CommandLine) -> None:
-    """What it did is told as ever, exit code 0; that the journal lacks it stands on stderr."""
-    project.fleet("acme")
-    project.revision(THIRD, SECOND, "op.execute('SELECT pg_advisory_xact_lock(42)')")
-    async with held(project.url, 42) as gate:
-        with project.start("upgrade", "--json") as process:
-            await waiting_backend(gate)
-            project.journal.write_bytes(b"")
-            await gate.execute("SELECT pg_advisory_unlock_all()")
-            out, err = await asyncio.to_thread(process.communicate, timeout=60)
-    assert (process.returncode, tenant_of(json.loads(out), "acme")["status"]) == (0, "succeeded"), err
-    assert "not in the journal: 1 attempts" in err
-    assert "Traceback" not in err
-
-
-async def test_removed_after_a_kill(project: CommandLine) -> None:
-    """No journal, no run to resume; upgrade reads the databases and does what is left, no more."""
-    project.fleet("acme", "globex")
-    project.revision(THIRD, SECOND, "op.execute('SELECT pg_advisory_xact_lock(42)')")
-    project.json("upgrade", SECOND, "-t", "acme")
-    async with held(project.url, 42) as gate:
-        with project.start("upgrade") as process:
-            await waiting_backend(gate)
-            process.send_signal(signal.SIGKILL)
-    shutil.rmtree(project.journal.parent)
-    assert_error(project.run("resume"), "no run", "orchestrator upgrade")
-    assert project.json("upgrade")["summary"] == {"succeeded": 2}
-
-
-def test_read_only(project: CommandLine) -> None:
+async def test_cannot_be_written(tmp_path: Path, database: str) -> None:
     """A run refuses before anything is touched; reading goes on."""
-    project.fleet("acme")
-    project.json("upgrade", SECOND)
-    with closing(sqlite3.connect(project.journal)) as journal:
-        journal.execute("PRAGMA journal_mode = DELETE")
-        journal.execute("PRAGMA user_version = 1")
-    # Root may write whatever the file's mode says; a directory in its place nobody can.
-    kept = project.journal.rename(project.journal.with_suffix(".kept"))
-    project.journal.mkdir()
-    assert_error(project.run("upgrade"), "the journal", "hint:")
-    assert project.heads("acme") == [SECOND]
-    assert tenant_of(project.json("status"), "acme")["state"] == "behind"
-    assert project.json("plan")["cohorts"][0]["tenants"] == 1
-    project.journal.rmdir()
-    kept.rename(project.journal)
-    assert project.json("upgrade")["summary"] == {"succeeded": 1}
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": ""}, schemas(database, "a"))
+    await project.upgrade("r1")
+    # Root may write whatever a file's mode says; into a directory in its place nobody can.
+    kept = journal_file(project).rename(tmp_path / "kept")
+    journal_file(project).mkdir()
+    with pytest.raises(JournalError) as refused:
+        await project.upgrade()
+    assert refused.value.hint is not None
+    assert (await orchestrator.status(project.fleet)).summary == {"behind": 1}
+    assert [cohort.tenants for cohort in (await orchestrator.plan(project.fleet)).plan.cohorts] == [1]
+    journal_file(project).rmdir()
+    kept.rename(journal_file(project))
+    assert statuses(await project.upgrade()) == {"a": "succeeded"}
 
 
 async def test_a_journal_of_the_format_before(tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sqlite3
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import asyncpg
@@ -19,9 +15,6 @@ from orchestrator.actions.execute import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.journal import journal
 from orchestrator.journal.records import StepRecord
-from tests.command_line import SECOND, THIRD, tenant_of
-from tests.command_line import Project as CommandLine
-from tests.command_line import statuses as document_statuses
 from tests.projects import (
     ACCOUNTS,
     ALL,
@@ -40,12 +33,6 @@ from tests.projects import (
 from tests.servers import execute, fetch
 
 GATE = 42
-#: Cannot be run twice; stops at the gate in the middle of the block.
-GATED = """op.execute("CREATE TABLE before_block (id int)")
-    with op.get_context().autocommit_block():
-        op.execute("CREATE TABLE inside (id int)")
-        op.execute("SELECT pg_advisory_xact_lock(42)")
-        op.execute("CREATE TABLE never (id int)")"""
 #: Fails after its block on tenant `a` alone, for as long as that has no row in `accounts`.
 FRAGILE = """
     with op.get_context().autocommit_block():
@@ -60,74 +47,6 @@ async def open_steps(project: Project) -> list[StepRecord]:
     """What the journal on disk says is not through."""
     async with opened_journal(project.fleet, read_only=True) as found:
         return [step for step, _ in await found.open_steps()]
-
-
-@asynccontextmanager
-async def stopped_in_block(project: CommandLine, end: signal.Signals = signal.SIGKILL) -> AsyncIterator[None]:
-    """An upgrade of ``acme`` that was ended in the middle of its block; its backend is gone, too."""
-    process = await asyncio.create_subprocess_exec(
-        "env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "upgrade", "-t", "acme",
-        cwd=project.workspace.path, env=project.workspace.environment(), stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
-    async with held(project.url, GATE) as gate:
-        await waiting_backend(gate)
-        process.send_signal(end)
-        if end is not signal.SIGKILL:
-            process.send_signal(end)
-        await process.communicate()
-        theirs = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'orchestrator %'"
-        await until(lambda: gate.fetch(theirs), lambda rows: not rows)
-    yield
-
-
-async def test_killed_in_a_block(project: CommandLine) -> None:
-    """kill -9: the tenant is partial with what was under way, nobody runs it again unasked, and the others go on."""
-    project.fleet("acme", "globex")
-    project.revision(THIRD, SECOND, GATED)
-    async with stopped_in_block(project):
-        pass
-
-    told = tenant_of(project.json("status"), "acme")
-    assert (told["state"], told["heads"], told["pending"]) == ("partial", [SECOND], 1)
-    assert told["error"]["statement"] == "SELECT pg_advisory_xact_lock(42)"
-    assert "CREATE TABLE before_block (id int); CREATE TABLE inside (id int)" in told["error"]["message"]
-
-    planned = project.json("plan")
-    assert [(each["tenant"], each["state"]) for each in planned["blocked"]] == [("acme", "partial")]
-
-    resumed = project.json("resume", exit_code=1)
-    assert document_statuses(resumed) == {"acme": "partial"}
-    assert "orchestrator resume --retry-partial" in tenant_of(resumed, "acme")["error"]["hint"]
-    upgraded = project.json("upgrade", exit_code=1)
-    assert document_statuses(upgraded) == {"acme": "partial", "globex": "succeeded"}
-    assert project.heads("acme") == [SECOND]
-
-    project.execute("DROP TABLE acme.before_block; DROP TABLE acme.inside")
-    assert document_statuses(project.json("resume", "--retry-partial")) == {"acme": "succeeded", "globex": "succeeded"}
-    assert tenant_of(project.json("status"), "acme")["state"] == "current"
-
-
-async def test_mended_by_hand_and_stamped(project: CommandLine) -> None:
-    """A stamp says that it is done; going back to the same heads later does not make it partial again."""
-    project.fleet("acme")
-    project.revision(THIRD, SECOND, GATED, "op.execute('DROP TABLE before_block, inside, never')")
-    async with stopped_in_block(project):
-        project.execute("CREATE TABLE acme.never (id int)")
-    assert document_statuses(project.json("stamp", THIRD, "-t", "acme")) == {"acme": "succeeded"}
-    project.json("downgrade", SECOND, "-t", "acme", "--yes", "--allow-data-loss")
-    assert tenant_of(project.json("status"), "acme")["state"] == "behind"
-    assert document_statuses(project.json("upgrade")) == {"acme": "succeeded"}
-
-
-async def test_cut_off_by_a_second_signal(project: CommandLine) -> None:
-    """Interrupted within a block is partial, in the journal of that very run."""
-    project.fleet("acme")
-    project.revision(THIRD, SECOND, GATED)
-    async with stopped_in_block(project, signal.SIGINT):
-        pass
-    shown = project.json("runs", "show", "last")
-    assert (shown["status"], document_statuses(shown)) == ("interrupted", {"acme": "partial"})
-    assert document_statuses(project.json("resume", exit_code=1)) == {"acme": "partial"}
 
 
 async def test_on_disk_before_the_step(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,30 +280,3 @@ async def test_an_invalid_index_behind_a_later_failure(tmp_path: Path, database:
     found = one(await project.upgrade(), "a")
     assert (found["status"], found["to"], found["error"]["type"]) == ("partial", ["r2"], "invalid_index")
     assert "uq; then r3 failed" in found["error"]["message"]
-
-
-async def test_killed_while_an_index_is_made(project: CommandLine) -> None:
-    """Nobody saw how it ended: status looks, and names the invalid index beside what was under way."""
-    project.fleet("acme")
-    project.json("upgrade")
-    fourth = "d4d4d4d4d4d4"
-    body = "with op.get_context().autocommit_block(): op.execute('CREATE INDEX CONCURRENTLY ix ON notes (body)')"
-    project.revision(fourth, THIRD, body)
-    writer = await asyncpg.connect(project.url)
-    await writer.execute("BEGIN; INSERT INTO acme.notes VALUES (1)")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "orchestrator", "upgrade",
-        cwd=project.workspace.path, env=project.workspace.environment(), stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
-    observer = await asyncpg.connect(project.url)
-    made = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"
-    await until(lambda: observer.fetch(made), bool)
-    process.kill()
-    await process.communicate()
-    theirs = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'orchestrator %'"
-    await until(lambda: observer.fetch(theirs), lambda rows: not rows)
-    await writer.close()
-    await observer.close()
-    error = tenant_of(project.json("status"), "acme")["error"]
-    assert error["statement"] == "CREATE INDEX CONCURRENTLY ix ON notes (body)"
-    assert error["hint"].startswith("invalid now, and to be dropped or reindexed first: ix;")

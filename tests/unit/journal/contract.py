@@ -16,7 +16,7 @@ from orchestrator.errors import JournalError
 from orchestrator.fleet.masking import remember
 from orchestrator.journal import journal as journal_module
 from orchestrator.journal.journal import Journal, alive
-from orchestrator.journal.records import EventRecord, new_run_id
+from orchestrator.journal.records import EventRecord, RevisionRecord, StepRecord, new_run_id
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.unit.journal.samples import MOMENT, a_run, an_attempt, opened
 
@@ -379,6 +379,40 @@ class JournalContract:
                 )
 
             assert await journal.long_tenants() == {"slow": 30_000.0}
+
+    async def test_steps_outside_transactions(self, address: URL, tmp_path: Path) -> None:
+        """The last of each tenant counts, in every field; one that is done is not told any more."""
+        run = a_run()
+        begun = StepRecord("acme", run.id, "b2", "upgrade", (("a1",), ("a1", "x1")), MOMENT)
+        later = replace(
+            begun,
+            stayed=("CREATE",),
+            count=3,
+            current="VACUUM",
+            invalid_before=("old",),
+            invalid=("new",),
+            error={"a": 1},
+        )
+        other = replace(begun, tenant="globex", run="gone")
+        async with opened(address, tmp_path) as journal:
+            await journal.start_run(run, [])
+            for step in (begun, later, other):
+                journal.record_step(step)
+                assert await journal.flush(durable=True)
+            assert await journal.open_steps() == [(later, await journal.run(run.id)), (other, None)]
+            assert await journal.open_steps("globex") == [(other, None)]
+            journal.record_step(replace(later, done_at=MOMENT))
+            assert [step.tenant for step, _ in await journal.open_steps()] == ["globex"]
+
+    async def test_files_of_revisions(self, address: URL, tmp_path: Path) -> None:
+        """One row for each file; written again, the last one counts."""
+        meant = RevisionRecord("a1", "0f", "one", MOMENT)
+        other = RevisionRecord("a1", "1f", "two", MOMENT + timedelta(seconds=1), MOMENT)
+        async with opened(address, tmp_path) as journal:
+            for revision in (other, meant, replace(meant, applied_at=MOMENT)):
+                journal.record_revision(revision)
+            assert await journal.revisions() == [replace(meant, applied_at=MOMENT), other]
+            assert await journal.commit_of("nobody's") is None
 
     async def test_nothing_is_left_behind(self, address: URL, tmp_path: Path) -> None:
         """After close there is no task of the journal's; a second close does nothing."""
