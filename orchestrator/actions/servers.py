@@ -1,7 +1,7 @@
 """The fleet's servers while a use case talks to them: who is there, where everybody stands.
 
-Nothing here imports SQLAlchemy's engines or Alembic. Importing those takes as long as a small fleet's whole run, and
-the servers can answer meanwhile.
+Nothing here imports SQLAlchemy or Alembic. Importing those takes as long as a small fleet's whole run, and PostgreSQL
+servers can answer meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from orchestrator.rollout.inventory import Inventory, take_inventory
 #: How a caller of the Python API may say whom: patterns as after ``-t``, or a whole selection.
 Tenants = Sequence[str] | Selection
 
+#: Sources that a server answers.
+_ASKED = (SqlSource, SchemaSource, DatabaseSource)
 #: What Alembic calls the version table where env.py says nothing else; what env.py says is known only later.
 _VERSION_TABLE = "alembic_version"
 
@@ -48,8 +50,31 @@ class Servers:
         #: By server name: those that a source asks, and once the fleet is read those that have a tenant.
         self.databases: dict[str, Database] = {}
         self._disconnecting: asyncio.Task[None] | None = None
+        #: Whether no other thread imports anything.
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._may_overlap = all(isinstance(source, _ASKED) for source in fleet.sources)
+        # Now, and not in the task: what an adapter imports is there before another thread imports anything.
+        self._connect(fleet, [source.server for source in fleet.sources if isinstance(source, _ASKED)])
+        self._connect(fleet, [tenant.server for tenant in fleet.tenants])
         self._fleet = asyncio.create_task(self._read(fleet))
         self._ahead = None if ahead is None else asyncio.create_task(self._look_ahead(selection_of(ahead)))
+
+    async def imported(self, *modules: str) -> None:
+        """Import ``modules``, beside the event loop where nothing else is imported meanwhile.
+
+        Two threads that import one package in different order may each see it half done (CPython prefers that to a
+        deadlock). So for a fleet with SQLite files, or with sources that are the user's own code, nobody is asked
+        before all is imported.
+        """
+        if self._may_overlap and all(each.dialect == "postgresql" for each in self.databases.values()):
+            self._quiet.clear()
+            try:
+                await asyncio.to_thread(_import, modules)
+            finally:
+                self._quiet.set()
+        else:
+            _import(modules)
 
     async def fleet(self) -> Fleet:
         """The fleet with every source read.
@@ -85,12 +110,12 @@ class Servers:
         await asyncio.gather(*(database.close() for database in self.databases.values()))
 
     async def _read(self, fleet: Fleet) -> Fleet:
-        asked = [
-            source.server for source in fleet.sources if isinstance(source, SqlSource | SchemaSource | DatabaseSource)
-        ]
-        self._connect(fleet, asked)
         whole = await read_sources(fleet, self.databases)
-        self._connect(whole, [tenant.server for tenant in whole.tenants])
+        names = [tenant.server for tenant in whole.tenants]
+        if not self.databases.keys() >= set(names):
+            # Servers that only a source has named: they may be of another dialect.
+            await self._quiet.wait()
+        self._connect(whole, names)
         return whole
 
     def _connect(self, fleet: Fleet, names: Sequence[str]) -> None:
@@ -118,6 +143,6 @@ async def opened_servers(fleet: Fleet, ahead: Tenants | None = None) -> AsyncIte
         await servers.close()
 
 
-async def imported(*modules: str) -> None:
-    """Import ``modules`` beside the event loop, so that servers' answers are heard meanwhile."""
-    await asyncio.to_thread(lambda: [import_module(module) for module in modules])
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        import_module(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.servers import Tenants, imported, opened_servers
+from orchestrator.actions.servers import Tenants, opened_servers
 from orchestrator.fleet.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def upgrade(
         OrchestratorError: bad input; nothing was touched.
     """
     async with opened_servers(fleet, ahead=tenants) as servers:
-        await imported("orchestrator.actions.execute")
+        await servers.imported("orchestrator.actions.execute")
         from orchestrator.actions.execute import execute
         from orchestrator.rollout.plan import Request
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -156,17 +157,21 @@ def _takes_no_connection(error: BaseException) -> bool:
 
 def _statement(error: BaseException) -> str | None:
     """The SQL that failed, where it went through SQLAlchemy."""
-    # Not imported above: servers are asked before SQLAlchemy is there.
-    from sqlalchemy.exc import StatementError
-
-    return error.statement if isinstance(error, StatementError) else None
+    return getattr(error, "statement", None) if _is_sqlalchemys(error, "StatementError") else None
 
 
 def _driver_error(error: BaseException) -> BaseException:
     """The driver's own exception below SQLAlchemy's wrappers: its text has no SQL and no parameters in it."""
-    from sqlalchemy.exc import StatementError
+    return list(_chain(error))[-1] if _is_sqlalchemys(error, "StatementError") else error
 
-    return list(_chain(error))[-1] if isinstance(error, StatementError) else error
+
+def _is_sqlalchemys(error: BaseException, kind: str) -> bool:
+    """Whether it is an error of SQLAlchemy's of this kind.
+
+    Nothing is imported for that: servers are asked before SQLAlchemy is there, and while another thread imports it.
+    """
+    found = getattr(sys.modules.get("sqlalchemy.exc"), kind, None)
+    return found is not None and isinstance(error, found)
 
 
 def _first_lines(error: BaseException) -> str:
@@ -184,9 +189,7 @@ def _is_busy(error: BaseException) -> bool:
 def _is_lost(error: BaseException, sqlstate: str | None) -> bool:
     if sqlstate is not None and (sqlstate in _LOST or sqlstate.startswith("08")):
         return True
-    from sqlalchemy.exc import DBAPIError
-
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if _is_sqlalchemys(error, "DBAPIError") and getattr(error, "connection_invalidated", False):
         return True
     return any(
         isinstance(link, ConnectionError) or "connection is closed" in str(link).lower() for link in _chain(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,28 @@ def test_servers_are_asked_without_sqlalchemy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout == "['asyncpg']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "beside"),
+    [
+        ("{servers: {m: 'postgresql://h/d'}, sources: [{schemas: 't*'}], tenants: [a]}", True),
+        ("{servers: {m: 'sqlite:///data'}, tenants: [a]}", False),
+        (
+            "{servers: {m: 'postgresql://h/d', f: 'sqlite:///data'}, tenants: [{id: a, server: m}, {id: b, server: f}]}",
+            False,
+        ),
+        ("{servers: {m: 'postgresql://h/d'}, sources: [{python: 'os:listdir'}]}", False),
+    ],
+    ids=["postgresql", "sqlite", "both", "python"],
+)
+async def test_imports_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, beside: bool) -> None:
+    """Two threads never import at once: where reading the fleet may import something, it waits."""
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(module, "_import", lambda _: threads.append(threading.current_thread()))
+    fleet = make_project(tmp_path, {"r1": ACCOUNTS}, text).fleet
+
+    async with opened_servers(fleet) as servers:
+        await servers.imported("anything")
+
+    assert [thread is threading.main_thread() for thread in threads] == [not beside]
