@@ -125,9 +125,15 @@ class World:
         """``orchestrator upgrade --provision`` in this process."""
         return await orchestrator.upgrade(self.fleet, provision=True, execution=Execution(**options))
 
-    async def resume(self) -> RunResult:
-        """``orchestrator resume`` in this process."""
-        return await orchestrator.resume(self.fleet)
+    async def finish(self, *, begun: bool = True) -> RunResult:
+        """``orchestrator resume`` in this process, or ``upgrade`` where no run had begun.
+
+        A tenant that was cut off outside a transaction is left alone until somebody says that he has looked at it.
+        """
+        result = await (orchestrator.resume(self.fleet) if begun else self.upgrade())
+        if any(attempt.status == "partial" for attempt in result.tenants):
+            result = await orchestrator.resume(self.fleet, execution=Execution(retry_partial=True))
+        return result
 
     def fault_at(self, number: int | None) -> None:
         """End the backend at point ``number`` (1 is the first); ``None`` for no fault."""
