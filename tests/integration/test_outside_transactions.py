@@ -255,12 +255,12 @@ async def test_an_invalid_index_of_old_is_no_failure(tmp_path: Path, database: s
 
 
 async def test_an_index_that_replaces_an_invalid_one_is_new(tmp_path: Path, database: str) -> None:
-    """Dropped and made again under the same name, and invalid again."""
-    body = """
+    """Dropped and made again under the same name, and invalid again; its name stands in no statement as it is."""
+    body = r"""
 with op.get_context().autocommit_block():
-    op.execute("DROP INDEX CONCURRENTLY IF EXISTS " + "u" + "q")
+    op.execute(r'DROP INDEX CONCURRENTLY U&"\0075\0071"')
     try:
-        op.execute("CREATE UNIQUE INDEX CONCURRENTLY u" + "q ON notes (body)")
+        op.execute(r'CREATE UNIQUE INDEX CONCURRENTLY U&"\0075\0071" ON notes (body)')
     except sa.exc.IntegrityError:
         pass
 """
