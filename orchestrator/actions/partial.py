@@ -23,6 +23,8 @@ class Left:
     failures: dict[str, Failure]
     #: Steps that are through after all, whatever the journal says: the version table, or the indexes, tell.
     settled: tuple[StepRecord, ...] = ()
+    #: Steps that were cut off: whose run is carried on is not at work on them again.
+    ended: tuple[StepRecord, ...] = ()
     #: Tenants that an index is to be mended of, and no revision is to be run again for.
     finished: frozenset[str] = frozenset()
 
@@ -44,7 +46,9 @@ class Left:
         return replace(plan, waves=tuple(waves))
 
     def settle(self, journal: Journal) -> None:
-        """Write down what is through."""
+        """Write down what is through, and what was cut off."""
+        for step in self.ended:
+            journal.record_step(step)
         for step in self.settled:
             journal.record_step(replace(step, done_at=datetime.now(UTC)))
 
@@ -57,7 +61,7 @@ async def left_partial(project: Project, journal: Journal, plan: Plan) -> Left:
     """
     planned = {each.tenant.id: each for each in plan.tenants}
     failures: dict[str, Failure] = {}
-    settled, finished = [], set()
+    settled, ended, finished = [], [], set()
     for step, run in await journal.open_steps():
         each = planned.get(step.tenant)
         at_work = step.error is None and run is not None and run.finished_at is None and alive(run, datetime.now(UTC))
@@ -66,15 +70,17 @@ async def left_partial(project: Project, journal: Journal, plan: Plan) -> Left:
         if each.heads not in step.heads:
             settled.append(step)
             continue
-        # What an attempt found at its end is known; what nobody has seen the end of is looked at.
-        invalid = await _invalid(project, each, step) if step.error is None or step.invalid else ()
+        # An attempt looks at its end. What it found may have been mended; what nobody has seen the end of is looked at.
+        invalid = await _invalid(project, each, step) if step.invalid or not step.looked else ()
         if _is_finished(step):
             if not invalid:
                 settled.append(step)
                 continue
             finished.add(step.tenant)
         failures[step.tenant] = _failure(step, invalid)
-    return Left(failures, tuple(settled), frozenset(finished))
+        if step.error is None:
+            ended.append(replace(step, error=failures[step.tenant].as_json()))
+    return Left(failures, tuple(settled), tuple(ended), frozenset(finished))
 
 
 def _is_finished(step: StepRecord) -> bool:
@@ -83,8 +89,9 @@ def _is_finished(step: StepRecord) -> bool:
 
 
 def _failure(step: StepRecord, invalid: tuple[str, ...]) -> Failure:
-    failure = cut_off(step) if step.error is None else Failure(**step.error)
-    if step.error is not None or not invalid:
+    unseen = step.error is None or step.error.get("type") == "cut_off"
+    failure = cut_off(step) if unseen or step.error is None else Failure(**step.error)
+    if step.looked or not invalid:
         return failure
     names = ", ".join(invalid)
     return replace(failure, hint=f"invalid now, and to be dropped or reindexed first: {names}; {failure.hint}")
@@ -99,7 +106,7 @@ async def _invalid(project: Project, each: PlannedTenant, step: StepRecord) -> t
     except Exception:
         # It was read a moment ago: what cannot be looked at is not believed to be right.
         return step.invalid
-    if step.error is not None:
+    if step.looked:
         return tuple(sorted(set(now) & set(step.invalid)))
     named = step.current or ""
     return tuple(sorted(name for name in now if name not in step.invalid_before or name in named))

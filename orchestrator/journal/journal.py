@@ -291,7 +291,7 @@ class Journal:
     async def _flush(self) -> bool:
         async with self._one_batch:
             taken = self._pending.take()
-            if not taken:
+            if not taken and not self._store.is_lost:
                 return True
             try:
                 if self._store.is_lost:

@@ -149,6 +149,8 @@ class StepRecord:
     invalid_before: tuple[str, ...] = ()
     #: Names of the indexes that it left invalid, as far as is known.
     invalid: tuple[str, ...] = ()
+    #: Whether somebody looked for invalid indexes after it had ended.
+    looked: bool = False
     #: Why it ended, as in :attr:`AttemptRecord.error`; ``None`` while it goes on, and where its process was killed.
     error: Mapping[str, Any] | None = None
     #: When it was through, or was found to be; ``None`` before that.

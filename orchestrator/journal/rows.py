@@ -130,6 +130,7 @@ def step_row(step: StepRecord) -> dict[str, Any]:
         "current": step.current,
         "invalid_before": step.invalid_before,
         "invalid": step.invalid,
+        "looked": step.looked,
     }
     return {
         "tenant": step.tenant,
@@ -159,6 +160,7 @@ def step_record(row: Row[Any]) -> StepRecord:
         current=detail["current"],
         invalid_before=tuple(detail["invalid_before"]),
         invalid=tuple(detail["invalid"]),
+        looked=detail["looked"],
         error=row.error,
         done_at=row.done_at,
     )

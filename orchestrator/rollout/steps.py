@@ -65,7 +65,9 @@ class Steps:
         if outcome.status is TenantStatus.PARTIAL:
             heads = step.heads if outcome.after is None or outcome.after in step.heads else (outcome.after,)
             error = None if outcome.failure is None else outcome.failure.as_json()
-            self.recorder.record_step(replace(step, heads=heads, error=error, invalid=outcome.invalid))
+            # Where the connection was lost, nobody could look.
+            looked = outcome.after is not None
+            self.recorder.record_step(replace(step, heads=heads, error=error, invalid=outcome.invalid, looked=looked))
         elif outcome.outside is not None and outcome.outside.done:
             self.recorder.record_step(replace(step, current=None, done_at=datetime.now(UTC)))
         else:

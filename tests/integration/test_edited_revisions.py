@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from orchestrator.actions.integrity import EditedRevision
 from orchestrator.errors import HistoryError
 from tests.command_line import FIRST, SECOND, assert_error

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 import orchestrator
-from orchestrator.actions.execute import Execution
+from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.journal import journal
 from orchestrator.journal.records import StepRecord
@@ -47,6 +47,12 @@ async def open_steps(project: Project) -> list[StepRecord]:
     """What the journal on disk says is not through."""
     async with opened_journal(project.fleet, read_only=True) as found:
         return [step for step, _ in await found.open_steps()]
+
+
+def changed(project: Project, sql: str) -> None:
+    """Change the journal behind its back."""
+    with closing(sqlite3.connect(project.path / ".orchestrator" / "journal.db", isolation_level=None)) as file:
+        file.execute(sql)
 
 
 async def test_on_disk_before_the_step(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +133,7 @@ async def test_heads_at_the_end_prove_that_it_is_done(tmp_path: Path, database: 
     """Killed between the commit and the note of it: the version table says that the step is through."""
     project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": FRAGILE}, schemas(database, "b"))
     await project.upgrade()
-    with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db")) as file:
-        file.execute("UPDATE orchestrator_steps SET done_at = NULL")
-        file.commit()
+    changed(project, "UPDATE orchestrator_steps SET done_at = NULL")
     report = await orchestrator.status(project.fleet)
     assert report.summary == {"current": 1}
     assert statuses(await project.upgrade()) == {"b": "already_current"}
@@ -195,8 +199,8 @@ async def test_not_without_the_journal(tmp_path: Path, database: str) -> None:
     async with held(database, GATE) as gate:
         running = asyncio.create_task(project.upgrade())
         await waiting_backend(gate)
-        with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db", isolation_level=None)) as file:
-            file.execute("DROP TABLE orchestrator_steps")
+        # The run's own event loop may be in the middle of a batch, and has to end it first.
+        await asyncio.to_thread(changed, project, "DROP TABLE orchestrator_steps")
     result = await running
     found = one(result, "b")
     assert (found["status"], found["to"], found["error"]["type"]) == ("failed", ["r1"], "JournalError")
@@ -255,12 +259,12 @@ async def test_an_invalid_index_of_old_is_no_failure(tmp_path: Path, database: s
 
 
 async def test_an_index_that_replaces_an_invalid_one_is_new(tmp_path: Path, database: str) -> None:
-    """Dropped and made again under the same name, and invalid again."""
-    body = """
+    """Dropped and made again under the same name, and invalid again; its name stands in no statement as it is."""
+    body = r"""
 with op.get_context().autocommit_block():
-    op.execute("DROP INDEX CONCURRENTLY IF EXISTS " + "u" + "q")
+    op.execute(r'DROP INDEX CONCURRENTLY U&"\0075\0071"')
     try:
-        op.execute("CREATE UNIQUE INDEX CONCURRENTLY u" + "q ON notes (body)")
+        op.execute(r'CREATE UNIQUE INDEX CONCURRENTLY U&"\0075\0071" ON notes (body)')
     except sa.exc.IntegrityError:
         pass
 """
@@ -280,3 +284,24 @@ async def test_an_invalid_index_behind_a_later_failure(tmp_path: Path, database:
     found = one(await project.upgrade(), "a")
     assert (found["status"], found["to"], found["error"]["type"]) == ("partial", ["r2"], "invalid_index")
     assert "uq; then r3 failed" in found["error"]["message"]
+
+
+async def test_an_invalid_index_of_a_lost_connection(tmp_path: Path, database: str) -> None:
+    """The attempt could not look any more; the next command does."""
+    body = """
+with op.get_context().autocommit_block():
+    try:
+        op.execute("CREATE UNIQUE INDEX CONCURRENTLY uq ON notes (body)")
+    except sa.exc.IntegrityError:
+        pass
+    op.execute("SELECT pg_advisory_xact_lock(42)")
+"""
+    project = make_project(tmp_path, {"r1": NOTES, "r2": body}, schemas(database, "a"))
+    async with held(database, GATE) as gate:
+        running = asyncio.create_task(project.upgrade())
+        (backend,) = await waiting_backend(gate)
+        await gate.execute(f"SELECT pg_terminate_backend({backend['pid']}, 10000)")
+    assert statuses(await running) == {"a": "partial"}
+    (tenant,) = (await orchestrator.status(project.fleet)).as_json()["tenants"]
+    assert tenant["state"] == "partial"
+    assert tenant["error"]["hint"].startswith("invalid now, and to be dropped or reindexed first: uq;")

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,9 @@ async def after_a_run(path: Path, url: str, ids: Iterable[str] = THEN, env: str 
     return project
 
 
-async def new_paths(project: Project, *accept_edited: str) -> list[str | None]:
+async def new_paths(project: Project, **options: Any) -> list[str | None]:
     """The ways that those go who are still to be migrated."""
-    result = await project.upgrade(execution=Execution(accept_edited=accept_edited))
+    result = await project.upgrade(**options)
     assert result.satisfied
     return [path for tenant, path in paths(result).items() if tenant not in FIRST]
 
@@ -68,7 +69,8 @@ async def test_other_revision_files_have_recordings_of_their_own(tmp_path: Path,
     file = tmp_path / "alembic" / "versions" / "r2.py"
     file.write_text(file.read_text().replace('"projects"', '"plans"'))
 
-    assert await new_paths(project, "r2") == ["alembic", "alembic", "replay"]
+    accepted = Execution(accept_edited=("r2",))
+    assert await new_paths(project, execution=accepted) == ["alembic", "alembic", "replay"]
     assert len(recordings(project)) == 2
 
 

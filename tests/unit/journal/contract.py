@@ -391,6 +391,7 @@ class JournalContract:
             current="VACUUM",
             invalid_before=("old",),
             invalid=("new",),
+            looked=True,
             error={"a": 1},
         )
         other = replace(begun, tenant="globex", run="gone")
