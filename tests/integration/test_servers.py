@@ -138,7 +138,7 @@ def test_servers_are_asked_without_sqlalchemy() -> None:
         ("{servers: {m: 'postgresql://h/d'}, sources: [{schemas: 't*'}], tenants: [a]}", True),
         ("{servers: {m: 'sqlite:///data'}, tenants: [a]}", False),
         (
-            "{servers: {m: 'postgresql://h/d', f: 'sqlite:///data'}, tenants: [{id: a, server: m}, {id: b, server: f}]}",
+            "{servers: {m: 'postgresql://h/d', f: 'sqlite:///x'}, tenants: [{id: a, server: m}, {id: b, server: f}]}",
             False,
         ),
         ("{servers: {m: 'postgresql://h/d'}, sources: [{python: 'os:listdir'}]}", False),
