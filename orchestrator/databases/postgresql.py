@@ -29,6 +29,7 @@ from orchestrator.databases.port import Reading
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
+from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -42,14 +43,23 @@ _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
 #: backend of a killed client works on and holds the tenant's lock.
 _CLIENT_CHECK_MS = "1000"
-#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too.
+#: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. Of other roles' sessions, only one with
+#: pg_read_all_stats is told the type; only ordinary ones and parallel workers have both a role and a database.
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*)"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    " OR (backend_type IS NULL AND usename IS NOT NULL AND datname IS NOT NULL)"
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
+
+
+def _hide_password(raw: _RawConnection) -> None:
+    """Have the password masked that the driver found by itself: in PGPASSWORD, a passfile, a service file."""
+    password = getattr(getattr(raw, "_params", None), "password", None)
+    if isinstance(password, str):
+        remember(password)
 
 
 class PostgreSQL:
@@ -247,6 +257,7 @@ class PostgreSQL:
                 mask(f"no connection to {address.masked}: {failure.message}"),
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
+        _hide_password(raw)
         self._version = str(raw.get_server_version().major)
         try:
             await self._refuse_shared_sessions(raw, address, arguments)

@@ -48,7 +48,11 @@ class PostgreSQLSession:
             " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
             self._key,
         )
-        return f"{row['application_name']} (pid {row['pid']}, for {row['age']})" if row else None
+        if row is None:
+            return None
+        # Since when is told to nobody but the holder's own role and those with pg_read_all_stats.
+        age = f", for {row['age']}" if row["age"] is not None else ""
+        return f"{row['application_name']} (pid {row['pid']}{age})"
 
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read by the driver, past SQLAlchemy, so that no transaction is begun."""
