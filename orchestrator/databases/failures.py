@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, ResourceClosedError, StatementError
 
 from orchestrator.errors import OrchestratorError, ServerUnreachable
 from orchestrator.fleet.secrets import mask
@@ -152,5 +152,8 @@ def _is_lost(error: BaseException, sqlstate: str | None) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return any(
-        isinstance(link, ConnectionError) or "connection is closed" in str(link).lower() for link in _chain(error)
+        isinstance(link, ConnectionError)
+        # SQLAlchemy says so too, of what a migration has closed itself; to the server the connection is still there.
+        or ("connection is closed" in str(link).lower() and not isinstance(link, ResourceClosedError))
+        for link in _chain(error)
     )

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
 
 from orchestrator.databases.concurrently import let_wait
 from orchestrator.databases.listeners import on_every_pool
+from orchestrator.databases.second import OnePool
 
 #: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
 _TENANTS = 200
@@ -31,6 +31,9 @@ class Lane:
     database: str | None
     #: Something may stay in the session that the next tenant must not meet; a script cleans up after itself.
     used: bool = False
+    #: Opens one more for the tenant that has the lane, in its scope.
+    second: Callable[[], Awaitable[asyncpg.Connection]] | None = None
+    _seconds: list[asyncpg.Connection] = field(default_factory=list)
     _engine: AsyncEngine | None = None
     _name: str | None = None
     _tenants: int = 0
@@ -47,11 +50,14 @@ class Lane:
         if self._engine is None:
 
             async def opened(*_: Any, **__: Any) -> asyncpg.Connection:
-                return self.raw
+                if self.second is None or self._engine is None or not getattr(self._engine.pool, "another", False):
+                    return self.raw
+                self._seconds.append(await self.second())
+                return self._seconds[-1]
 
             self._engine = create_async_engine(
                 "postgresql+asyncpg://",
-                poolclass=StaticPool,
+                poolclass=OnePool,
                 connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
             )
             if lock_timeout is not None:
@@ -63,6 +69,12 @@ class Lane:
         if self._name is None:
             self._name = str(await self.raw.fetchval("SELECT current_database()"))
         return self._name
+
+    def end_seconds(self) -> None:
+        """End what a migration has left open beside the lane."""
+        self.second = None
+        while self._seconds:
+            self._seconds.pop().terminate()
 
     async def close(self) -> None:
         """Close the connection, at once when something is still under way on it."""
@@ -107,6 +119,8 @@ class Lanes:
             except BaseException:
                 lane.raw.terminate()
                 raise
+            finally:
+                lane.end_seconds()
             await self._give_back(lane, again=again)
         finally:
             self._busy -= 1

@@ -119,6 +119,13 @@ class PostgreSQL:
         """A connection that nobody else uses meanwhile; tenants of one database use it one after the other."""
         async with self._lanes.taken(tenant.database, again=tenant.schema is not None) as lane:
             lane.used = True
+
+            async def second() -> _RawConnection:
+                raw = await self._connect_for_many(tenant.database)
+                await self._enter(raw, tenant, application, limits)
+                return raw
+
+            lane.second = second
             await self._enter(lane.raw, tenant, application, limits)
             name = await lane.asked_database_name()
             async with lane.engine(limits.lock_timeout).connect() as connection:

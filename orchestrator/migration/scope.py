@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,15 @@ from sqlalchemy import Connection, event
 
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.recording import OWN, Recording
+from orchestrator.migration.recording import LEADING, OWN, Recording
 
-#: SQL that ends a transaction and keeps it.
-_COMMIT = re.compile(r"\s*(?:COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
+#: SQL that ends a transaction: what follows is kept, whatever becomes of the revision.
+_END = re.compile(r"\s*(?:(COMMIT|END)|ROLLBACK|ABORT)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
+#: SQL that leaves nothing behind which a rollback could take away.
+_IDLE = re.compile(
+    LEADING + r"(?:SELECT|SHOW|SET|RESET|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|ABORT|COMMIT|END|FETCH|EXPLAIN)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class Progress:
     outside_transaction: bool = False
     #: Some revision has left its transaction.
     left_transaction: bool = False
+    #: The running revision has changed something in the running transaction.
+    changed: bool = False
+    #: It has rolled back what it had changed.
+    undone: bool = False
     #: The heads that Alembic reported after the last finished revision.
     heads: tuple[str, ...] | None = None
     done: list[StepDone] = field(default_factory=list)
@@ -52,6 +61,8 @@ class Progress:
     recording: Recording | None = None
     #: Called for each finished revision.
     listener: Callable[[StepDone], None] = lambda _: None
+    #: What is to be undone when the environment is left.
+    ending: ExitStack = field(default_factory=ExitStack)
     _started: float = 0.0
 
     def begin(self, revision: str, heads: Collection[str], *, own_transaction: bool) -> None:
@@ -67,6 +78,7 @@ class Progress:
         self.revision = revision
         self.running = True
         self.outside_transaction = self.outside_transaction and not own_transaction
+        self.changed = self.undone = False
         self._started = time.perf_counter()
 
     def finish(self, direction: str, heads: Collection[str]) -> None:
@@ -125,7 +137,7 @@ def scoped(
         configure_alembic(connection, *args, **options)
         _watch_autocommit(environment.get_context(), progress)
         if connection is not None:
-            _watch_commits(connection, progress)
+            _watch_ends(connection, progress)
             if progress.recording is not None:
                 progress.recording.configured(environment.get_context(), options)
 
@@ -176,6 +188,11 @@ def _watched(steps: Callable[..., Iterable[Any]], progress: Progress) -> Callabl
 def _applied(tenant: Tenant, progress: Progress) -> Callable[..., None]:
     def callback(*, ctx: MigrationContext, step: Any, heads: Collection[str], **_: Any) -> None:
         _check_scope(ctx, tenant)
+        if progress.undone:
+            raise DatabaseError(
+                "this revision has rolled back what it had done before: its version would stand for what is not there",
+                hint="take the rollback out, or let it come before the revision changes anything",
+            )
         direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
         progress.finish(direction, heads)
 
@@ -207,15 +224,30 @@ def _watch_autocommit(context: MigrationContext, progress: Progress) -> None:
     context.autocommit_block = watched  # type: ignore[method-assign]
 
 
-def _watch_commits(connection: Connection, progress: Progress) -> None:
-    """Notice a revision that commits by itself, as was usual before Alembic had autocommit blocks."""
+def _watch_ends(connection: Connection, progress: Progress) -> None:
+    """Notice a revision that ends its transaction by itself, as was usual before Alembic had autocommit blocks."""
 
     def committed(_: Connection) -> None:
         progress.outside_transaction = progress.outside_transaction or progress.running
+        progress.changed = False
 
-    def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if _COMMIT.fullmatch(statement):
+    def rolled_back(_: Connection) -> None:
+        progress.undone = progress.undone or (progress.running and progress.changed)
+        progress.changed = False
+
+    def executed(executing: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if executing is not connection:
+            # A second connection of the engine: whether its transaction is committed or there is none, it may stay.
+            progress.outside_transaction = progress.outside_transaction or not _IDLE.match(statement)
+        elif found := _END.fullmatch(statement):
+            if not found[1]:
+                rolled_back(connection)
             committed(connection)
+        elif progress.running and not _IDLE.match(statement):
+            progress.changed = True
 
     event.listen(connection, "commit", committed)
-    event.listen(connection, "before_cursor_execute", executed)
+    event.listen(connection, "rollback", rolled_back)
+    # The engine serves other tenants afterwards.
+    event.listen(connection.engine, "before_cursor_execute", executed)
+    progress.ending.callback(event.remove, connection.engine, "before_cursor_execute", executed)
