@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -33,6 +34,8 @@ from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
+#: A timeout that comes so many seconds late says that the event loop stood still.
+_HELD_UP = 0.2
 #: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
 _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
@@ -46,6 +49,18 @@ _FREE_CONNECTIONS = (
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
+
+
+async def _opened(arguments: Mapping[str, Any]) -> _RawConnection:
+    """A connection; time in which another tenant's migration held up the event loop does not count."""
+    timeout = arguments["timeout"]
+    while True:
+        started = time.monotonic()
+        try:
+            return await asyncpg.connect(**arguments)
+        except TimeoutError:
+            if timeout is None or time.monotonic() - started < timeout + _HELD_UP:
+                raise
 
 
 def lock_key(database: str, schema: str | None) -> int:
@@ -231,7 +246,7 @@ class PostgreSQL:
         if database is not None:
             address = address.with_database(database)
         try:
-            raw = await asyncpg.connect(**{"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments})
+            raw = await _opened({"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments})
         except asyncpg.InvalidCatalogNameError as error:
             raise Unprovisioned(
                 mask(f"{address.masked}: {error}"), hint="create it, or upgrade with --provision"

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -101,7 +101,6 @@ class Migrator:
     provision: bool = False
     #: Whether the seam was proved; where it was not, tenants go one at a time.
     concurrent: bool = True
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def attempt(
         self,
@@ -231,7 +230,7 @@ class Migrator:
         if self.concurrent:
             await session.connection.run_sync(run)
         else:
-            async with self._turn:
+            async with seam.turn():
                 with seam.one_at_a_time():
                     await session.connection.run_sync(run)
         if not session.connection.closed and session.connection.in_transaction():
