@@ -54,4 +54,3 @@ async def test_other_tenants(tmp_path: Path, database: str, replay: bool) -> Non
     assert statuses(result) == dict.fromkeys(TENANTS, "succeeded"), result.as_json()["causes"]
     held_now = catalogs(database, TENANTS)
     assert not any(difference(held_now["t00"], held_now[tenant]) for tenant in TENANTS)
-
