@@ -12,11 +12,12 @@ from orchestrator.actions.project import Project, Tenants, migrating
 from orchestrator.fleet.fleet import FailureBudget, Fleet
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
+from orchestrator.journal.records import Actor, AttemptRecord, EventRecord, RunRecord, new_run_id
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
 from orchestrator.rollout.cohorts import Cohorts
+from orchestrator.rollout.outside import appeared, look_outside
 from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.run import Run, pending
@@ -100,6 +101,14 @@ def _settled(attempt: AttemptRecord) -> AttemptRecord:
     return replace(attempt, status=status.get(attempt.status, attempt.status))
 
 
+def _tell(outside: list[str], run: str, journal: Journal) -> None:
+    """Say what appeared outside all tenants; the run alone cannot tell who made it, and fails nobody for it."""
+    if outside:
+        names = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more" if len(outside) > 5 else "")
+        log.warning("made outside all tenants during the run: %s; see docs/env.md, `A connection of its own`", names)
+        journal.record_event(EventRecord(run, None, datetime.now(UTC), "outside", detail={"objects": outside}))
+
+
 async def run_plan(
     project: Project,
     journal: Journal,
@@ -158,7 +167,12 @@ async def run_plan(
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):
+            before = await look_outside(plan, project.history, project.databases)
             await run.execute()
+            if before:
+                _tell(
+                    appeared(before, await look_outside(plan, project.history, project.databases)), record.id, journal
+                )
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise

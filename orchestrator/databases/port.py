@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -125,6 +125,15 @@ class Database(Protocol):
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
+    async def outside(self, database: str | None, schemas: Collection[str]) -> frozenset[str]:
+        """Names of the objects that lie where a connection leads that nobody has put into a tenant's scope.
+
+        Args:
+            database: which one; ``None`` for the one of the server's address.
+            schemas: those of tenants; where the connection leads into one of them, there is nothing to name.
         """
         ...
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -46,6 +46,14 @@ _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*) + 1"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+)
+
+#: What an unqualified CREATE makes where nobody has set a search path.
+_OUTSIDE = (
+    "WITH here AS (SELECT oid, nspname::text FROM pg_namespace WHERE nspname = current_schema())"
+    " SELECT nspname, relname::text FROM here JOIN pg_class ON relnamespace = here.oid"
+    " WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"
+    " UNION SELECT nspname, typname::text FROM here JOIN pg_type ON typnamespace = here.oid WHERE typtype IN ('e', 'd')"
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
@@ -164,6 +172,16 @@ class PostgreSQL:
                 settings=self._settings(tenant, application, limits),
             )
             await lane.raw.execute(script(place, steps))
+
+    async def outside(self, database: str | None, schemas: Collection[str]) -> frozenset[str]:
+        """Tables, views, sequences and enums of the role's own current schema, with its name."""
+        try:
+            async with self._connected(database) as raw:
+                rows = await raw.fetch(_OUTSIDE)
+        except OrchestratorError:
+            # The tenants will say so.
+            return frozenset()
+        return frozenset(f"{schema}.{name}" for schema, name in rows if schema not in schemas)
 
     async def close(self) -> None:
         """Close the connections that wait for another tenant."""

@@ -11,7 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,10 @@ class SQLite:
         """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.fingerprint_sqlite` says which."""
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
+
+    async def outside(self, database: str | None, schemas: Collection[str]) -> frozenset[str]:
+        """A file is nobody else's."""
+        return frozenset()
 
     async def close(self) -> None:
         """No connection is kept."""
