@@ -29,6 +29,7 @@ from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
+from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -69,6 +70,13 @@ async def _opened(arguments: Mapping[str, Any]) -> _RawConnection:
         except TimeoutError:
             if timeout is None or time.monotonic() - started < timeout + _HELD_UP:
                 raise
+
+
+def _hide_password(raw: _RawConnection) -> None:
+    """Have the password masked that the driver found by itself: in PGPASSWORD, a passfile, a service file."""
+    password = getattr(getattr(raw, "_params", None), "password", None)
+    if isinstance(password, str):
+        remember(password)
 
 
 def lock_key(database: str, schema: str | None) -> int:
@@ -276,6 +284,7 @@ class PostgreSQL:
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
         self._version = str(raw.get_server_version().major)
+        _hide_password(raw)
         return raw
 
     @asynccontextmanager

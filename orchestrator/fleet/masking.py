@@ -104,6 +104,8 @@ def _forms(value: str) -> Iterator[str]:
             json.dumps(plain, ensure_ascii=False)[1:-1],
             repr(plain)[1:-1],
             plain.replace("'", "''"),
+            plain.replace("%", "%%"),  # in a format string, RAISE's among them
+            plain.replace("'", "''").replace("%", "%%"),
         )
         for form in candidates:
             for cased in (form, re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), form)):
