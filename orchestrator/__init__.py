@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execute import Execution, Watch
     from orchestrator.actions.plan import plan
@@ -32,6 +33,7 @@ _HOMES = {
     "Selection": "orchestrator.fleet.selection",
     "Tenant": "orchestrator.fleet.tenant",
     "Watch": "orchestrator.actions.execute",
+    "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
@@ -50,6 +52,7 @@ __all__ = [
     "Selection",
     "Tenant",
     "Watch",
+    "doctor",
     "downgrade",
     "for_each_tenant",
     "list_runs",

@@ -26,6 +26,7 @@ COMMANDS = {
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",
+    "doctor": "doctor",
     "demo": "demo",
 }
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.script import Step
 from orchestrator.fleet.tenant import Limits, Tenant
+
+if TYPE_CHECKING:
+    from orchestrator.databases.checkup import Finding, Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,10 @@ class Database(Protocol):
         Raises:
             OrchestratorError: no connection.
         """
+        ...
+
+    async def examine(self, need: Need) -> Sequence[Finding]:
+        """Look whether the server has what a run would need; changes nothing, and never raises for what it finds."""
         ...
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:

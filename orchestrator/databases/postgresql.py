@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,6 +31,9 @@ from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreacha
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
+if TYPE_CHECKING:
+    from orchestrator.databases.checkup import Finding, Need
+
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
 #: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
@@ -39,10 +42,13 @@ _READING_MS = 10_000
 #: backend of a killed client works on and holds the tenant's lock.
 _CLIENT_CHECK_MS = "1000"
 #: PostgreSQL 16 reserves some for roles with pg_use_reserved_connections, too. The asking one is free again soon.
+#: Of other roles' sessions, only one with pg_read_all_stats is told the type; only ordinary ones and parallel workers
+#: have both a role and a database.
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*) + 1"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    " OR (backend_type IS NULL AND usename IS NOT NULL AND datname IS NOT NULL)"
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
@@ -179,6 +185,23 @@ class PostgreSQL:
         """What ``max_connections`` leaves to ordinary roles, less those that are there."""
         async with self._maintenance() as raw:
             return int(await raw.fetchval(_FREE_CONNECTIONS))
+
+    async def examine(self, need: Need) -> Sequence[Finding]:
+        """One connection for the server, then one for each database."""
+        # Only doctor needs it.
+        from orchestrator.databases.checkup_access import Access, examine
+
+        access = Access(
+            connected=self._connected,
+            maintenance=self._maintenance,
+            settings=lambda tenant: self._settings(tenant, "orchestrator doctor", need.limits),
+            search_path=self._search_path,
+            lock_key=lock_key,
+            server=self._server,
+            free_connections=_FREE_CONNECTIONS,
+            longest_ms=_READING_MS,
+        )
+        return await examine(access, need)
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Rows of a source's query, in a read-only transaction."""
@@ -349,7 +372,11 @@ class PostgreSQLSession:
             " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
             self._key,
         )
-        return f"{row['application_name']} (pid {row['pid']}, for {row['age']})" if row else None
+        if row is None:
+            return None
+        # Since when is told to nobody but the holder's own role and those with pg_read_all_stats.
+        age = f", for {row['age']}" if row["age"] is not None else ""
+        return f"{row['application_name']} (pid {row['pid']}{age})"
 
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read by the driver, past SQLAlchemy, so that no transaction is begun."""

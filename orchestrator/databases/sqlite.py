@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
@@ -28,6 +28,9 @@ from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
 from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+if TYPE_CHECKING:
+    from orchestrator.databases.checkup import Finding, Need
 
 
 class SQLite:
@@ -68,7 +71,7 @@ class SQLite:
         event.listen(engine.sync_engine, "begin", _begin)
         try:
             async with engine.connect() as connection:
-                session = SQLiteSession(connection, tenant)
+                session = SQLiteSession(connection, tenant, application)
                 try:
                     yield session
                 finally:
@@ -111,6 +114,13 @@ class SQLite:
         """Files are opened, not connected to."""
         return None
 
+    async def examine(self, need: Need) -> Sequence[Finding]:
+        """Look at every tenant's file, in one thread."""
+        # Only doctor needs it.
+        from orchestrator.databases.checkup_sqlite import examine_files
+
+        return await asyncio.to_thread(examine_files, need, _file, lock_file)
+
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """A directory of files has no table of tenants."""
         raise self._no_source("sql")
@@ -136,6 +146,7 @@ class SQLiteSession:
 
     connection: AsyncConnection
     _tenant: Tenant
+    _application: str
     _lock: int | None = None
 
     async def try_lock(self) -> bool:
@@ -149,14 +160,14 @@ class SQLiteSession:
             os.close(descriptor)
             return False
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"pid {os.getpid()}\n".encode())
+        os.write(descriptor, f"{self._application} (pid {os.getpid()})\n".encode())
         self._lock = descriptor
         return True
 
     async def lock_holder(self) -> str | None:
         """What the holder wrote into the lock file."""
         with suppress(OSError):
-            return lock_file(_file(self._tenant)).read_text().strip() or None
+            return lock_file(_file(self._tenant)).read_text(encoding="utf-8").strip() or None
         return None
 
     async def heads(self, version_table: str) -> tuple[str, ...]:

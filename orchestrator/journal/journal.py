@@ -101,6 +101,14 @@ class Journal:
             journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
         return journal
 
+    async def probe(self) -> None:
+        """See whether the journal could be written, or made where it is missing; leaves nothing behind.
+
+        Raises:
+            JournalError: it could not.
+        """
+        await self._store.probe()
+
     async def start_run(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
         """Write down what is about to happen; on disk when this returns.
 

@@ -94,6 +94,23 @@ class Store:
             raise schema.unknown_format(version, self.place)
         return version is not None
 
+    async def probe(self) -> None:
+        """See whether the journal could be written, or made where it is missing; leaves nothing behind.
+
+        Raises:
+            JournalError: it could not.
+        """
+        # Only doctor needs it.
+        from orchestrator.journal import probe
+
+        with explained(self.place):
+            if self.dialect == "sqlite":
+                await probe.probe_file(self._file)
+            else:
+                exists = await self._version() is not None
+                async with self._engine.connect() as connection:
+                    await probe.probe_tables(connection, exists=exists)
+
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
