@@ -84,6 +84,8 @@ class Places:
     missing: dict[str, bool] = field(default_factory=dict)
     #: Tenants with relations of other owners, and one of those relations.
     foreign: dict[str, str] = field(default_factory=dict)
+    #: Tenants in whose database the server's extensions_schema is not there.
+    without_extensions: list[str] = field(default_factory=list)
     #: Locks of tenants that are held now.
     held: list[dict[str, Any]] = field(default_factory=list)
     #: Long transactions, and prepared ones.
@@ -120,6 +122,10 @@ class Places:
             message = f"the role does not own {next(iter(self.foreign.values()))}: it could not be altered or dropped"
             hint = "let the role own the tenants' tables: REASSIGN OWNED BY ... TO ..., as their owner or a superuser"
             found.append(Finding("rights", level, message, hint, tenants))
+        if self.without_extensions:
+            tenants = tuple(self.without_extensions)
+            message = f"the server's extensions_schema is not in the database of {some(tenants)}"
+            found.append(Finding("rights", Level.NOTE, message, "CREATE SCHEMA it there, if they need it", tenants))
         return found or [Finding("rights", Level.OK, "the role has the rights that a migration needs")]
 
     def _missing(self) -> list[Finding]:
@@ -277,11 +283,14 @@ async def _look_at_extensions(raw: _RawConnection, extensions: str, tenants: Seq
     usage = await raw.fetchval(
         "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1", extensions
     )
-    if not usage:
-        do = "CREATE SCHEMA" if usage is None else "GRANT USAGE ON SCHEMA"
-        to = "" if usage is None else " TO the role in the server's url"
-        for tenant in tenants:
-            places.lack("USAGE on the server's extensions_schema", tenant.id, f"{do} {identifier(extensions)}{to}")
+    ids = [tenant.id for tenant in tenants]
+    if usage is None:
+        # A search path may name what is not there; only a revision that needs an extension will miss it.
+        places.without_extensions.extend(ids)
+    elif not usage:
+        for id in ids:
+            grant = f"GRANT USAGE ON SCHEMA {identifier(extensions)} TO the role in the server's url"
+            places.lack("USAGE on the server's extensions_schema", id, grant)
 
 
 def _tenants(by_schema: Mapping[str, Sequence[str]], schemas: Sequence[str]) -> list[str]:

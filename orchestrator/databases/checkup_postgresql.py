@@ -77,8 +77,10 @@ async def check_server(
 def check_version(raw: _RawConnection) -> Finding:
     """Whether the server is one of those that this was made for."""
     version = raw.get_server_version()
-    text = f"PostgreSQL {version.major}.{version.minor}"
-    measured = {"version": f"{version.major}.{version.minor}", "supported": version.major >= _OLDEST}
+    # Since PostgreSQL 10, asyncpg has the second part of the version as its third.
+    number = f"{version.major}.{version.micro}"
+    text = f"PostgreSQL {number}"
+    measured = {"version": number, "supported": version.major >= _OLDEST}
     if version.major >= _OLDEST:
         return Finding("version", Level.OK, text, measured=measured)
     message = f"{text} is older than {_OLDEST}: the session of a killed orchestrator works on, and holds its lock"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -34,7 +35,7 @@ TIGHT = {
 }
 
 
-def adapter(url: str, **keys: int) -> Database:
+def adapter(url: str, **keys: Any) -> Database:
     """The server at ``url``."""
     return connect(Server("main", Template(url, Path("/")), **keys))
 
@@ -45,7 +46,7 @@ def schema(id: str) -> Tenant:
 
 
 async def look(
-    url: str, *tenants: Tenant, limits: Limits = LIMITS, pending: bool = True, **keys: int
+    url: str, *tenants: Tenant, limits: Limits = LIMITS, pending: bool = True, **keys: Any
 ) -> dict[str, Finding]:
     """Findings by what was looked at, the worst one of each."""
     need = Need(tenants, frozenset(tenant.id for tenant in tenants if pending), limits, "alembic_version")
@@ -94,7 +95,8 @@ async def test_nothing_is_wrong(database: str) -> None:
     )  # fmt: skip
     measured = found["timeouts"].measured
     assert (measured["lock_timeout_ms"], measured["statement_timeout_ms"]) == (2000, 3_600_000)
-    assert found["version"].measured["supported"] is True
+    number = fetch(database, "SELECT split_part(current_setting('server_version'), ' ', 1)")[0][0]
+    assert found["version"].measured == {"version": number, "supported": True}
     assert abs(found["clock"].measured["ahead_s"]) < 1
 
 
@@ -162,6 +164,17 @@ async def test_schema_of_a_database_tenant(database: str, role: str) -> None:
     assert 'ON SCHEMA "public"' in (finding.hint or "")
     execute(database, f"GRANT CREATE ON SCHEMA public TO {user(role)}")
     assert (await look(role, whole))["rights"].level is Level.OK
+
+
+async def test_extensions_schema(database: str, role: str) -> None:
+    """A missing extensions_schema is a note, one that the role may not use a problem."""
+    execute(database, f"CREATE SCHEMA a AUTHORIZATION {user(role)}")
+
+    assert (await look(role, schema("a"), extensions_schema="ext"))["rights"].level is Level.NOTE
+    execute(database, "CREATE SCHEMA ext")
+    assert (await look(role, schema("a"), extensions_schema="ext"))["rights"].level is Level.PROBLEM
+    execute(database, f"GRANT USAGE ON SCHEMA ext TO {user(role)}")
+    assert (await look(role, schema("a"), extensions_schema="ext"))["rights"].level is Level.OK
 
 
 async def test_role_that_only_reads(database: str, role: str) -> None:
