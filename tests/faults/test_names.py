@@ -98,7 +98,10 @@ async def migrated(project: Project, url: str, ids: Sequence[str]) -> None:
     result = await project.upgrade()
     document = json.loads(json.dumps(result.as_json()))
     assert statuses(result) == dict.fromkeys(ids, "succeeded"), document["causes"]
-    assert {one(result, id)["path"] for id in ids} == {"alembic", "replay"}
+    ways = [one(result, id)["path"] for id in ids]
+    # Two are recorded, or one where a recording of an earlier run is confirmed; a guard sent nobody back.
+    assert set(ways) == {"alembic", "replay"}
+    assert ways.count("alembic") <= 2
     assert await everything(url) == {"bystander": {"accounts"}, "public": set(), **dict.fromkeys(ids, TABLES)}
 
     status = (await orchestrator.status(project.fleet)).as_json()
@@ -160,15 +163,14 @@ def test_schemas(thorough: bool, project: Project, shared_database: str) -> None
         check()
 
 
-def test_known_names(project: Project, shared_database: str) -> None:
-    """All names that are known to be hard, in one fleet."""
-    execute(shared_database, "CREATE SCHEMA IF NOT EXISTS bystander")
-    execute(shared_database, "CREATE TABLE IF NOT EXISTS bystander.accounts (id int)")
+@pytest.mark.parametrize("conforming", ["on", "off"])
+def test_known_names(project: Project, database: str, conforming: str) -> None:
+    """All names that are known to be hard, in one fleet; also where backslashes in strings are escapes."""
+    name = urlsplit(database).path.lstrip("/")
+    execute(database, f'ALTER DATABASE "{name}" SET standard_conforming_strings = {conforming}')
+    execute(database, "CREATE SCHEMA bystander; CREATE TABLE bystander.accounts (id int)")
     with runner() as loop:
-        try:
-            loop.run(migrated(project, shared_database, KNOWN))
-        finally:
-            execute(shared_database, "; ".join(f"DROP SCHEMA IF EXISTS {identifier(id)} CASCADE" for id in KNOWN))
+        loop.run(migrated(project, database, KNOWN))
 
 
 async def in_databases(project: Project, pg: PostgresServer, url: str, ids: Sequence[str]) -> None:
