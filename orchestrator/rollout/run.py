@@ -132,7 +132,10 @@ class Run:
         """Try, and try again while what went wrong may pass by itself."""
         tenant = planned.tenant
         work = Work.of(self.migrator.history, self.plan.command, planned.target)
-        first = self.earlier[tenant.id].from_heads if tenant.id in self.earlier else None
+        earlier = self.earlier.get(tenant.id)
+        first = earlier.from_heads if earlier is not None else None
+        #: Whether this run has moved the tenant, or may have: somebody else may do it between two tries.
+        ours = earlier is not None and (earlier.status in _CUT_OFF or earlier.to_heads != earlier.from_heads)
         lost = False
         total_ms = 0.0
         for number in range(1, self.retries + 2):
@@ -142,13 +145,14 @@ class Run:
             total_ms += outcome.duration_ms
             first = outcome.before if first is None else first
             lost = lost or outcome.status is TenantStatus.UNKNOWN
+            ours = ours or lost or outcome.before != outcome.after
             if number > self.retries or self.stop.draining or not _may_pass(outcome, lost):
                 break
             self._retry(tenant.id, number, outcome)
             await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF[0] * 2 ** (number - 1), _BACKOFF[1]))
         status = outcome.status
-        if status is TenantStatus.ALREADY_CURRENT and first is not None and first != outcome.after:
-            # A commit whose answer was lost had gone through after all.
+        if status is TenantStatus.ALREADY_CURRENT and ours and first not in (None, outcome.after):
+            # A commit whose answer was lost had gone through after all, or others did the rest.
             status = TenantStatus.SUCCEEDED
         elif lost and outcome.after is None:
             status = TenantStatus.UNKNOWN

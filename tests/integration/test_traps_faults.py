@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.actions.execution import Execution
+from orchestrator.databases.postgresql_session import lock_key
 from tests.projects import (
     ACCOUNTS,
     ALL,
@@ -223,3 +224,31 @@ async def test_lock_timeout_is_retried(tmp_path: Path, database: str) -> None:
     found = one(await running, "a")
     assert found["status"] == "succeeded"
     assert found["attempts"] > 1
+
+
+async def test_somebody_else_between_two_tries(tmp_path: Path, database: str) -> None:
+    """A tenant that another orchestrator migrated between two tries of this one is not claimed to be its work."""
+    project = make_project(
+        tmp_path,
+        {"r1": ACCOUNTS, "r2": 'op.execute("ALTER TABLE accounts ADD COLUMN name text")'},
+        schemas(database, "a", policy={"lock_timeout": "50ms"}),
+    )
+    await project.upgrade("r1")
+    key = lock_key(database.rpartition("/")[2], "a")
+
+    async with held(database, 1) as other:
+        await other.execute("BEGIN; LOCK TABLE a.accounts")
+        running = asyncio.create_task(project.upgrade())
+        blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+        await until(lambda: other.fetchval(blocked), bool)
+        # Between two tries the tenant's lock is free, and with it whatever else they wait for.
+        await until(lambda: other.fetchval("SELECT pg_try_advisory_lock($1)", key), bool)
+        await other.execute(
+            "ALTER TABLE a.accounts ADD COLUMN name text; UPDATE a.alembic_version SET version_num = 'r2'"
+        )
+        await other.execute("COMMIT")
+        await other.execute("SELECT pg_advisory_unlock_all()")
+        result = await running
+
+    assert statuses(result) == {"a": "already_current"}
+    assert one(result, "a")["attempts"] > 1
