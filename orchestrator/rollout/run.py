@@ -146,7 +146,8 @@ class Run:
             first = outcome.before if first is None else first
             lost = lost or outcome.status is TenantStatus.UNKNOWN
             ours = ours or lost or outcome.before != outcome.after
-            if number > self.retries or self.stop.draining or not _may_pass(outcome, lost):
+            # Also while no new tenant starts: this one has, and its first tries wait for a lock only a moment.
+            if number > self.retries or not _may_pass(outcome, lost):
                 break
             self._retry(tenant.id, number, outcome)
             await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF[0] * 2 ** (number - 1), _BACKOFF[1]))

@@ -11,8 +11,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from orchestrator.actions.execution import Execution
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.fleet.tenant import Limits
+from orchestrator.rollout.stop import Stop
 from tests.projects import ACCOUNTS, Project, make_project, one, schemas, statuses, tables, until
 
 REVISIONS = {"r1": ACCOUNTS, "r2": 'op.add_column("accounts", sa.Column("name", sa.Text))'}
@@ -99,6 +100,27 @@ async def test_a_run_may_wait_longer(project: Project, database: str) -> None:
 
     found = one(await running, "a")
     assert (found["status"], found["attempts"]) == ("succeeded", 1)
+
+
+async def test_a_running_tenant_is_finished(project: Project, database: str) -> None:
+    """Asked to end, a run starts no new tenant; the one that waits for a lock has all of its tries."""
+    stop, tries = Stop(), set()
+    watcher = await asyncpg.connect(database)
+
+    async def look() -> set[str]:
+        rows = await watcher.fetch("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")
+        tries.update(row[0] for row in rows)
+        return tries
+
+    async with a_report(database):
+        running = asyncio.create_task(project.upgrade(watch=Watch(stop=stop)))
+        await until(look, bool)
+        stop.request()
+        await until(look, lambda found: len(found) > 1)
+    await watcher.close()
+
+    result = await running
+    assert (result.run.status, statuses(result)) == ("interrupted", {"a": "succeeded"})
 
 
 async def test_idle_in_a_transaction(tmp_path: Path, database: str) -> None:
