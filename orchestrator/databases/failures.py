@@ -192,5 +192,8 @@ def _is_lost(error: BaseException, sqlstate: str | None) -> bool:
     if _is_sqlalchemys(error, "DBAPIError") and getattr(error, "connection_invalidated", False):
         return True
     return any(
-        isinstance(link, ConnectionError) or "connection is closed" in str(link).lower() for link in _chain(error)
+        isinstance(link, ConnectionError)
+        # SQLAlchemy says so too, of what a migration has closed itself; to the server the connection is still there.
+        or ("connection is closed" in str(link).lower() and not _is_sqlalchemys(link, "ResourceClosedError"))
+        for link in _chain(error)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -33,6 +33,9 @@ class Lane:
     used: bool = False
     #: It may hold a tenant's lock, which is to be let go as soon as the tenant is done.
     locked: bool = False
+    #: Opens one more for the tenant that has the lane, in its scope.
+    second: Callable[[], Awaitable[asyncpg.Connection]] | None = None
+    _seconds: list[asyncpg.Connection] = field(default_factory=list)
     _engine: AsyncEngine | None = None
     _name: str | None = None
     _uses: int = 0
@@ -46,16 +49,19 @@ class Lane:
         if self._engine is None:
             # Here and not above: whoever only reads does without SQLAlchemy's engines.
             from sqlalchemy.ext.asyncio import create_async_engine
-            from sqlalchemy.pool import StaticPool
 
             from orchestrator.databases.concurrently import let_wait
+            from orchestrator.databases.second import OnePool
 
             async def opened(*_: Any, **__: Any) -> asyncpg.Connection:
-                return self.raw
+                if self.second is None or self._engine is None or not getattr(self._engine.pool, "another", False):
+                    return self.raw
+                self._seconds.append(await self.second())
+                return self._seconds[-1]
 
             self._engine = create_async_engine(
                 "postgresql+asyncpg://",
-                poolclass=StaticPool,
+                poolclass=OnePool,
                 connect_args={"async_creator_fn": opened, "prepared_statement_cache_size": 0},
             )
             let_wait(self._engine.sync_engine, self.raw)
@@ -94,6 +100,12 @@ class Lane:
         from orchestrator.databases.listeners import on_every_pool
 
         return on_every_pool()
+
+    def end_seconds(self) -> None:
+        """End what a migration has left open beside the lane."""
+        self.second = None
+        while self._seconds:
+            self._seconds.pop().terminate()
 
     async def close(self) -> None:
         """Close the connection, at once when something is still under way on it."""
@@ -143,6 +155,8 @@ class Lanes:
             except BaseException:
                 lane.raw.terminate()
                 raise
+            finally:
+                lane.end_seconds()
             await self._give_back(lane)
         finally:
             self._busy -= 1

@@ -128,6 +128,13 @@ class PostgreSQL:
         """A connection that nobody else uses meanwhile; tenants of one database use it one after the other."""
         async with self._lanes.taken(tenant.database) as lane:
             lane.used = lane.locked = True
+
+            async def second() -> _RawConnection:
+                raw = await self._connect_for_many(tenant.database)
+                await self._enter(raw, tenant, application, limits)
+                return raw
+
+            lane.second = second
             await self._enter(lane.raw, tenant, application, limits)
             name = await lane.asked_database_name()
             async with lane.engine().connect() as connection:

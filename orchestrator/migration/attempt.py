@@ -24,6 +24,7 @@ from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.history.directory import History
 from orchestrator.history.position import Position, is_relative, position
 from orchestrator.migration import seam
+from orchestrator.migration.containment import is_its_own
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
 from orchestrator.migration.recording import Recording
@@ -32,6 +33,8 @@ from orchestrator.statuses import TenantStatus
 
 #: Seconds between two looks at a tenant's lock: the first and the longest.
 _LOCK_POLL = (0.02, 0.5)
+#: What to do about a migration that has taken away what it was to run on.
+_CLOSED = "the revision has closed the connection that it was given: take close() out, op.get_bind() is not its own"
 #: How a tenant was migrated: through Alembic, by what was recorded on others, or one after the other.
 ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
 
@@ -156,7 +159,7 @@ class Migrator:
         kind = seam.TaskEnvironment if self.concurrent else EnvironmentContext
         dialect = self.databases[tenant.server].dialect
         environment = kind(self.history.config, self.history.script, **options)
-        with scoped(environment, tenant, self.loop.version_table, dialect, progress):
+        with progress.ending, scoped(environment, tenant, self.loop.version_table, dialect, progress):
             yield environment
 
     def connection_name(self, tenant: Tenant) -> str:
@@ -219,9 +222,12 @@ class Migrator:
         try:
             await self._migrate(session, tenant, work, progress)
             after = await session.heads(self.loop.version_table)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if not is_its_own(error):
+                raise
             failure = describe(error, progress.revision)
-            failure = replace(failure, hint=failure.hint or self._where(error, progress.revision))
+            hint = _CLOSED if session.connection.closed else self._where(error, progress.revision)
+            failure = replace(failure, hint=failure.hint or hint)
             return await self._failed(session, tenant, before, progress, failure)
         if progress.left_transaction and (invalid := _left_invalid(await session.invalid_indexes(), progress)):
             return Outcome(TenantStatus.PARTIAL, before, after, _invalid(invalid), invalid=invalid)
@@ -256,7 +262,7 @@ class Migrator:
             async with self._turn:
                 with seam.one_at_a_time():
                     await session.connection.run_sync(run)
-        if session.connection.in_transaction():
+        if not session.connection.closed and session.connection.in_transaction():
             await session.connection.rollback()
 
     def _where(self, error: BaseException, revision: str | None) -> str | None:
@@ -274,7 +280,8 @@ class Migrator:
         after: tuple[str, ...] | None = None
         invalid: tuple[str, ...] = ()
         try:
-            await session.connection.rollback()
+            if not session.connection.closed:
+                await session.connection.rollback()
             after = await session.heads(self.loop.version_table)
             if failure.sqlstate == LOCK_NOT_AVAILABLE:
                 failure = await self._held_up(session, failure)

@@ -6,7 +6,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.outside import Keep, Outside
+from orchestrator.migration.outside import Keep, Outside, shortened
 from orchestrator.migration.recording import LEADING, OWN, Recording
 
 #: SQL that ends a transaction: each statement after it stands for itself.
@@ -26,6 +26,11 @@ _END = re.compile(
     LEADING
     + r"(?:(COMMIT|END|PREPARE\s+TRANSACTION)|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)|ABORT)\b"
     + r"(?!\s+PREPARED\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+#: SQL that leaves nothing behind which a rollback could take away.
+_IDLE = re.compile(
+    LEADING + r"(?:SELECT|SHOW|SET|RESET|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|ABORT|COMMIT|END|FETCH|EXPLAIN)\b",
     re.IGNORECASE | re.DOTALL,
 )
 #: Statements of a transaction that are remembered: the last ones.
@@ -55,6 +60,10 @@ class Progress:
     outside_transaction: bool = False
     #: Some revision has left its transaction.
     left_transaction: bool = False
+    #: The running revision has changed something in the running transaction.
+    changed: bool = False
+    #: It has rolled back what it had changed.
+    undone: bool = False
     #: The heads that Alembic reported after the last finished revision.
     heads: tuple[str, ...] | None = None
     done: list[StepDone] = field(default_factory=list)
@@ -78,6 +87,8 @@ class Progress:
     bare: bool = False
     #: The last statements of the running transaction.
     inside: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    #: What is to be undone when the environment is left.
+    ending: ExitStack = field(default_factory=ExitStack)
     _at: tuple[str, ...] = ()
     _started: float = 0.0
 
@@ -97,13 +108,16 @@ class Progress:
         if own_transaction:
             self.settle()
             self.inside.clear()
-        self.bare = False
+        self.bare = self.changed = self.undone = False
         self._started = time.perf_counter()
 
-    def leave(self) -> None:
+    def leave(self, *, done: bool = True) -> None:
         """The running revision is about to leave its transaction, or to commit it: from now on something stays.
 
         To be called in a migration's greenlet: it waits until that is written down.
+
+        Args:
+            done: whether what it did in the transaction stays, too; not where it works on a second connection.
 
         Raises:
             Exception: it could not be written down, or must not be done.
@@ -120,12 +134,21 @@ class Progress:
             outside = Outside(self.revision or "", self.command, (self._at,), invalid_before=invalid)
         elif outside.revision != self.revision:
             outside = replace(outside, revision=self.revision or "", heads=(*outside.heads, self._at))
-        outside = outside.stays(*self.inside)
+        if done:
+            outside = outside.stays(*self.inside)
         if self.keep is not None:
             await_only(self.keep(outside))
-        self.inside.clear()
+        if done:
+            self.inside.clear()
+            self.changed = False
         self.outside = outside
         self.outside_transaction = self.left_transaction = True
+
+    def roll_back(self) -> None:
+        """What the running revision did in the running transaction is gone."""
+        self.undone = self.undone or self.changed
+        self.changed = False
+        self.inside.clear()
 
     def settle(self) -> None:
         """What was done outside a transaction is through, and the version table says so."""
@@ -189,7 +212,7 @@ def scoped(
         configure_alembic(connection, *args, **options)
         _watch_autocommit(environment.get_context(), progress)
         if connection is not None:
-            _watch_commits(connection, progress, version_table)
+            _watch_ends(connection, progress, version_table)
             if progress.recording is not None:
                 progress.recording.configured(environment.get_context(), options)
 
@@ -240,6 +263,11 @@ def _watched(steps: Callable[..., Iterable[Any]], progress: Progress) -> Callabl
 def _applied(tenant: Tenant, progress: Progress) -> Callable[..., None]:
     def callback(*, ctx: MigrationContext, step: Any, heads: Collection[str], **_: Any) -> None:
         _check_scope(ctx, tenant)
+        if progress.undone:
+            raise DatabaseError(
+                "this revision has rolled back what it had done before: its version would stand for what is not there",
+                hint="take the rollback out, or let it come before the revision changes anything",
+            )
         direction = "stamp" if step.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
         progress.finish(direction, heads)
 
@@ -279,37 +307,49 @@ def _watch_autocommit(context: MigrationContext, progress: Progress) -> None:
     context.autocommit_block = watched  # type: ignore[method-assign]
 
 
-def _watch_commits(connection: Connection, progress: Progress, version_table: str) -> None:
-    """Notice a revision that commits by itself, as was usual before Alembic had autocommit blocks."""
+def _watch_ends(connection: Connection, progress: Progress, version_table: str) -> None:
+    """Notice a revision that ends its transaction by itself, as was usual before Alembic had autocommit blocks."""
 
     def committed(_: Connection) -> None:
         if progress.running and not progress.bare:
             progress.leave()
 
-    def executed(connection: Connection, _cursor: Any, statement: str, _: Any, state: Any, *__: Any) -> None:
+    def rolled_back(_: Connection) -> None:
+        if progress.running:
+            progress.roll_back()
+
+    def executed(executing: Connection, _cursor: Any, statement: str, _: Any, state: Any, *__: Any) -> None:
         if not progress.running or (state is not None and state.execution_options.get(OWN)):
             return
         if statement == "BEGIN" or version_table in statement:
             # The adapter's, and Alembic's own.
             return
-        if progress.bare:
-            if not event.contains(connection, "after_cursor_execute", through):
-                event.listen(connection, "after_cursor_execute", through)
+        if executing is not connection:
+            # A second one of the engine: whether its transaction is committed or there is none, it may stay.
+            if not _IDLE.match(statement):
+                progress.leave(done=False)
+                _sends(progress, statement)
+        elif progress.bare:
             _sends(progress, statement)
         elif end := _END.match(statement):
             if end[1] is None:
-                progress.inside.clear()
+                progress.roll_back()
             progress.leave()
             progress.bare = True
         else:
+            progress.changed = progress.changed or not _IDLE.match(statement)
             progress.inside.append(statement)
 
-    def through(*_: Any) -> None:
-        if progress.bare and progress.outside is not None and progress.outside.current is not None:
+    def through(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if progress.outside is not None and progress.outside.current == shortened(statement):
             progress.outside = progress.outside.ends()
 
     event.listen(connection, "commit", committed)
-    event.listen(connection, "before_cursor_execute", executed)
+    event.listen(connection, "rollback", rolled_back)
+    # Of the engine, which serves other tenants afterwards: a migration may connect a second time.
+    for name, listener in (("before_cursor_execute", executed), ("after_cursor_execute", through)):
+        event.listen(connection.engine, name, listener)
+        progress.ending.callback(event.remove, connection.engine, name, listener)
 
 
 def _sends(progress: Progress, statement: str) -> None:

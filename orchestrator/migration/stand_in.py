@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.directory import History
+from orchestrator.migration.containment import is_its_own
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.recording import what_matters
 from orchestrator.migration.scope import check_options
@@ -105,7 +106,9 @@ def check_env(
             loop.migrate(_NoConnection(environment), tenant)  # type: ignore[arg-type]
     except NotReplayed:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_its_own(error):
+            raise
         raise NotReplayed(f"env.py raises {type(error).__name__} for this tenant") from error
     if environment.reason is not None:
         raise NotReplayed(environment.reason)

@@ -216,7 +216,7 @@ class Run:
         cut = asyncio.create_task(self.stop.at_once.wait())
         left: set[asyncio.Task[Any]] = set(workers)
         try:
-            while left and not cut.done() and not any(worker.done() and worker.exception() for worker in workers):
+            while left and not cut.done() and not any(_has_failed(worker) for worker in workers):
                 await asyncio.wait({*left, cut}, return_when=asyncio.FIRST_COMPLETED)
                 left = {worker for worker in left if not worker.done()}
         finally:
@@ -224,7 +224,7 @@ class Run:
                 task.cancel()
             ended = await asyncio.gather(*workers, return_exceptions=True)
         for error in ended:
-            if isinstance(error, Exception):
+            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
                 raise error
 
     def _may_go_on(self, wave: PlannedWave) -> bool:
@@ -290,6 +290,10 @@ class Run:
     def _retry(self, tenant: str, number: int, outcome: Outcome) -> None:
         detail = {"try": number, "error": outcome.failure.as_json() if outcome.failure is not None else None}
         self.recorder.record_event(EventRecord(self.id, tenant, datetime.now(UTC), "retry", detail=detail))
+
+
+def _has_failed(worker: asyncio.Task[None]) -> bool:
+    return worker.done() and not worker.cancelled() and worker.exception() is not None
 
 
 def _left_wrong(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:
