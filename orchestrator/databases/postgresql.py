@@ -9,11 +9,12 @@ poolers refuse start-up parameters they do not know.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -33,11 +34,10 @@ from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
-if TYPE_CHECKING:
-    pass
-
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
+#: A timeout that comes so many seconds late says that the event loop stood still.
+_HELD_UP = 0.2
 #: Milliseconds that reading heads may take, waiting for a lock included: `status` must not hang on one tenant's table.
 _READING_MS = 10_000
 #: Milliseconds between a busy backend's looks whether its client still lives (PostgreSQL 14 and newer): without it the
@@ -60,6 +60,18 @@ def _hide_password(raw: _RawConnection) -> None:
     password = getattr(getattr(raw, "_params", None), "password", None)
     if isinstance(password, str):
         remember(password)
+
+
+async def _opened(arguments: Mapping[str, Any]) -> _RawConnection:
+    """A connection; time in which another tenant's migration held up the event loop does not count."""
+    timeout = arguments["timeout"]
+    while True:
+        started = time.monotonic()
+        try:
+            return await asyncpg.connect(**arguments)
+        except TimeoutError:
+            if timeout is None or time.monotonic() - started < timeout + _HELD_UP:
+                raise
 
 
 class PostgreSQL:
@@ -253,7 +265,7 @@ class PostgreSQL:
         if database is not None:
             address = address.with_database(database)
         try:
-            raw = await asyncpg.connect(**{"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments})
+            raw = await _opened({"timeout": _CONNECT_TIMEOUT, **address.asyncpg_arguments(), **arguments})
         except asyncpg.InvalidCatalogNameError as error:
             raise Unprovisioned(
                 mask(f"{address.masked}: {error}"), hint="create it, or upgrade with --provision"

@@ -20,6 +20,7 @@ from orchestrator.fleet.secrets import mask
 from orchestrator.journal import reading, writing
 from orchestrator.journal.faults import explained
 from orchestrator.journal.pending import Pending
+from orchestrator.journal.pulse import Pulse
 from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord, alive
 from orchestrator.journal.store import Store
 from orchestrator.statuses import RunStatus, TenantStatus
@@ -64,6 +65,7 @@ class Journal:
         self._running: set[str] = set()
         #: Those of which something is kept.
         self._runs: dict[str, RunRecord] = {}
+        self._pulse: Pulse | None = None
         self._next_beat = 0.0
         self._numbers = count()
 
@@ -127,6 +129,8 @@ class Journal:
         self._running.add(run.id)
         self._runs[run.id] = run
         self._kept.attempts.update({(each.run, each.tenant): each for each in attempts})
+        if self._pulse is None:
+            self._pulse = Pulse(self._store.again, lambda: tuple(self._running), HEARTBEAT_INTERVAL)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
 
@@ -157,6 +161,8 @@ class Journal:
         A journal that cannot be written does not fail the run: :meth:`close` tries again and says so.
         """
         self._running.discard(run_id)
+        if not self._running:
+            self._stop_pulse()
         self._pending.finishes[run_id] = (status, finished_at)
         if await self.flush():
             self._runs.pop(run_id, None)
@@ -265,6 +271,7 @@ class Journal:
         Raises:
             JournalError: something could not be written; says what, and in which file it was saved instead.
         """
+        self._stop_pulse()
         try:
             await self._stop_flusher()
             await self.flush()
@@ -347,6 +354,11 @@ class Journal:
         if self._running and now >= self._next_beat:
             self._pending.heartbeats = dict.fromkeys(self._running, datetime.now(UTC))
             self._next_beat = now + HEARTBEAT_INTERVAL
+
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
 
     async def _stop_flusher(self) -> None:
         if self._flusher is None:

@@ -44,6 +44,10 @@ class Store:
         self._seen: sqlite_file.Seen | None = None
         self._engine = self._new_engine()
 
+    def again(self) -> Store:
+        """The same database, for another event loop."""
+        return Store(self._url, self._connect_args, self.place, read_only=self._read_only)
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reading; its errors are raised as :class:`JournalError`."""

@@ -113,7 +113,6 @@ class Migrator:
     tries: int = 1
     #: Whether the seam was proved; where it was not, tenants go one at a time.
     concurrent: bool = True
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def attempt(
         self,
@@ -259,7 +258,7 @@ class Migrator:
         if self.concurrent:
             await session.connection.run_sync(run)
         else:
-            async with self._turn:
+            async with seam.turn():
                 with seam.one_at_a_time():
                     await session.connection.run_sync(run)
         if not session.connection.closed and session.connection.in_transaction():

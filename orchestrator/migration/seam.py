@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 
 import alembic.context
@@ -66,6 +67,23 @@ class TaskEnvironment(EnvironmentContext):
             self.get_context().run_migrations(**kw)
         finally:
             _operations.reset(token)
+
+
+#: Held by the tenant whose turn it is, where tenants go one at a time.
+_turn = Lock()
+#: Seconds between two looks whether it is free.
+_POLL = 0.005
+
+
+@asynccontextmanager
+async def turn() -> AsyncIterator[None]:
+    """Wait until no other tenant of the process is migrated, whatever run and event loop it belongs to."""
+    while not _turn.acquire(blocking=False):  # noqa: ASYNC110  nothing of asyncio is shared by two loops
+        await asyncio.sleep(_POLL)
+    try:
+        yield
+    finally:
+        _turn.release()
 
 
 @contextmanager

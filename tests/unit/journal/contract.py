@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -175,6 +177,28 @@ class JournalContract:
             await journal.finish_run(run.id, RunStatus.SUCCEEDED, MOMENT)
             journal._beat()
             assert not journal._pending
+
+    async def test_a_run_has_a_heartbeat_while_its_event_loop_is_held_up(
+        self, address: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A migration that sleeps in Python lets no coroutine run: the heartbeat goes on, and the log says why."""
+        monkeypatch.setattr(journal_module, "HEARTBEAT_INTERVAL", 0.05)
+        run = a_run()
+
+        async def look() -> datetime | None:
+            async with opened(address, tmp_path, read_only=True) as onlooker:
+                return (await onlooker.run(run.id)).heartbeat_at
+
+        async with opened(address, tmp_path) as journal:
+            await journal.start_run(run, [])
+            with ThreadPoolExecutor(max_workers=1) as threads:
+                seen: set[datetime | None] = set()
+                deadline = time.monotonic() + 20
+                # Nothing is awaited here.
+                while len(seen) < 4:
+                    assert time.monotonic() < deadline, seen
+                    seen.add(threads.submit(asyncio.run, look()).result())
+        assert "until it is through, all other tenants wait" in caplog.text
 
     async def test_a_run_has_a_heartbeat_from_its_first_moment(self, address: URL, tmp_path: Path) -> None:
         """Another machine that looks at once must not take it for dead."""
