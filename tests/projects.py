@@ -87,6 +87,10 @@ class Project:
         """``orchestrator upgrade`` with every missing place made, by its Python API."""
         return await orchestrator.upgrade(self.fleet, target, **{"provision": True, **options})
 
+    async def downgrade(self, target: str, **options: Any) -> RunResult:
+        """``orchestrator downgrade``, by its Python API."""
+        return await orchestrator.downgrade(self.fleet, target, **options)
+
     def text(self) -> str:
         """Everything that a run has left on disk here but for the project's own files: the journal, above all."""
         files = [file for file in (self.path / ".orchestrator").rglob("*") if file.is_file()]
