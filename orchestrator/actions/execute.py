@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from orchestrator.actions.execution import Execution, Watch
@@ -13,6 +13,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.actions.stopping import heeding
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
@@ -20,15 +21,30 @@ from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_ru
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
+from orchestrator.rollout.checks import Checks, Verdict
 from orchestrator.rollout.cohorts import Cohorts
-from orchestrator.rollout.plan import Plan, Request, longest_first
+from orchestrator.rollout.gates import Gates
+from orchestrator.rollout.plan import Plan, PlannedWave, Request, in_order
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.steps import Steps
+from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
+#: Attempts after which a tenant is where the run wanted it.
+_THERE = frozenset({TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a run had done before it was carried on."""
+
+    #: By tenant id.
+    attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
+    #: By name.
+    waves: Mapping[str, WaveRecord] = field(default_factory=dict)
 
 
 async def execute(
@@ -71,9 +87,9 @@ async def execute(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"provision": request.provision, "fixed": _fixed(plan)},
+            options={"provision": request.provision, "fixed": _fixed(plan), "waves": execution.waves},
         )
-        return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
+        return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())
 
 
 async def guarded(project: Project, journal: Journal, plan: Plan, execution: Execution) -> tuple[Plan, Integrity]:
@@ -89,7 +105,7 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
     left.settle(journal)
     if plan.command != "stamp":
         plan = left.mark(plan, retry=execution.retry_partial)
-    return longest_first(plan, await journal.long_tenants()), files
+    return in_order(plan, await journal.long_tenants()), files
 
 
 def _fixed(plan: Plan) -> dict[str, str]:
@@ -114,7 +130,7 @@ async def run_plan(
     request: Request,
     execution: Execution,
     watch: Watch,
-    earlier: Mapping[str, AttemptRecord],
+    earlier: Earlier,
 ) -> RunResult:
     """Run ``plan`` under the name of ``record``.
 
@@ -127,7 +143,7 @@ async def run_plan(
         request: what the plan was made from.
         execution: how.
         watch: who looks on.
-        earlier: what the run had done to its tenants before it was carried on, by tenant id; empty for a new run.
+        earlier: what the run had done before it was carried on; nothing for a new one.
     """
     concurrent = await self_check()
     if not concurrent:
@@ -146,6 +162,7 @@ async def run_plan(
     )
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
+    gates = _gates(project, migrator, journal, record, plan, request, execution, watch, earlier)
     run = Run(
         id=record.id,
         plan=plan,
@@ -165,25 +182,57 @@ async def run_plan(
         ),
         revisions=revisions,
         steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
-        earlier=earlier,
+        gates=gates,
+        same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        earlier=earlier.attempts,
     )
-    await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
+    await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
     await journal.flush()
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):
-            await run.execute()
+            async with heeding(journal, record.id, watch.stop):
+                await run.execute()
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
     project.servers.disconnect()
     ended = datetime.now(UTC)
-    untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
+    before = earlier.attempts
+    untouched = {tenant: _settled(attempt) for tenant, attempt in before.items() if tenant not in run.attempts}
     for attempt in untouched.values():
         journal.record(attempt)
-    everyone = {**earlier, **untouched, **run.attempts}
+    everyone = {**before, **untouched, **run.attempts}
     attempts = tuple(everyone.values())
-    finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
+    waves = tuple(gates.records.values()) if gates is not None else ()
+    finished = replace(record, status=run_status(attempts, watch.stop.asked, waves), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)
-    return RunResult(finished, attempts)
+    return RunResult(finished, attempts, waves)
+
+
+def _gates(
+    project: Project,
+    migrator: Migrator,
+    journal: Journal,
+    record: RunRecord,
+    plan: Plan,
+    request: Request,
+    execution: Execution,
+    watch: Watch,
+    earlier: Earlier,
+) -> Gates | None:
+    """What stands between the waves that somebody has asked for; a stamp changes nothing that could be waited for."""
+    declared = project.fleet.waves if request.waves is None else request.waves
+    if not declared or plan.command == "stamp":
+        return None
+    places = {tenant.id: tenant for tenant in project.fleet.tenants}
+
+    async def check(wave: PlannedWave, attempts: Mapping[str, AttemptRecord]) -> Verdict:
+        there = [each for each in attempts.values() if each.wave == wave.name and each.status in _THERE]
+        tenants = [places[each.tenant] for each in there if each.tenant in places]
+        about = {"run": record.id, "command": plan.command, "target": list(record.target)}
+        checks = Checks(migrator, await project.budgets(tenants), about)
+        return await checks.verdict(wave.name, wave.settings.verify, tenants)
+
+    return Gates(record.id, journal, watch.observer, watch.stop, check, dict(earlier.waves), execution.approve)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.execute import guarded, run_plan
+from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
-from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import LAST_WAVE, Plan, Request
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 
@@ -52,9 +55,15 @@ async def resume(
     async with opened_journal(fleet) as journal:
         record = await _resumable(journal, run)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
+        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
-        if not left:
-            return await _nothing_left(journal, record, tuple(earlier.values()), watch or Watch())
+        # An option of resume's own wins over the run's.
+        asked = execution.waves or record.options.get("waves")
+        declared = fleet.waves if asked is None else waves_from(asked)
+        unclosed = _unclosed(record, declared, earlier, waves)
+        if not left and not unclosed:
+            done = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
+            return await _nothing_left(journal, done, watch or Watch())
         async with opened_project(fleet) as project:
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
@@ -66,6 +75,9 @@ async def resume(
                 execution.budget,
                 execution.wave,
                 record.options.get("fixed", {}),
+                waves=declared,
+                dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
+                unclosed=unclosed,
             )
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
             plan, files = await guarded(project, journal, await project.plan(request, still), execution)
@@ -77,30 +89,46 @@ async def resume(
                 actor=Actor.current(fleet.root),
                 directory_digest=project.history.digest,
             )
-            return await run_plan(project, journal, again, plan, files, request, execution, watch or Watch(), earlier)
+            before = Earlier(earlier, waves)
+            return await run_plan(project, journal, again, plan, files, request, execution, watch or Watch(), before)
 
 
-async def _nothing_left(
-    journal: Journal, record: RunRecord, attempts: tuple[AttemptRecord, ...], watch: Watch
-) -> RunResult:
+def _unclosed(
+    record: RunRecord,
+    declared: Sequence[Wave],
+    earlier: Mapping[str, AttemptRecord],
+    waves: Mapping[str, WaveRecord],
+) -> frozenset[str]:
+    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for."""
+    if not declared or record.command == "stamp":
+        return frozenset()
+    names = {wave.name for wave in declared} | {LAST_WAVE}
+    dealt = {attempt.wave for attempt in earlier.values() if attempt.wave in names}
+    return frozenset(name for name in dealt if name and (name not in waves or waves[name].state is not WaveState.DONE))
+
+
+async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> RunResult:
     """All tenants are done; where the run was cut off after its last one, only its end is still to be written down."""
+    record = result.run
     watch.observer.started(Plan(record.command, record.requested_target, ()), record.id)
     if record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
         ended = record.finished_at or datetime.now(UTC)
         record = replace(record, status=RunStatus.SUCCEEDED, finished_at=ended)
         await journal.finish_run(record.id, record.status, ended)
-    return RunResult(record, attempts)
+    return replace(result, run=record)
 
 
 async def _resumable(journal: Journal, name: str | None) -> RunRecord:
     record = await journal.run(name) if name is not None else await journal.last_run()
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
-    if record.status is RunStatus.RUNNING and alive(record, datetime.now(UTC)):
+    if record.finished_at is None and alive(record, datetime.now(UTC)):
         raise UsageError(
             f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",
             hint=f"look at it with: orchestrator runs show {record.id}",
         )
+    if record.status is RunStatus.CANCELLED:
+        raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
     return record
 
 

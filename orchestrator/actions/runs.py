@@ -11,6 +11,8 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.records import RunRecord, alive
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import waves_of
 from orchestrator.statuses import RunStatus, TenantStatus
 
 
@@ -63,10 +65,11 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
     """
     async with opened_journal(fleet, read_only=True) as journal:
         record = _as_it_is(await journal.run(name))
-        return RunResult(record, tuple(await journal.attempts(record.id)))
+        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
+        return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()))
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:
     """A run whose process is gone is not running, whatever it last wrote down; ``resume`` sees it the same way."""
-    gone = run.status is RunStatus.RUNNING and not alive(run, datetime.now(UTC))
+    gone = run.finished_at is None and not alive(run, datetime.now(UTC))
     return replace(run, status=RunStatus.INTERRUPTED) if gone else run

@@ -45,5 +45,5 @@ async def upgrade(
         from orchestrator.actions.execute import execute
         from orchestrator.rollout.plan import Request
 
-        request = Request("upgrade", target, provision, execution.budget, execution.wave)
+        request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
         return await execute(fleet, request, tenants, execution, watch or Watch(), loop, servers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ from orchestrator.fleet.document import kind_of
 from orchestrator.fleet.problems import Path, Problem, suggestion
 from orchestrator.fleet.schema import (
     SOURCE_KINDS,
+    CheckEntry,
     DefaultsEntry,
     FleetEntry,
     PolicyEntry,
@@ -21,6 +23,7 @@ from orchestrator.fleet.schema import (
     WaveEntry,
 )
 from orchestrator.fleet.tenant import Isolation
+from orchestrator.fleet.waves import Approval, OnFailure, Order
 
 #: What a path to a mapping looks like, to the keys that may stand there; ``*`` is any name or position.
 _MODELS: dict[Path, type[BaseModel]] = {
@@ -31,11 +34,19 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("policy",): PolicyEntry,
     ("waves", "*"): WaveEntry,
     ("waves", "*", "select"): SelectEntry,
+    ("waves", "*", "verify", "*"): CheckEntry,
     **{("sources", "*", f"<{kind}>"): model for kind, model in SOURCE_KINDS.items()},
 }
 _COLLECTIONS = frozenset({"servers", "tenants", "sources", "waves"})
 #: Keys of a wave that a later release will run. Taken now and not heeded, they would be a safety net that is not there.
-_LATER = frozenset({"bake", "verify", "approve", "jobs", "order", "on_failure", "before", "after"})
+_LATER = frozenset({"before", "after"})
+#: Keys that take one word of a few.
+_WORDS: dict[str, type[StrEnum]] = {
+    "isolation": Isolation,
+    "order": Order,
+    "approve": Approval,
+    "on_failure": OnFailure,
+}
 
 
 def problems_of(
@@ -66,7 +77,8 @@ def _problem(details: ErrorDetails, full: Path, written: Callable[[Path], str | 
     if kind in ("not_text", "string_type"):
         return _not_text(path, value, written)
     if kind == "enum":
-        return Problem(path, f"`{value}` is no {key}", suggestion(str(value), [member.value for member in Isolation]))
+        known = [member.value for member in _WORDS[str(key)]]
+        return Problem(path, f"`{value}` is no {key}", suggestion(str(value), known) or f"one of: {', '.join(known)}")
     wanted = {
         "model_type": "must be a mapping of keys",
         "model_attributes_type": "must be a mapping of keys",
@@ -82,7 +94,9 @@ def _problem(details: ErrorDetails, full: Path, written: Callable[[Path], str | 
 
 def _unknown_key(path: Path, around: Path) -> Problem:
     key = str(path[-1])
-    generic = (around[0], "*", *around[2:]) if (around[0] if around else "") in _COLLECTIONS and around[1:] else around
+    generic = tuple("*" if isinstance(step, int) else step for step in around)
+    if generic[1:] and generic[0] in _COLLECTIONS:
+        generic = (generic[0], "*", *generic[2:])
     if generic[:1] == ("waves",) and key in _LATER:
         message = f"`{key}` of a wave is not run by this version yet, and leaving it out silently would be unsafe"
         return Problem(path, message, "take it out", at_key=True)

@@ -10,6 +10,7 @@ from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
+    CheckEntry,
     DatabasesEntry,
     EntryPointEntry,
     PolicyEntry,
@@ -31,6 +32,7 @@ from orchestrator.fleet.sources import (
     SqlSource,
 )
 from orchestrator.fleet.tenant import Server
+from orchestrator.fleet.waves import Check
 
 
 def server_of(name: str, entry: ServerEntry, root: Path) -> Server:
@@ -91,11 +93,17 @@ def source_of(
 def policy_of(entry: PolicyEntry) -> Policy:
     """The policy that an entry declares."""
     budget = FailureBudget(*entry.max_failures)
-    return Policy(max_failures=budget, limits=limits_of(entry), retries=entry.retries)
+    return Policy(max_failures=budget, limits=limits_of(entry), retries=entry.retries, same_cause=entry.same_cause)
 
 
-def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str] = frozenset()) -> Wave:
+def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str], root: Path) -> Wave:
     """The wave that an entry declares.
+
+    Args:
+        entry: one of ``waves:``.
+        servers: servers it may select.
+        broken: names of servers that are wrong themselves, and told already.
+        root: the directory of tenants.yaml.
 
     Raises:
         Refused: its bounds contradict each other, or it selects a server that is not declared.
@@ -113,4 +121,18 @@ def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[s
         percent=entry.percent,
         count=entry.count,
         max_failures=None if entry.max_failures is None else FailureBudget(*entry.max_failures),
+        jobs=entry.jobs,
+        order=entry.order,
+        verify=tuple(_check_of(check, number, root) for number, check in enumerate(entry.verify)),
+        bake=entry.bake,
+        approve=entry.approve,
+        on_failure=entry.on_failure,
     )
+
+
+def _check_of(entry: CheckEntry, number: int, root: Path) -> Check:
+    if sum(given is not None for given in (entry.sql, entry.command, entry.python)) != 1:
+        message = "a check is one of `sql`, `command` and `python`"
+        raise Refused(Problem(("verify", number), message, "keep one of them"))
+    python = None if entry.python is None else PythonSource(entry.python, root)
+    return Check(sql=entry.sql, command=entry.command, python=python)

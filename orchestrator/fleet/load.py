@@ -215,7 +215,7 @@ class _Loader:
                 message = f"there is a wave `{declared.name}` already"
                 self._note([Problem((*path, "name"), message, "give it another name")])
             try:
-                waves[declared.name] = wave_of(declared, servers, self.broken)
+                waves[declared.name] = wave_of(declared, servers, self.broken, self.path.parent)
             except Refused as refused:
                 self._refuse(path, refused)
         return list(waves.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from orchestrator.fleet.kinds import (
     Budget,
@@ -21,6 +21,7 @@ from orchestrator.fleet.kinds import (
     Text,
 )
 from orchestrator.fleet.tenant import Isolation
+from orchestrator.fleet.waves import Approval, OnFailure, Order
 
 _Count = Annotated[int, Field(strict=True, ge=1)]
 
@@ -153,6 +154,7 @@ class PolicyEntry(_Entry):
     statement_timeout: Duration = 3600.0
     idle_in_transaction_timeout: Duration = 60.0
     retries: Annotated[int, Field(strict=True, ge=0)] = 5
+    same_cause: Annotated[Given[_Count], Field(description="Stop when so many fail for one cause")] = None
 
 
 class SelectEntry(_Entry):
@@ -164,6 +166,22 @@ class SelectEntry(_Entry):
     exclude: Names = ()
 
 
+class CheckEntry(_Entry):
+    """What has to be true once a wave is through. Plain text is SQL."""
+
+    sql: Given[Text] = Field(None, description="Query for every tenant of the wave; its value must be true")
+    command: Given[Text] = Field(None, description="Shell command, once for the wave; must exit with 0")
+    python: Given[Reference] = Field(None, description="module:function, once for the wave; must return true")
+
+
+def _as_checks(value: Any) -> Any:
+    checks = value if isinstance(value, list) else [value]
+    return [{"sql": check} if isinstance(check, str) else check for check in checks]
+
+
+_Checks = Annotated[list[CheckEntry], BeforeValidator(_as_checks)]
+
+
 class WaveEntry(_Entry):
     """One group of tenants in a run's order; what it leaves is for the later ones."""
 
@@ -172,6 +190,12 @@ class WaveEntry(_Entry):
     percent: Given[Percent] = None
     count: Given[_Count] = None
     max_failures: Given[Budget] = None
+    jobs: Given[_Count] = Field(None, description="Tenants at once in this wave")
+    order: Order = Field(Order.LONGEST, description="Who starts first")
+    verify: _Checks = Field(default_factory=list, description="What must be true once the wave is through")
+    bake: Duration = Field(0.0, description="Time between this wave and the next: 10m")
+    approve: Given[Approval] = Field(None, description="manual: somebody lets the next wave begin")
+    on_failure: OnFailure = Field(OnFailure.STOP, description="What follows when the wave fails")
 
 
 class FleetEntry(_Entry):
@@ -194,6 +218,11 @@ def json_schema() -> dict[str, Any]:
     for key in schema["properties"]:
         schema["properties"][key].pop("default", None)
     schema["$defs"]["PolicyEntry"]["properties"]["max_failures"]["default"] = 0  # the model holds it as (0, None)
+    check = [{"type": "string"}, {"$ref": "#/$defs/CheckEntry"}]
+    schema["$defs"]["WaveEntry"]["properties"]["verify"] = {
+        "anyOf": [*check, {"type": "array", "items": {"anyOf": check}}],
+        "description": "What must be true once the wave is through",
+    }
     # What load() takes as a short form (see normalized).
     schema["properties"]["servers"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/ServerEntry"}]

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
 
 #: Names, numbers and strings in a statement differ between tenants where the cause is the same.
@@ -39,6 +40,8 @@ class RunResult:
 
     run: RunRecord
     tenants: tuple[AttemptRecord, ...]
+    #: Waves of tenants.yaml whose tenants are through, in order.
+    waves: tuple[WaveRecord, ...] = ()
 
     @property
     def status(self) -> RunStatus:
@@ -54,7 +57,13 @@ class RunResult:
     @property
     def satisfied(self) -> bool:
         """All that was asked for is so."""
-        return all(attempt.status in SATISFIED for attempt in self.tenants)
+        through = all(wave.state is WaveState.DONE for wave in self.waves)
+        return through and all(attempt.status in SATISFIED for attempt in self.tenants)
+
+    @property
+    def held_up(self) -> WaveRecord | None:
+        """The wave that keeps later ones from beginning."""
+        return next((wave for wave in reversed(self.waves) if wave.state is not WaveState.DONE), None)
 
     @property
     def failed(self) -> tuple[AttemptRecord, ...]:
@@ -76,7 +85,8 @@ class RunResult:
     def retry(self) -> str:
         """What to type to go on with what is left."""
         needs = [cause.retry for cause in self.causes if cause.retry.endswith("--provision")]
-        return needs[0] if needs else f"orchestrator resume {self.run.id}"
+        waits = self.held_up is not None and self.held_up.state is WaveState.WAITING
+        return needs[0] if needs else f"orchestrator resume {self.run.id}" + (" --approve" if waits else "")
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``upgrade --json`` and ``runs show --json`` print (see docs/cli.md)."""
@@ -102,6 +112,7 @@ class RunResult:
                 }
                 for cause in self.causes
             ],
+            "waves": [wave.as_json() for wave in self.waves],
             "summary": self.summary,
         }
 
@@ -125,11 +136,15 @@ def fingerprint(error: Mapping[str, Any], tenant: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_status(attempts: Sequence[AttemptRecord], interrupted: bool) -> RunStatus:
-    """How a run ended, from how its tenants did."""
-    if interrupted:
-        return RunStatus.INTERRUPTED
-    return RunStatus.SUCCEEDED if all(attempt.status in SATISFIED for attempt in attempts) else RunStatus.FAILED
+def run_status(
+    attempts: Sequence[AttemptRecord], asked: RunStatus | None, waves: Sequence[WaveRecord] = ()
+) -> RunStatus:
+    """How a run ended, from how its tenants and waves did, and from what it was asked to end as."""
+    if asked is not None:
+        return asked
+    fine = all(attempt.status in SATISFIED for attempt in attempts)
+    failed = any(wave.state is WaveState.FAILED for wave in waves)
+    return RunStatus.SUCCEEDED if fine and not failed else RunStatus.FAILED
 
 
 def _tenant(attempt: AttemptRecord) -> dict[str, Any]:

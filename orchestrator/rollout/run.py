@@ -12,12 +12,15 @@ from functools import partial
 from typing import Any
 
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.waves import OnFailure
 from orchestrator.journal.records import AttemptRecord, EventRecord
 from orchestrator.migration.attempt import ALEMBIC, Migrator, Outcome, Work
 from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
+from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
+from orchestrator.rollout.result import fingerprint
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
@@ -52,16 +55,22 @@ class Run:
     revisions: Revisions
     #: What is done outside transactions.
     steps: Steps
+    #: What stands between the waves; ``None`` for nothing.
+    gates: Gates | None
     #: Tenants at once over all.
     jobs: int
     #: Times a tenant is tried again after a failure that may pass.
     retries: int
+    #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
+    same_cause: int | None = None
     #: What the run had done to a tenant before it was carried on, by tenant id.
     earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
     _serial: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: By wave; counted as they come, because it is asked for before every tenant.
     _failures: Counter[str] = field(default_factory=Counter)
+    #: By what failures of one cause have in common.
+    _causes: Counter[str] = field(default_factory=Counter)
 
     async def execute(self) -> tuple[AttemptRecord, ...]:
         """Do it.
@@ -69,10 +78,9 @@ class Run:
         Returns:
             How every tenant of the plan ended, in the plan's order. Nothing is left pending or running.
         """
-        over_all = asyncio.Semaphore(self.jobs)
         try:
             for wave in self.plan.waves:
-                if self.stop.draining or not await self._execute_wave(wave, over_all):
+                if self.stop.draining or not await self._may_follow(wave):
                     break
         finally:
             # Also when whoever called is cancelled: the journal says of every tenant how it ended.
@@ -82,8 +90,22 @@ class Run:
                         self._settle_unstarted(planned, wave)
         return tuple(self.attempts[planned.tenant.id] for planned in self.plan.tenants)
 
-    async def _execute_wave(self, wave: PlannedWave, over_all: asyncio.Semaphore) -> bool:
-        """Returns whether the next wave may start."""
+    async def _may_follow(self, wave: PlannedWave) -> bool:
+        """Carry out a wave and close it. Returns whether the next one may start."""
+        await self._execute_wave(wave)
+        if self.stop.draining or self._is_broken():
+            return False
+        if self._may_go_on(wave):
+            if self.gates is None or await self.gates.passed(
+                wave, {**self.earlier, **self.attempts}, is_last=wave is self.plan.waves[-1]
+            ):
+                return True
+        elif self.gates is not None:
+            await self.gates.failed(wave, f"{self._failures[wave.name]} of {wave.size} tenants failed")
+        return not self.stop.draining and wave.settings.on_failure is OnFailure.CONTINUE
+
+    async def _execute_wave(self, wave: PlannedWave) -> None:
+        over_all = asyncio.Semaphore(min(self.jobs, wave.settings.jobs or self.jobs))
         waiting: dict[str, deque[PlannedTenant]] = defaultdict(deque)
         for planned in wave.tenants:
             if planned.verdict is TenantStatus.PENDING:
@@ -98,7 +120,6 @@ class Run:
             for _ in range(min(self._cap(identity), len(queue)))
         ]
         await self._until_done(workers)
-        return self._may_go_on(wave)
 
     async def _work(self, wave: PlannedWave, queue: deque[PlannedTenant], over_all: asyncio.Semaphore) -> None:
         while queue:
@@ -228,7 +249,11 @@ class Run:
                 raise error
 
     def _may_go_on(self, wave: PlannedWave) -> bool:
-        return wave.budget.allows(self._failures[wave.name], len(wave.tenants))
+        return not self._is_broken() and wave.budget.allows(self._failures[wave.name], wave.size)
+
+    def _is_broken(self) -> bool:
+        """So many tenants have failed for one cause that the others would, too."""
+        return self.same_cause is not None and max(self._causes.values(), default=0) >= self.same_cause
 
     def _cap(self, identity: str) -> int:
         # Two declarations of one physical server: the more careful one holds.
@@ -272,6 +297,8 @@ class Run:
         self.attempts[attempt.tenant] = attempt
         if counts and attempt.wave is not None and attempt.status in FAILURES:
             self._failures[attempt.wave] += 1
+            if attempt.error is not None:
+                self._causes[fingerprint(attempt.error, attempt.tenant)] += 1
         self.recorder.record(attempt)
         self.observer.tenant(attempt)
 

@@ -107,8 +107,8 @@ def test_status_of_a_run(status: TenantStatus) -> None:
     attempts = [attempt("t1", "succeeded"), attempt("t2", status.value)]
 
     fine = status.value in {"succeeded", "already_current", "skipped"}
-    assert run_status(attempts, interrupted=False) is (RunStatus.SUCCEEDED if fine else RunStatus.FAILED)
-    assert run_status(attempts, interrupted=True) is RunStatus.INTERRUPTED
+    assert run_status(attempts, None) is (RunStatus.SUCCEEDED if fine else RunStatus.FAILED)
+    assert run_status(attempts, RunStatus.PAUSED) is RunStatus.PAUSED
 
 
 def test_document() -> None:
