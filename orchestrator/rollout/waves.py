@@ -44,7 +44,7 @@ class WaveRecord:
         match self.state:
             case WaveState.BAKING:
                 assert self.until is not None
-                return f"wave {self.name}: through; it bakes until {self.until.astimezone():%H:%M:%S}"
+                return f"wave {self.name}: through; it bakes until {self.until:%Y-%m-%d %H:%M:%S} UTC"
             case WaveState.WAITING:
                 return f"wave {self.name}: through; the next one waits for approval"
             case WaveState.FAILED:
