@@ -15,16 +15,18 @@ from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers
 from orchestrator.actions.stopping import heeding
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.hooks import Moment
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
-from orchestrator.rollout.checks import Checks, Verdict
+from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
-from orchestrator.rollout.plan import Plan, PlannedWave, Request, in_order
+from orchestrator.rollout.hooks import Hooks
+from orchestrator.rollout.plan import Plan, Request, in_order
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
@@ -33,8 +35,6 @@ from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
-#: Attempts after which a tenant is where the run wanted it.
-_THERE = frozenset({TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,19 @@ async def run_plan(
     )
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
-    gates = _gates(project, migrator, journal, record, plan, request, execution, watch, earlier)
+    about = {"run": record.id, "command": plan.command, "target": list(record.target)}
+    hooks = Hooks(project.fleet.hooks, project.fleet.root, about)
+    gates = Gates(
+        record.id,
+        journal,
+        watch.observer,
+        watch.stop,
+        Checks(migrator, project.budgets, about).verdict,
+        records=dict(earlier.waves),
+        # A stamp changes nothing that could be waited for.
+        asked_for=bool(project.fleet.waves if request.waves is None else request.waves) and plan.command != "stamp",
+        approved=execution.approve,
+    )
     run = Run(
         id=record.id,
         plan=plan,
@@ -183,9 +195,11 @@ async def run_plan(
         revisions=revisions,
         steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
         gates=gates,
+        hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
         earlier=earlier.attempts,
     )
+    await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
     await journal.flush()
@@ -205,37 +219,10 @@ async def run_plan(
         journal.record(attempt)
     everyone = {**before, **untouched, **run.attempts}
     attempts = tuple(everyone.values())
-    waves = tuple(gates.records.values()) if gates is not None else ()
+    waves = tuple(gates.records.values())
     finished = replace(record, status=run_status(attempts, watch.stop.asked, waves), finished_at=ended)
+    result = RunResult(finished, attempts, waves)
+    if Moment.AFTER_RUN in hooks.declared:
+        await hooks.after(Moment.AFTER_RUN, result.as_json(), journal)
     await journal.finish_run(record.id, finished.status, ended)
-    return RunResult(finished, attempts, waves)
-
-
-def _gates(
-    project: Project,
-    migrator: Migrator,
-    journal: Journal,
-    record: RunRecord,
-    plan: Plan,
-    request: Request,
-    execution: Execution,
-    watch: Watch,
-    earlier: Earlier,
-) -> Gates | None:
-    """What stands between the waves that somebody has asked for; a stamp changes nothing that could be waited for."""
-    declared = project.fleet.waves if request.waves is None else request.waves
-    if not declared or plan.command == "stamp":
-        return None
-    places = {tenant.id: tenant for tenant in project.fleet.tenants}
-
-    async def check(wave: PlannedWave, attempts: Mapping[str, AttemptRecord]) -> Verdict:
-        if plan.command != "upgrade":
-            # They say what is true of a fleet that has gone forwards.
-            return Verdict()
-        there = [each for each in attempts.values() if each.wave == wave.name and each.status in _THERE]
-        tenants = [places[each.tenant] for each in there if each.tenant in places]
-        about = {"run": record.id, "command": plan.command, "target": list(record.target)}
-        checks = Checks(migrator, await project.budgets(tenants), about)
-        return await checks.verdict(wave.name, wave.settings.verify, tenants)
-
-    return Gates(record.id, journal, watch.observer, watch.stop, check, dict(earlier.waves), execution.approve)
+    return result

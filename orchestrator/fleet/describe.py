@@ -10,12 +10,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.fleet.document import kind_of
+from orchestrator.fleet.hooks import Moment
 from orchestrator.fleet.problems import Path, Problem, suggestion
 from orchestrator.fleet.schema import (
     SOURCE_KINDS,
     CheckEntry,
     DefaultsEntry,
     FleetEntry,
+    HookEntry,
+    HooksEntry,
     PolicyEntry,
     SelectEntry,
     ServerEntry,
@@ -32,14 +35,14 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("defaults",): DefaultsEntry,
     ("tenants", "*"): TenantEntry,
     ("policy",): PolicyEntry,
+    ("hooks",): HooksEntry,
+    **{("hooks", moment.value, "*"): HookEntry for moment in Moment},
     ("waves", "*"): WaveEntry,
     ("waves", "*", "select"): SelectEntry,
     ("waves", "*", "verify", "*"): CheckEntry,
     **{("sources", "*", f"<{kind}>"): model for kind, model in SOURCE_KINDS.items()},
 }
 _COLLECTIONS = frozenset({"servers", "tenants", "sources", "waves"})
-#: Keys of a wave that a later release will run. Taken now and not heeded, they would be a safety net that is not there.
-_LATER = frozenset({"before", "after"})
 #: Keys that take one word of a few.
 _WORDS: dict[str, type[StrEnum]] = {
     "isolation": Isolation,
@@ -97,9 +100,6 @@ def _unknown_key(path: Path, around: Path) -> Problem:
     generic = tuple("*" if isinstance(step, int) else step for step in around)
     if generic[1:] and generic[0] in _COLLECTIONS:
         generic = (generic[0], "*", *generic[2:])
-    if generic[:1] == ("waves",) and key in _LATER:
-        message = f"`{key}` of a wave is not run by this version yet, and leaving it out silently would be unsafe"
-        return Problem(path, message, "take it out", at_key=True)
     model = _MODELS.get(generic)
     known = [field.alias or name for name, field in model.model_fields.items()] if model else []
     return Problem(path, f"unknown key `{key}`", suggestion(key, known) or f"one of: {', '.join(known)}", at_key=True)

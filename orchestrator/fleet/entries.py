@@ -7,12 +7,15 @@ from pathlib import Path
 
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
+from orchestrator.fleet.hooks import Hook, Moment
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
     CheckEntry,
     DatabasesEntry,
     EntryPointEntry,
+    HookEntry,
+    HooksEntry,
     PolicyEntry,
     PythonEntry,
     SchemasEntry,
@@ -127,6 +130,30 @@ def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[s
         bake=entry.bake,
         approve=entry.approve,
         on_failure=entry.on_failure,
+    )
+
+
+def hooks_of(entry: HooksEntry, root: Path) -> dict[Moment, tuple[Hook, ...]]:
+    """The hooks that an entry declares, without moments that have none.
+
+    Raises:
+        Refused: one of them is not exactly one of the three.
+    """
+    found = {}
+    for moment in Moment:
+        declared: list[HookEntry] = getattr(entry, moment.value)
+        if declared:
+            found[moment] = tuple(_hook_of(hook, (moment.value, number), root) for number, hook in enumerate(declared))
+    return found
+
+
+def _hook_of(entry: HookEntry, path: tuple[str | int, ...], root: Path) -> Hook:
+    if sum(given is not None for given in (entry.command, entry.python, entry.webhook)) != 1:
+        raise Refused(Problem(path, "a hook is one of `command`, `python` and `webhook`", "keep one of them"))
+    return Hook(
+        command=entry.command,
+        python=None if entry.python is None else PythonSource(entry.python, root),
+        webhook=None if entry.webhook is None else template_at((*path, "webhook"), entry.webhook, root),
     )
 
 

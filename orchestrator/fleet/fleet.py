@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.fleet.hooks import Hook, Moment
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -79,6 +80,8 @@ class Fleet:
     defaults: Defaults = field(default_factory=Defaults)
     policy: Policy = field(default_factory=Policy)
     waves: tuple[Wave, ...] = ()
+    #: What is called before and after a run, a wave, a tenant.
+    hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 

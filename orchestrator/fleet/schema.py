@@ -198,6 +198,33 @@ class WaveEntry(_Entry):
     on_failure: OnFailure = Field(OnFailure.STOP, description="What follows when the wave fails")
 
 
+class HookEntry(_Entry):
+    """Something to call. Plain text is a command."""
+
+    command: Given[Text] = Field(None, description="Shell command; gets the document as JSON on stdin")
+    python: Given[Reference] = Field(None, description="module:function; gets the document as a dictionary")
+    webhook: Given[Text] = Field(None, description="Address that the document is posted to; may hold ${...}")
+
+
+def _as_hooks(value: Any) -> Any:
+    hooks = value if isinstance(value, list) else [value]
+    return [{"command": hook} if isinstance(hook, str) else hook for hook in hooks]
+
+
+_Hooks = Annotated[list[HookEntry], BeforeValidator(_as_hooks)]
+
+
+class HooksEntry(_Entry):
+    """What is called before and after; what is called before may say no."""
+
+    before_run: _Hooks = Field(default_factory=list)
+    after_run: _Hooks = Field(default_factory=list)
+    before_wave: _Hooks = Field(default_factory=list)
+    after_wave: _Hooks = Field(default_factory=list)
+    before_tenant: _Hooks = Field(default_factory=list)
+    after_tenant: _Hooks = Field(default_factory=list)
+
+
 class FleetEntry(_Entry):
     """All of tenants.yaml."""
 
@@ -207,6 +234,7 @@ class FleetEntry(_Entry):
     sources: list[SourceEntry] = Field(default_factory=list)
     policy: PolicyEntry = Field(default_factory=PolicyEntry)
     waves: list[WaveEntry] = Field(default_factory=list)
+    hooks: HooksEntry = Field(default_factory=HooksEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 
@@ -223,6 +251,10 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [*check, {"type": "array", "items": {"anyOf": check}}],
         "description": "What must be true once the wave is through",
     }
+    hook = [{"type": "string"}, {"$ref": "#/$defs/HookEntry"}]
+    for moment in schema["$defs"]["HooksEntry"]["properties"].values():
+        moment.update({"anyOf": [*hook, {"type": "array", "items": {"anyOf": hook}}]})
+        del moment["items"], moment["type"]
     # What load() takes as a short form (see normalized).
     schema["properties"]["servers"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/ServerEntry"}]

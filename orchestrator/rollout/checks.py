@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +13,14 @@ from orchestrator.fleet.callables import called
 from orchestrator.fleet.masking import mask
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import Check
+from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.attempt import Migrator
+from orchestrator.rollout.commands import refusal
+from orchestrator.rollout.plan import PlannedWave
+from orchestrator.statuses import TenantStatus
 
-#: Characters of a command's output that are told.
-_TOLD = 500
+#: Attempts after which a tenant is where the run wanted it.
+_THERE = frozenset({TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +39,28 @@ class Checks:
 
     Args:
         migrator: knows the tenants' databases and how to reach them.
-        budgets: each server's physical identity and how many tenants it takes at once, by server name.
+        budgets: says each server's physical identity and how many tenants it takes at once, by server name.
         about: the run, for commands and functions.
     """
 
     migrator: Migrator
-    budgets: Mapping[str, tuple[str, int]]
+    budgets: Callable[[Sequence[Tenant]], Awaitable[Mapping[str, tuple[str, int]]]]
     about: Mapping[str, Any]
 
-    async def verdict(self, wave: str, checks: Sequence[Check], tenants: Sequence[Tenant]) -> Verdict:
-        """Carry out ``checks``, one after the other, until one is not met.
+    async def verdict(self, wave: PlannedWave, attempts: Mapping[str, AttemptRecord]) -> Verdict:
+        """Carry out the checks of ``wave``, one after the other, until one is not met.
 
         Args:
-            wave: its name.
-            checks: what has to be true.
-            tenants: those of the wave that are where the run wanted them.
+            wave: its tenants are through.
+            attempts: how the run's tenants stand, by id.
         """
-        document = {**self.about, "wave": wave, "tenants": [tenant.id for tenant in tenants]}
-        for check in checks:
+        if self.about["command"] != "upgrade":
+            # They say what is true of a fleet that has gone forwards.
+            return Verdict()
+        there = {each.tenant for each in attempts.values() if each.wave == wave.name and each.status in _THERE}
+        tenants = [tenant for tenant in self.migrator.fleet.tenants if tenant.id in there]
+        document = {**self.about, "wave": wave.name, "tenants": [tenant.id for tenant in tenants]}
+        for check in wave.settings.verify:
             verdict = await self._one(check, tenants, document)
             if verdict.reason is not None:
                 return verdict
@@ -64,7 +70,8 @@ class Checks:
         if check.sql is not None:
             return await self._sql(check.sql, tenants)
         if check.command is not None:
-            return await self._command(check.command, document)
+            reason = await refusal(check.command, self.migrator.fleet.root, document)
+            return Verdict() if reason is None else Verdict(f"verify {check}: {reason}")
         assert check.python is not None
         try:
             fine = await called(check.python, dict(document))
@@ -73,13 +80,13 @@ class Checks:
         return Verdict() if fine is True else Verdict(mask(f"verify {check} returned {fine!r}"))
 
     async def _sql(self, sql: str, tenants: Sequence[Tenant]) -> Verdict:
-        places = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(1))
-        for identity, cap in self.budgets.values():
+        places: dict[str, asyncio.Semaphore] = {}
+        budgets = await self.budgets(tenants)
+        for identity, cap in budgets.values():
             places[identity] = asyncio.Semaphore(cap)
 
         async def one(tenant: Tenant) -> str | None:
-            identity, _ = self.budgets.get(tenant.server, (tenant.server, 1))
-            async with places[identity]:
+            async with places[budgets[tenant.server][0]]:
                 return await self._found(sql, tenant)
 
         found = await asyncio.gather(*map(one, tenants))
@@ -102,22 +109,3 @@ class Checks:
         except Exception as error:
             return describe(error).message
         return None if value is True or value == 1 else f"it is {value!r}"
-
-    async def _command(self, command: str, document: Mapping[str, Any]) -> Verdict:
-        process = await asyncio.create_subprocess_shell(
-            command,
-            cwd=self.migrator.fleet.root,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            told, _ = await process.communicate(json.dumps(document).encode())
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode == 0:
-            return Verdict()
-        text = mask(told.decode(errors="replace").strip()[-_TOLD:])
-        return Verdict(f"verify {command}: exit code {process.returncode}" + (f": {text}" if text else ""))

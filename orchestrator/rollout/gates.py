@@ -29,6 +29,8 @@ class Gates:
     check: Callable[[PlannedWave, Mapping[str, AttemptRecord]], Awaitable[Verdict]]
     #: How the run's waves stand, by name; to begin with, how they stood when it was carried on.
     records: dict[str, WaveRecord] = field(default_factory=dict)
+    #: Whether there are waves that somebody has asked for.
+    asked_for: bool = True
     #: Somebody has approved whatever wave waits for it.
     approved: bool = False
 
@@ -44,6 +46,8 @@ class Gates:
             Whether the next wave may begin. If not, its record says why, or :attr:`Stop.asked`.
         """
         settings, before = wave.settings, self.records.get(wave.name)
+        if not self.asked_for and before is None:
+            return True
         waiting = before is not None and before.state is WaveState.WAITING
         if not waiting and not await self._bake(wave, attempts, before):
             return False

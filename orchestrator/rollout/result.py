@@ -101,7 +101,7 @@ class RunResult:
             "actor": f"{run.actor.user}@{run.actor.host}",
             "git_commit": run.actor.git_commit,
             "directory_digest": run.directory_digest,
-            "tenants": [_tenant(attempt) for attempt in self.tenants],
+            "tenants": [tenant_document(attempt) for attempt in self.tenants],
             "causes": [
                 {
                     "fingerprint": cause.fingerprint,
@@ -147,7 +147,8 @@ def run_status(
     return RunStatus.SUCCEEDED if fine and not failed else RunStatus.FAILED
 
 
-def _tenant(attempt: AttemptRecord) -> dict[str, Any]:
+def tenant_document(attempt: AttemptRecord) -> dict[str, Any]:
+    """A tenant in a run's document."""
     return {
         "tenant": attempt.tenant,
         "status": attempt.status.value,

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from orchestrator.databases.failures import describe
+from orchestrator.fleet.hooks import Moment
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import OnFailure
 from orchestrator.journal.records import AttemptRecord, EventRecord
@@ -19,8 +21,9 @@ from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.gates import Gates
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
-from orchestrator.rollout.result import fingerprint
+from orchestrator.rollout.hooks import HookRefused, Hooks
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, ids
+from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
@@ -55,8 +58,10 @@ class Run:
     revisions: Revisions
     #: What is done outside transactions.
     steps: Steps
-    #: What stands between the waves; ``None`` for nothing.
-    gates: Gates | None
+    #: What stands between the waves.
+    gates: Gates
+    #: What is called before and after waves and tenants.
+    hooks: Hooks
     #: Tenants at once over all.
     jobs: int
     #: Times a tenant is tried again after a failure that may pass.
@@ -92,15 +97,26 @@ class Run:
 
     async def _may_follow(self, wave: PlannedWave) -> bool:
         """Carry out a wave and close it. Returns whether the next one may start."""
+        about = {"wave": wave.name, "tenants": ids(wave.tenants)}
+        try:
+            await self.hooks.before(Moment.BEFORE_WAVE, about)
+        except HookRefused as refused:
+            await self.gates.failed(wave, refused.message)
+            return False
+        may_follow = await self._carried_out(wave)
+        counts = Counter(self.attempts[each].status.value for each in about["tenants"] if each in self.attempts)
+        await self.hooks.after(Moment.AFTER_WAVE, {**about, "summary": counts}, self.recorder)
+        return may_follow
+
+    async def _carried_out(self, wave: PlannedWave) -> bool:
         await self._execute_wave(wave)
         if self.stop.draining or self._is_broken():
             return False
         if self._may_go_on(wave):
-            if self.gates is None or await self.gates.passed(
-                wave, {**self.earlier, **self.attempts}, is_last=wave is self.plan.waves[-1]
-            ):
+            attempts = {**self.earlier, **self.attempts}
+            if await self.gates.passed(wave, attempts, is_last=wave is self.plan.waves[-1]):
                 return True
-        elif self.gates is not None:
+        elif self.gates.asked_for:
             await self.gates.failed(wave, f"{self._failures[wave.name]} of {wave.size} tenants failed")
         return not self.stop.draining and wave.settings.on_failure is OnFailure.CONTINUE
 
@@ -135,11 +151,15 @@ class Run:
         )
         self._note(attempt)
         try:
+            await self.hooks.before(Moment.BEFORE_TENANT, {"wave": wave.name, "tenant": planned.tenant.id})
             if planned.serial:
                 async with self._serial:
                     attempt = await self._tried(attempt, planned)
             else:
                 attempt = await self._tried(attempt, planned)
+        except HookRefused as refused:
+            failure = describe(refused).as_json()
+            attempt = replace(attempt, status=TenantStatus.FAILED, error=failure, finished_at=datetime.now(UTC))
         except BaseException:
             left = self.steps.cut_off(planned.tenant.id)
             status = TenantStatus.INTERRUPTED if left is None else TenantStatus.PARTIAL
@@ -148,6 +168,8 @@ class Run:
             raise
         self._note(attempt)
         self.revisions.reached(attempt)
+        if Moment.AFTER_TENANT in self.hooks.declared:
+            await self.hooks.after(Moment.AFTER_TENANT, {"wave": wave.name, **tenant_document(attempt)}, self.recorder)
 
     async def _tried(self, attempt: AttemptRecord, planned: PlannedTenant) -> AttemptRecord:
         """Try, and try again while what went wrong may pass by itself."""
