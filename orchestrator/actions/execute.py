@@ -12,7 +12,7 @@ from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
-from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.stopping import heeding
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.hooks import Moment
@@ -87,7 +87,12 @@ async def execute(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"provision": request.provision, "fixed": _fixed(plan), "waves": execution.waves},
+            options={
+                "provision": request.provision,
+                "fixed": _fixed(plan),
+                "waves": execution.waves,
+                "select": selection_of(tenants).as_json(),
+            },
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())
 

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
+from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
@@ -52,6 +54,7 @@ async def resume(
         UsageError: there is no run at all, or its process is still at work.
         EditedRevision: the file of a revision that tenants have was edited; nothing was touched.
     """
+    watch = watch or Watch()
     async with opened_journal(fleet) as journal:
         record = await _resumable(journal, run)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
@@ -63,7 +66,7 @@ async def resume(
         unclosed = _unclosed(record, declared, earlier, waves)
         if not left and not unclosed:
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
-            return await _nothing_left(journal, done, watch or Watch())
+            return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
@@ -90,7 +93,10 @@ async def resume(
                 directory_digest=project.history.digest,
             )
             before = Earlier(earlier, waves)
-            return await run_plan(project, journal, again, plan, files, request, execution, watch or Watch(), before)
+            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
+    if record.command != "upgrade" or "select" not in record.options:
+        return result
+    return await joined(fleet, result, request, Selection.from_json(record.options["select"]), execution, watch)
 
 
 def _unclosed(
