@@ -26,8 +26,8 @@ LOCK_NOT_AVAILABLE = "55P03"
 #: SQLSTATEs after which the same transaction may succeed when it is run again: lock_not_available, deadlock_detected,
 #: serialization_failure (PostgreSQL documentation, appendix A).
 #:
-#: Not disk_full (53100): a disk does not empty itself within the seconds of a few tries, and each try would take what is
-#: left of it from the application, because PostgreSQL does not give back what a table grew by before it was rolled back.
+#: Not disk_full (53100): a disk does not empty itself within the seconds of a few tries, and each try would take what
+#: is left of it from the application: what a table grew by before it was rolled back is not given back at once.
 _PASSING = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001"})
 #: SQLSTATEs of a server that takes no connection just now: too_many_connections, cannot_connect_now.
 _FULL = frozenset({"53300", "57P03"})
@@ -45,8 +45,8 @@ _HINTS: Mapping[str, str] = {
     "42501": "the migrating role lacks a right; GRANT it, then resume",
     "53300": "the server has no free connection; lower the server's max_concurrency or --jobs",
     "53200": "the server ran out of lock-table memory; raise max_locks_per_transaction",
-    "53100": "the disk that the file lies on is full, and was not tried again: make room on it (a file in pg_tblspc/NUMBER"
-    " is of the tablespace with that oid: SELECT spcname FROM pg_tablespace WHERE oid = NUMBER), then: orchestrator resume",
+    "53100": "the disk with that file is full, which does not pass by itself: make room there (pg_tblspc/NUMBER is the"
+    " tablespace with that oid: SELECT spcname FROM pg_tablespace WHERE oid = NUMBER), then: orchestrator resume",
     "28P01": "the password is wrong; look at the server's url in tenants.yaml",
     "28000": "the server does not let this role in; look at the server's url and pg_hba.conf",
     "3D000": "create the database, or let upgrade do it with --provision",

@@ -1,4 +1,4 @@
-"""A full disk concerns the tenants whose tables lie on it: they fail whole, the others go on, `resume` does the rest."""
+"""A full disk concerns the tenants whose tables lie on it: they fail whole, the others go on, `resume` does them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ FILL = """
 op.create_table("tags", sa.Column("id", sa.Integer))
 op.execute("INSERT INTO notes SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 400) n")
 """
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,9 @@ class FullDevice:
             away.replace(file)
 
 
+Disk = SmallTablespace | FullDevice
+
+
 @contextmanager
 def small_tablespace(server: PostgresServer, url: str) -> Iterator[SmallTablespace]:
     """Mount a file system beside the server's data, as the server's account owns it."""
@@ -97,7 +99,7 @@ def small_tablespace(server: PostgresServer, url: str) -> Iterator[SmallTablespa
 
 
 @pytest.fixture(params=["tablespace", "device"])
-def disk(request: pytest.FixtureRequest, second_pg: PostgresServer) -> Iterator[SmallTablespace | FullDevice]:
+def disk(request: pytest.FixtureRequest, second_pg: PostgresServer) -> Iterator[Disk]:
     """A disk of a server of our own, and a database on that server."""
     url = second_pg.create_database()
     if request.param == "tablespace":
@@ -115,7 +117,7 @@ def rows(url: str, tenant: str) -> int:
 
 
 @pytest.mark.parametrize("replay", [True, False], ids=["replay", "alembic"])
-async def test_only_tenants_on_it_are_affected(tmp_path: Path, disk: SmallTablespace | FullDevice, replay: bool) -> None:
+async def test_only_tenants_on_it_are_affected(tmp_path: Path, disk: Disk, replay: bool) -> None:
     """They fail at once with the cause and what to do, and are as before; the rest is done, and they are, after it."""
     project = make_project(tmp_path, {"r1": NOTES, "r2": FILL}, schemas(disk.url, *TENANTS, policy={"retries": 4}))
     await project.upgrade("r1")
