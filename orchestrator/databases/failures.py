@@ -47,6 +47,8 @@ _HINTS: Mapping[str, str] = {
     "53200": "the server ran out of lock-table memory; raise max_locks_per_transaction",
     "53100": "the disk with that file is full, which does not pass by itself: make room there (pg_tblspc/NUMBER is the"
     " tablespace with that oid: SELECT spcname FROM pg_tablespace WHERE oid = NUMBER), then: orchestrator resume",
+    "25006": "the server only reads, as a standby does: name the primary in the server's url in tenants.yaml; where it"
+    " is the primary: ALTER ROLE ... SET default_transaction_read_only = off; then resume",
     "28P01": "the password is wrong; look at the server's url in tenants.yaml",
     "28000": "the server does not let this role in; look at the server's url and pg_hba.conf",
     "3D000": "create the database, or let upgrade do it with --provision",
