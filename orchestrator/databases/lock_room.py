@@ -97,7 +97,7 @@ def largest(tenant: str, work: Sequence[Reach], entries: Mapping[str, int]) -> L
     return Locked(most + _ALWAYS, tenant, reach.revision)
 
 
-def lock_room(facts: asyncpg.Record, found: Sequence[Locked], at_once: int) -> Finding:
+def lock_room(facts: Mapping[str, int], found: Sequence[Locked], at_once: int) -> Finding:
     """Hold what a run would lock against what there is.
 
     Args:
@@ -120,7 +120,7 @@ def lock_room(facts: asyncpg.Record, found: Sequence[Locked], at_once: int) -> F
         return Finding(Level.OK, "lock table", text)
     # Twice what is needed, so that the application has its share.
     hint = f"set max_locks_per_transaction = {math.ceil((2 * need + taken) / facts['sessions'])} and restart the server"
-    fitting = max(0, (room - taken) // worst[0].entries)
-    if fitting:
-        hint += f", or max_concurrency: {fitting} for this server in tenants.yaml" if fitting < len(worst) else ""
+    fitting = (room - taken) // worst[0].entries
+    if 0 < fitting < len(worst):
+        hint += f", or max_concurrency: {fitting} for this server in tenants.yaml"
     return Finding(Level.PROBLEM if need > room - taken else Level.NOTE, "lock table", text, hint)

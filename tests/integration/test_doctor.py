@@ -16,7 +16,19 @@ import orchestrator
 from orchestrator.databases import diagnosis
 from orchestrator.databases.embedded import EmbeddedServer
 from orchestrator.fleet.fleet import Fleet
-from tests.projects import ACCOUNTS, Project, files, held, make_project, one, schemas, until, waiting_backend, with_role
+from tests.projects import (
+    ACCOUNTS,
+    Project,
+    files,
+    held,
+    make_project,
+    one,
+    schemas,
+    statuses,
+    until,
+    waiting_backend,
+    with_role,
+)
 from tests.servers import SETTINGS, PostgresServer, execute, fetch, start_own_server, streaming_standby
 from tests.workspace import Workspace
 
@@ -241,6 +253,19 @@ async def test_tenants_that_a_run_would_leave_alone(project: Project, database: 
 
     assert problem["message"] == "unknown_revision, a run would leave it alone: b"
     assert problem["hint"] == "orchestrator plan -t b"
+
+
+async def test_a_partial_tenant(tmp_path: Path, database: str) -> None:
+    """A tenant that an earlier run left half done would be left alone, too."""
+    block = """
+        with op.get_context().autocommit_block():
+            op.execute("CREATE TABLE IF NOT EXISTS inside (id int)")
+        op.execute("SELECT 1 / 0")
+    """
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": block}, schemas(database, "a"))
+    assert statuses(await project.upgrade()) == {"a": "partial"}
+
+    assert (await found(project.fleet, "problem"))["tenants"]["message"] == "partial, a run would leave it alone: a"
 
 
 async def test_edited_revision(project: Project) -> None:
