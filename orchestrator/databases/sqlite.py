@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
@@ -29,6 +29,9 @@ from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
 from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+if TYPE_CHECKING:
+    from orchestrator.history.reach import Reach
 
 
 class SQLite:
@@ -115,7 +118,7 @@ class SQLite:
         """Files are opened, not connected to."""
         return None
 
-    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+    async def diagnose(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> Sequence[Finding]:
         """Whether the files can be written, and others made beside them."""
         files = [_file(tenant) for tenant in tenants]
         closed = [file for file in files if file.exists() and not os.access(file, os.W_OK)]

@@ -83,10 +83,16 @@ class RunResult:
 
     @property
     def retry(self) -> str:
-        """What to type to go on with what is left."""
-        needs = [cause.retry for cause in self.causes if cause.retry.endswith("--provision")]
+        """What to type to go on with what is left.
+
+        Partial tenants are named by it when they alone are left: while there is more to do, nobody is to run their
+        revisions again by the way.
+        """
+        left = [attempt for attempt in self.tenants if attempt.status not in SATISFIED]
+        provision = any(_is_unprovisioned(attempt) for attempt in left)
         waits = self.held_up is not None and self.held_up.state is WaveState.WAITING
-        return needs[0] if needs else f"orchestrator resume {self.run.id}" + (" --approve" if waits else "")
+        command = _resume(self.run.id, provision=provision, partial=bool(left) and all(map(_is_left_alone, left)))
+        return command + (" --approve" if waits else "")
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``upgrade --json`` and ``runs show --json`` print (see docs/cli.md)."""
@@ -119,8 +125,26 @@ class RunResult:
 
 def _cause(key: str, group: Sequence[AttemptRecord], run: str) -> Cause:
     error = group[0].error or {}
-    retry = f"orchestrator resume {run}" + (" --provision" if error.get("type") == "unprovisioned" else "")
+    retry = _resume(run, provision=any(map(_is_unprovisioned, group)), partial=any(map(_is_left_alone, group)))
     return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, error.get("hint"))
+
+
+def _resume(run: str, *, provision: bool, partial: bool) -> str:
+    flags = (" --provision" if provision else "") + (" --retry-partial" if partial else "")
+    return f"orchestrator resume {run}{flags}"
+
+
+def _is_unprovisioned(attempt: AttemptRecord) -> bool:
+    return attempt.error is not None and attempt.error.get("type") == "unprovisioned"
+
+
+def _is_left_alone(attempt: AttemptRecord) -> bool:
+    """Whether a resume leaves the tenant alone unless it is told otherwise.
+
+    Not one whose revision is through, and has left an invalid index: once that is mended, any command goes on.
+    """
+    invalid = attempt.error is not None and attempt.error.get("type") == "invalid_index"
+    return attempt.status is TenantStatus.PARTIAL and not invalid
 
 
 def fingerprint(error: Mapping[str, Any], tenant: str) -> str:
