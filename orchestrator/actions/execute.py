@@ -91,7 +91,8 @@ async def execute(
                 "provision": request.provision,
                 "fixed": _fixed(plan),
                 "waves": execution.waves,
-                "select": selection_of(tenants).as_json(),
+                # Where a wave was named, nobody else is to join when it is resumed.
+                "select": None if request.wave is not None else selection_of(tenants).as_json(),
             },
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())

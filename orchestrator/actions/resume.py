@@ -94,9 +94,10 @@ async def resume(
             )
             before = Earlier(earlier, waves)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
-    if record.command != "upgrade" or "select" not in record.options:
+    select = record.options.get("select")
+    if record.command != "upgrade" or select is None:
         return result
-    return await joined(fleet, result, request, Selection.from_json(record.options["select"]), execution, watch)
+    return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
 
 
 def _unclosed(

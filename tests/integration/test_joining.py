@@ -123,3 +123,15 @@ async def test_into_a_run_that_is_carried_on(tmp_path: Path, database: str) -> N
     result = await orchestrator.resume(project.fleet)
 
     assert (result.run.status, statuses(result)) == ("succeeded", {"t_a": "succeeded", "t_ab": "succeeded"})
+
+
+async def test_not_into_a_run_of_one_wave(tmp_path: Path, database: str) -> None:
+    """A run that was to be of one wave takes nobody else along, neither at once nor when it is carried on."""
+    execute(database, "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.accounts ()")
+    waves = [{"name": "canary", "count": 1}]
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(database, "a", "b", waves=waves))
+    assert statuses(await project.upgrade(execution=Execution(wave="canary"))) == {"a": "failed"}
+    execute(database, "DROP TABLE a.accounts")
+
+    assert statuses(await orchestrator.resume(project.fleet)) == {"a": "succeeded"}
+    assert statuses(await project.upgrade(execution=Execution(wave="canary"))) == {"a": "already_current"}
