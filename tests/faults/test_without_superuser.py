@@ -41,6 +41,7 @@ MAKE_ROLES = (
     "test_no_more_connections_than_the_server_was_given",
     "test_a_listener_on_every_engine",
     "test_journal_that_cannot_be_written",
+    "test_rights_that_are_missing",
 )
 
 
