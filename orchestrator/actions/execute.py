@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -26,13 +26,13 @@ from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import Hooks
-from orchestrator.rollout.plan import Plan, Request, in_order
+from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.steps import Steps
-from orchestrator.rollout.waves import WaveRecord
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.rollout.waves import WaveRecord, WaveState
+from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
 
@@ -45,6 +45,8 @@ class Earlier:
     attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
     #: By name.
     waves: Mapping[str, WaveRecord] = field(default_factory=dict)
+    #: It is carried on at once, with tenants that have come meanwhile.
+    joining: bool = False
 
 
 async def execute(
@@ -169,7 +171,8 @@ async def run_plan(
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
     about = {"run": record.id, "command": plan.command, "target": list(record.target)}
-    hooks = Hooks(project.fleet.hooks, project.fleet.root, about)
+    hooks = Hooks(project.fleet.hooks, project.fleet.root, about, watch.stop)
+    declared = project.fleet.waves if request.waves is None else request.waves
     gates = Gates(
         record.id,
         journal,
@@ -178,7 +181,8 @@ async def run_plan(
         Checks(migrator, project.budgets, about).verdict,
         records=dict(earlier.waves),
         # A stamp changes nothing that could be waited for.
-        asked_for=bool(project.fleet.waves if request.waves is None else request.waves) and plan.command != "stamp",
+        asked_for=bool(declared) and plan.command != "stamp",
+        last=last_wave(declared, {*request.dealt.values(), *(wave.name for wave in plan.waves)}),
         approved=execution.approve,
     )
     run = Run(
@@ -205,7 +209,8 @@ async def run_plan(
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
         earlier=earlier.attempts,
     )
-    await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
+    if not earlier.joining:
+        await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
     await journal.flush()
@@ -226,9 +231,20 @@ async def run_plan(
     everyone = {**before, **untouched, **run.attempts}
     attempts = tuple(everyone.values())
     waves = tuple(gates.records.values())
-    finished = replace(record, status=run_status(attempts, watch.stop.asked, waves), finished_at=ended)
+    asked = watch.stop.asked
+    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED) and _is_whole(plan, gates, attempts):
+        # It was asked too late: nothing is left that could be resumed.
+        asked = None
+    finished = replace(record, status=run_status(attempts, asked, waves), finished_at=ended)
+    await journal.finish_run(record.id, finished.status, ended)
     result = RunResult(finished, attempts, waves)
     if Moment.AFTER_RUN in hooks.declared:
         await hooks.after(Moment.AFTER_RUN, result.as_json(), journal)
-    await journal.finish_run(record.id, finished.status, ended)
     return result
+
+
+def _is_whole(plan: Plan, gates: Gates, attempts: Sequence[AttemptRecord]) -> bool:
+    """All tenants are where they were to be, and all waves closed."""
+    closed = {name for name, wave in gates.records.items() if wave.state is WaveState.DONE}
+    through = not gates.asked_for or all(wave.name in closed for wave in plan.waves)
+    return through and all(attempt.status in SATISFIED for attempt in attempts)

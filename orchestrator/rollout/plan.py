@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -363,6 +363,17 @@ def _as_dealt(
     for tenant in tenants:
         members[dealt.get(tenant.id, last)].append(tenant)
     return [(known.get(name, Wave(name)), members[name]) for name in names]
+
+
+def last_wave(waves: Sequence[Wave], present: Collection[str]) -> str | None:
+    """The wave of a run that nothing follows.
+
+    Args:
+        waves: as declared, in order.
+        present: names of those that the run has; ones that are not declared any more come before the last.
+    """
+    names = [*(wave.name for wave in waves), LAST_WAVE, SINGLE_WAVE]
+    return max(present, key=lambda name: names.index(name) if name in names else -1, default=None)
 
 
 def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:

@@ -22,12 +22,13 @@ from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import HookRefused, Hooks
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, ids
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Recorder
+from orchestrator.rollout.waves import WaveState
 from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 
 #: Seconds before a tenant is tried again: the first pause and the longest; each is spread by chance, so that tenants
@@ -97,28 +98,41 @@ class Run:
 
     async def _may_follow(self, wave: PlannedWave) -> bool:
         """Carry out a wave and close it. Returns whether the next one may start."""
-        about = {"wave": wave.name, "tenants": ids(wave.tenants)}
-        try:
-            await self.hooks.before(Moment.BEFORE_WAVE, about)
-        except HookRefused as refused:
-            await self.gates.failed(wave, refused.message)
-            return False
-        may_follow = await self._carried_out(wave)
-        counts = Counter(self.attempts[each].status.value for each in about["tenants"] if each in self.attempts)
-        await self.hooks.after(Moment.AFTER_WAVE, {**about, "summary": counts}, self.recorder)
-        return may_follow
-
-    async def _carried_out(self, wave: PlannedWave) -> bool:
+        pending = [each.tenant.id for each in wave.tenants if each.verdict is TenantStatus.PENDING]
+        if pending:
+            try:
+                await self.hooks.before(Moment.BEFORE_WAVE, {"wave": wave.name, "tenants": pending})
+            except HookRefused as refused:
+                await self.gates.failed(wave, refused.message)
+                return False
         await self._execute_wave(wave)
-        if self.stop.draining or self._is_broken():
+        if self.stop.draining:
             return False
+        passed = await self._closed(wave)
+        if not self.stop.draining:
+            await self.hooks.after(Moment.AFTER_WAVE, self._ended(wave, passed), self.recorder)
+        goes_on = passed or (wave.settings.on_failure is OnFailure.CONTINUE and not self._is_broken())
+        return goes_on and not self.stop.draining
+
+    async def _closed(self, wave: PlannedWave) -> bool:
+        """Whether the wave is as it should be."""
         if self._may_go_on(wave):
-            attempts = {**self.earlier, **self.attempts}
-            if await self.gates.passed(wave, attempts, is_last=wave is self.plan.waves[-1]):
-                return True
+            return await self.gates.passed(wave, {**self.earlier, **self.attempts})
+        if self._is_broken():
+            await self.gates.failed(wave, f"{max(self._causes.values())} tenants failed for one cause")
         elif self.gates.asked_for:
             await self.gates.failed(wave, f"{self._failures[wave.name]} of {wave.size} tenants failed")
-        return not self.stop.draining and wave.settings.on_failure is OnFailure.CONTINUE
+        return False
+
+    def _ended(self, wave: PlannedWave, passed: bool) -> dict[str, Any]:
+        """What is told of a wave that is over."""
+        members = [each for each in {**self.earlier, **self.attempts}.values() if each.wave == wave.name]
+        return {
+            "wave": wave.name,
+            "state": (WaveState.DONE if passed else WaveState.FAILED).value,
+            "tenants": [each.tenant for each in members],
+            "summary": Counter(each.status.value for each in members),
+        }
 
     async def _execute_wave(self, wave: PlannedWave) -> None:
         over_all = asyncio.Semaphore(min(self.jobs, wave.settings.jobs or self.jobs))
