@@ -16,6 +16,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import Hazard, HazardKind
+from orchestrator.history.position import direction_of
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.rollout.estimate import estimate
 from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
@@ -43,7 +44,7 @@ class PlanReport:
         kind = {
             "upgrade": HazardKind.UPGRADE_LOSES_DATA,
             "downgrade": HazardKind.DOWNGRADE_LOSES_DATA,
-        }.get(self.plan.command)
+        }.get(direction_of(self.plan.command))
         return tuple(hazard for hazard in self.plan.hazards if hazard.kind is kind)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,18 +88,18 @@ async def plan(
         revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
         messages = {revision: project.history.message(revision) for revision in revisions}
         scripts = _render(project, made) if sql else ()
-        reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
+        reasons = tuple(_not_replayable(project, direction_of(made.command), cohort) for cohort in made.cohorts)
         estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
         return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
 
 
-def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
+def _not_replayable(project: Project, direction: str, cohort: Cohort) -> dict[str, str]:
     """What stands against replaying the cohort's revisions: in their files, and found by recording them earlier."""
     if not project.databases[cohort.example.tenant.server].replays:
         return dict.fromkeys(cohort.path, f"nothing is replayed on {cohort.dialect}")
-    recorded = project.transcripts.load(command, kind_of(cohort.example)) or ()
+    recorded = project.transcripts.load(direction, kind_of(cohort.example)) or ()
     found = {revision: each.reason for each in recorded if each.reason for revision in each.step.revisions}
-    return {**found, **project.history.impurities(cohort.path, command)}
+    return {**found, **project.history.impurities(cohort.path, direction)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ async def _judged(project: Project, made: Plan, execution: Execution) -> tuple[P
     """``made`` as a run would see it; ``None`` where the journal cannot be read."""
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
-            durations = await journal.mean_durations(made.command)
+            durations = await journal.mean_durations(direction_of(made.command))
             accepted = project.history.all_of(execution.accept_edited)
             edited = (each for each in (await integrity(project, journal)).edited if each.revision not in accepted)
             left = await left_partial(project, journal, made)

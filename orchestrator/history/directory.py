@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.config import Config
+from alembic.runtime.migration import MigrationStep
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
@@ -133,6 +134,26 @@ class History:
             HistoryError: there is no such way, or a step of it has no function to run.
         """
         return self._path(direction, frozenset(heads), target)
+
+    def steps_back(self, revisions: Sequence[str]) -> list[MigrationStep]:
+        """Alembic's own steps that take ``revisions`` back, in this order.
+
+        ``alembic downgrade`` takes one target, and the way back across a merge, or of one of two branches, has none that
+        says it; what Alembic runs are these steps, however they were found.
+
+        Raises:
+            Irreversible: one of them has no function to run.
+        """
+        steps = []
+        for revision in revisions:
+            try:
+                step = MigrationStep.downgrade_from_script(self.script.revision_map, self._scripts[revision])
+            except AttributeError as error:
+                raise Irreversible(
+                    f"revision {revision} cannot be taken back: {error}", hint=f"write it: {self.file(revision).name}"
+                ) from error
+            steps.append(step)
+        return steps
 
     def hazards(self, revisions: Collection[str]) -> tuple[Hazard, ...]:
         """What is hazardous in these revisions, in their order."""
