@@ -84,13 +84,19 @@ async def plan(
     """
     request = Request(command, target, provision, execution.budget, execution.wave)
     async with opened_project(fleet) as project:
-        made, known = await _judged(project, await project.plan(request, project.choose(tenants)), execution)
-        revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
-        messages = {revision: project.history.message(revision) for revision in revisions}
-        scripts = _render(project, made) if sql else ()
-        reasons = tuple(_not_replayable(project, direction_of(made.command), cohort) for cohort in made.cohorts)
-        estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
-        return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
+        made = await project.plan(request, project.choose(tenants))
+        return await report_on(project, made, execution, sql=sql)
+
+
+async def report_on(project: Project, made: Plan, execution: Execution, *, sql: bool) -> PlanReport:
+    """``made`` as a run would see it, with what a reader needs to judge it."""
+    made, known = await _judged(project, made, execution)
+    revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
+    messages = {revision: project.history.message(revision) for revision in revisions}
+    scripts = _render(project, made) if sql else ()
+    reasons = tuple(_not_replayable(project, direction_of(made.command), cohort) for cohort in made.cohorts)
+    estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
+    return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
 
 
 def _not_replayable(project: Project, direction: str, cohort: Cohort) -> dict[str, str]:

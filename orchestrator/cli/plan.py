@@ -33,7 +33,11 @@ def show(settings: Settings, target: str | None, **options: Any) -> int:
     """Make the plan that :func:`orchestrator.plan` makes and print it. Returns the exit code."""
     from orchestrator.actions.plan import plan as make
 
-    report = read(make(settings.fleet(), target, **options))
+    return show_report(settings, read(make(settings.fleet(), target, **options)))
+
+
+def show_report(settings: Settings, report: PlanReport) -> int:
+    """Print a plan. Returns the exit code."""
     if settings.json:
         print_json(report)
     else:
@@ -51,7 +55,8 @@ def show_plan(report: PlanReport) -> None:
     several = len({cohort.goal for cohort in made.cohorts}) > 1
     goal = (made.requested if several else None) or ", ".join(made.target) or made.requested or "base"
     taking = f", about {max(report.estimate_s, 0.1):.1f} s" if todo and report.estimate_s is not None else ""
-    click.echo(f"{made.command} to {goal}: {todo} of {tenant_count(len(made.tenants))} to migrate{taking}")
+    meant = f"of run {made.requested}" if made.command == "rollback" else f"to {goal}"
+    click.echo(f"{made.command} {meant}: {todo} of {tenant_count(len(made.tenants))} to migrate{taking}")
     if len(made.waves) > 1:
         click.echo()
         print_table(

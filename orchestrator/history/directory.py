@@ -138,13 +138,13 @@ class History:
     def steps_back(self, revisions: Sequence[str]) -> list[MigrationStep]:
         """Alembic's own steps that take ``revisions`` back, in this order.
 
-        ``alembic downgrade`` takes one target, and the way back across a merge, or of one of two branches, has none that
-        says it; what Alembic runs are these steps, however they were found.
+        ``alembic downgrade`` takes one target, and the way back across a merge, or of one of two branches, has none
+        that says it; what Alembic runs are these steps, however they were found.
 
         Raises:
             Irreversible: one of them has no function to run.
         """
-        steps = []
+        steps: list[MigrationStep] = []
         for revision in revisions:
             try:
                 step = MigrationStep.downgrade_from_script(self.script.revision_map, self._scripts[revision])

@@ -135,8 +135,7 @@ def _position_back(history: History, heads: Collection[str], way: WayBack) -> Po
     if stand is Stand.MOVED_ON:
         problem = HistoryError(
             f"the tenant is at {_names(heads)}; the run left it at {_names(way.start)}",
-            hint="look at what came after the run with: orchestrator runs list -t TENANT; "
-            "--to-before takes that along",
+            hint="look at what came after the run with: orchestrator runs list -t TENANT; --to-before takes that along",
         )
         return Position(TenantStatus.AHEAD, problem=problem, kind="moved_on")
     if stand is Stand.BEYOND:

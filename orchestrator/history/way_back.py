@@ -1,4 +1,4 @@
-"""The way back to the heads that a tenant had before a run: a set of revisions, where a downgrade has a target. Pure."""
+"""The way back to the heads that a tenant had before a run: a set of revisions, where a downgrade has a target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """From where to where one tenant goes back. As text it is what the journal keeps, hence what a resume goes on with."""
+    """From where to where one tenant goes back; as text it is what the journal keeps and a resume goes on with."""
 
     #: The heads that it may be at, at most: whoever has more has moved on.
     start: tuple[str, ...]

@@ -35,7 +35,7 @@ class Transcripts:
     digest: str
 
     def load(self, direction: str, kind: Kind) -> tuple[Recorded, ...] | None:
-        """What tenants of ``kind`` were sent on an earlier ``direction`` (upgrade, downgrade); ``None`` where that is not known."""
+        """What tenants of ``kind`` were sent on an earlier ``direction``; ``None`` if not known."""
         try:
             document = json.loads(self._file(direction, kind).read_bytes())
             return tuple(_recorded(each) for each in document["transactions"])

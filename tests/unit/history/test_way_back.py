@@ -42,7 +42,7 @@ def taken_back(history: History, heads: tuple[str, ...], way: WayBack) -> Ran:
 @few
 @given(shapes(), st.data())
 def test_back_to_its_own_heads(shape: list[Revision], data: st.DataObject) -> None:
-    """Whatever upgrades did, the way back runs exactly that, each revision after all that need it, and ends before it."""
+    """Whatever upgrades did, the way back runs exactly that, each revision after all that need it, and ends there."""
     with directory(shape) as history:
         graph = history.graph
         before = walked(history, data)
@@ -165,7 +165,9 @@ def test_as_text(way: WayBack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "heads"), [("gone:a1", ("a1",)), ("a2:gone", ("a2",)), ("a2:a1", ("gone",))], ids=["start", "goal", "tenant"]
+    ("way", "heads"),
+    [("gone:a1", ("a1",)), ("a2:gone", ("a2",)), ("a2:a1", ("gone",))],
+    ids=["start", "goal", "tenant"],
 )
 def test_revision_that_the_directory_does_not_have(way: str, heads: tuple[str, ...]) -> None:
     """A run that began or ended at a revision nobody knows any more, or a tenant that is at one, is blocked."""
