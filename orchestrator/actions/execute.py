@@ -173,7 +173,7 @@ async def run_plan(
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):
-            await run.execute()
+            done = await run.execute()
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
@@ -182,7 +182,8 @@ async def run_plan(
     untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
     for attempt in untouched.values():
         journal.record(attempt)
-    everyone = {**earlier, **untouched, **run.attempts}
+    # In the plan's order, which is that of the journal, too.
+    everyone = {**earlier, **untouched, **{attempt.tenant: attempt for attempt in done}}
     attempts = tuple(everyone.values())
     finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)

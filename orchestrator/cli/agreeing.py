@@ -46,6 +46,9 @@ def agree(
 
 def _ask(settings: Settings, command: str, report: PlanReport, allow_data_loss: bool) -> None:
     """Show what would be lost and ask."""
+    from orchestrator.cli.plan import told_size
+    from orchestrator.rollout.plan import NOT_MIGRATED
+
     todo = sum(cohort.tenants for cohort in report.plan.cohorts)
     if todo == 0:
         return
@@ -53,8 +56,19 @@ def _ask(settings: Settings, command: str, report: PlanReport, allow_data_loss: 
     for cohort in report.plan.cohorts:
         start, goal = ", ".join(cohort.start), ", ".join(cohort.goal) or "base"
         click.echo(f"  {tenant_count(cohort.tenants)} from {start} to {goal}", err=True)
-    for hazard in report.loses_data:
-        click.echo(f"  {hazard.revision} throws data away: {hazard.detail}", err=True)
-    agreed = settings.yes and (allow_data_loss or not report.loses_data)
+    for loss in report.losses:
+        size = told_size(loss)
+        click.echo(f"  {loss.hazard.revision} throws data away: {loss.hazard.detail}", err=True)
+        if size:
+            click.echo(f"    {size}", err=True)
+    for hazard in report.plan.hazards:
+        if hazard.kind == "empty_downgrade":
+            click.echo(f"  {hazard.revision} has nothing in downgrade(): what it made stays", err=True)
+    in_the_way = [each for each in report.plan.tenants if each.verdict in NOT_MIGRATED]
+    if in_the_way:
+        example = in_the_way[0]
+        why = f": {example.failure.message}" if example.failure else ""
+        click.echo(f"  {tenant_count(len(in_the_way))} left alone, such as {example.tenant.id}{why}", err=True)
+    agreed = settings.yes and (allow_data_loss or not report.losses)
     if not agreed and not click.confirm("Go on?", err=True):
         raise UsageError(f"{command} was declined; nothing was touched")

@@ -18,8 +18,9 @@ from alembic.util import CommandError
 
 from orchestrator.errors import HistoryError
 from orchestrator.history.broken import explain
+from orchestrator.history.data_loss import Loss
 from orchestrator.history.graph import Graph
-from orchestrator.history.hazards import Hazard, find_hazards
+from orchestrator.history.hazards import Hazard, find_hazards, find_losses
 from orchestrator.history.purity import Impurity, impurity
 
 if TYPE_CHECKING:
@@ -158,6 +159,10 @@ class History:
     def hazards(self, revisions: Collection[str]) -> tuple[Hazard, ...]:
         """What is hazardous in these revisions, in their order."""
         return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
+
+    def losses(self, revision: str) -> tuple[Loss, ...]:
+        """What taking ``revision`` back throws away, as its source says it; see :func:`find_losses`."""
+        return find_losses(self.file(revision))
 
     def impurity(self, revision: str, direction: str) -> Impurity | None:
         """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.

@@ -161,7 +161,7 @@ async def test_the_journal_tells(tmp_path: Path, database: str) -> None:
     assert (shown.run.command, shown.run.requested_target) == ("rollback", up.run.id)
     assert (one(shown, "a")["from"], one(shown, "a")["to"]) == (["r3"], ["r1"])
     assert (one(shown, "b")["from"], one(shown, "b")["to"]) == (["r3"], [])
-    assert [run.command for run, _ in (await orchestrator.list_runs(project.fleet)).runs][0] == "rollback"
+    assert next(run.command for run, _ in (await orchestrator.list_runs(project.fleet)).runs) == "rollback"
 
 
 async def test_twice(tmp_path: Path, database: str) -> None:
@@ -413,3 +413,62 @@ async def test_plan(tmp_path: Path, database: str) -> None:
     assert {hazard["revision"] for hazard in document["hazards"]} == {"a1", "a2", "b1", "b2"}
     assert await shapes(project) == before
     assert [run.command for run, _ in (await orchestrator.list_runs(project.fleet)).runs] == ["upgrade"] * 3
+
+
+async def test_what_is_lost(tmp_path: Path, database: str) -> None:
+    """What going back throws away is found in source and SQL, and told with the largest table and the sum of all."""
+    narrower = """
+        NAMES = ("body",)
+
+        def upgrade():
+            op.alter_column("r1", "body", existing_type=sa.Text(), type_=sa.String(500))
+        def downgrade():
+            op.alter_column("r1", "body", existing_type=sa.String(500), type_=sa.String(5))
+            for name in NAMES:
+                op.execute(" ".join(["DELETE FROM", "r1"]))
+    """
+    nothing = "def upgrade():\n    op.execute('SELECT 1')\ndef downgrade():\n    pass"
+    revisions = {"r0": "pass", "r1": table("r1"), "r2": narrower, "r3": nothing}
+    project = make_project(tmp_path, revisions, schemas(database, *IDS))
+    await project.upgrade("r0")
+    await project.upgrade("r1", tenants=["e"])
+    up = await project.upgrade("r3")
+    execute(database, "INSERT INTO a.r1 SELECT generate_series(1, 1000); ANALYZE a.r1")
+    execute(database, "INSERT INTO b.r1 SELECT generate_series(1, 10); ANALYZE b.r1")
+
+    report = await orchestrator.plan_rollback(project.fleet, up.run.id)
+
+    hazards = report.as_json()["hazards"]
+    assert [(each["revision"], each["kind"]) for each in hazards] == [
+        ("r3", "empty_downgrade"),
+        ("r2", "downgrade_loses_data"),
+        ("r2", "downgrade_loses_data"),
+        ("r1", "downgrade_loses_data"),
+    ]
+    typed, rows, dropped = hazards[1:]
+    assert (typed["detail"], typed["table"]) == ("alter_column r1.body: String(500) to String(5)", "r1")
+    assert (rows["detail"], rows["table"], rows["line"]) == ("DELETE FROM r1", "r1", 0)
+    assert (dropped["detail"], dropped["tenants"], typed["tenants"]) == ("drop_table r1", 4, 5)
+    assert dropped["largest"] == {"tenant": "a", "rows": 1000, "bytes": dropped["largest"]["bytes"]}
+    assert dropped["total"]["rows"] == 1010
+    assert dropped["total"]["bytes"] > dropped["largest"]["bytes"] > 1000
+
+
+async def test_the_size_of_what_is_partitioned(tmp_path: Path, database: str) -> None:
+    """A partitioned table is as large as its partitions."""
+    partitioned = """
+        def upgrade():
+            op.execute("CREATE TABLE p (id int) PARTITION BY RANGE (id)")
+            op.execute("CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000)")
+        def downgrade():
+            op.drop_table("p")
+    """
+    project = make_project(tmp_path, {"r1": partitioned}, schemas(database, "a"))
+    up = await project.upgrade()
+    execute(database, "INSERT INTO a.p SELECT generate_series(1, 500); ANALYZE a.p1")
+
+    (loss,) = (await orchestrator.plan_rollback(project.fleet, up.run.id)).losses
+
+    assert loss.largest is not None
+    assert (loss.largest[0], loss.largest[1].rows) == ("a", 500)
+    assert (loss.largest[1].bytes or 0) > 8000
