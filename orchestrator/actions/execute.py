@@ -13,6 +13,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.actions.shapes import as_before
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
@@ -165,6 +166,7 @@ async def run_plan(
         ),
         revisions=revisions,
         steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
+        shapes=execution.verify_all,
         earlier=earlier,
     )
     await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
@@ -173,7 +175,12 @@ async def run_plan(
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):
-            done = await run.execute()
+            done = {attempt.tenant: attempt for attempt in await run.execute()}
+        if plan.command == "rollback":
+            for attempt in await as_before(project, record, {**earlier, **done}.values()):
+                done[attempt.tenant] = attempt
+                journal.record(attempt)
+                watch.observer.tenant(attempt)
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
@@ -183,8 +190,7 @@ async def run_plan(
     for attempt in untouched.values():
         journal.record(attempt)
     # In the plan's order, which is that of the journal, too.
-    everyone = {**earlier, **untouched, **{attempt.tenant: attempt for attempt in done}}
-    attempts = tuple(everyone.values())
+    attempts = tuple({**earlier, **untouched, **done}.values())
     finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)
     return RunResult(finished, attempts)

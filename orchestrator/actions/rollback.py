@@ -12,6 +12,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.plan import PlanReport, report_on
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.actions.shapes import OPTION, shapes_before
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading
 from orchestrator.errors import SelectionError, UsageError
@@ -83,6 +84,7 @@ async def rollback(
         taken = await _taken(journal, run)
         request, made = await _plan(project, taken, tenants, to_before, execution)
         plan, files = await guarded(project, journal, made, execution)
+        shapes = await shapes_before(project, journal, taken.run, taken.changed, plan)
         record = RunRecord(
             id=new_run_id(),
             command="rollback",
@@ -93,7 +95,7 @@ async def rollback(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"fixed": dict(request.fixed), "to_before": to_before},
+            options={"fixed": dict(request.fixed), "to_before": to_before, OPTION: shapes},
         )
         gone = {} if not selection_of(tenants).is_empty else _gone(project, record.id, taken)
         return await run_plan(project, journal, record, plan, files, request, execution, watch or Watch(), gone)

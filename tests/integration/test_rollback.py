@@ -472,3 +472,88 @@ async def test_the_size_of_what_is_partitioned(tmp_path: Path, database: str) ->
     assert loss.largest is not None
     assert (loss.largest[0], loss.largest[1].rows) == ("a", 500)
     assert (loss.largest[1].bytes or 0) > 8000
+
+
+#: Its downgrade leaves a table behind.
+LEAVING = """
+def upgrade():
+    op.create_table("kept", sa.Column("id", sa.Integer))
+    op.create_table("gone", sa.Column("id", sa.Integer))
+def downgrade():
+    op.drop_table("gone")
+"""
+
+
+@pytest.mark.parametrize("verify_all", [True, False], ids=["all looked at", "some looked at"])
+async def test_not_as_before(tmp_path: Path, database: str, verify_all: bool) -> None:
+    """Heads that are back do not prove that tables are: who is not as before has failed, until it is."""
+    project = make_project(tmp_path, {"r1": table("r1"), "r2": LEAVING}, schemas(database, *IDS))
+    await project.upgrade("r1")
+    up = await project.upgrade("r2", execution=Execution(verify_all=verify_all))
+
+    back = await orchestrator.rollback(project.fleet, up.run.id)
+
+    assert statuses(back) == dict.fromkeys(IDS, "failed")
+    assert {one(back, id)["error"]["type"] for id in IDS} == {"not_as_before"}
+    assert await heads(project) == dict.fromkeys(IDS, ("r1",))
+    assert (await orchestrator.show_run(project.fleet, "last")).as_json() == back.as_json()
+    assert statuses(await orchestrator.resume(project.fleet)) == statuses(back)
+    execute(database, "".join(f"DROP TABLE {id}.kept;" for id in IDS[1:]))
+
+    again = await orchestrator.resume(project.fleet)
+
+    assert statuses(again) == {"a": "failed", **dict.fromkeys(IDS[1:], "already_current")}
+
+
+async def test_as_before_where_it_was_changed_by_hand(tmp_path: Path, database: str) -> None:
+    """A tenant that its operator has changed since the run is not held to what it looked like before it."""
+    project = make_project(tmp_path, LINE, schemas(database, *IDS))
+    await project.upgrade("r1")
+    up = await project.upgrade("r2", execution=Execution(verify_all=True))
+    execute(database, "CREATE INDEX mine ON a.r1 (body)")
+
+    back = await orchestrator.rollback(project.fleet, up.run.id)
+
+    assert statuses(back) == dict.fromkeys(IDS, "succeeded")
+
+
+async def test_partly_replayed(tmp_path: Path, database: str) -> None:
+    """Where one revision's downgrade reads the database, the others of the way back are replayed all the same."""
+    reading = table("r2", down='assert op.get_bind().execute(sa.text("SELECT 1")).scalar() == 1')
+    project = make_project(tmp_path, {**LINE, "r2": reading, "r4": table("r4")}, schemas(database, *IDS))
+    await project.upgrade("r1")
+    before = await shapes(project)
+    up = await project.upgrade("r4")
+
+    back = await orchestrator.rollback(project.fleet, up.run.id)
+
+    assert statuses(back) == dict.fromkeys(IDS, "succeeded")
+    assert sorted(str(path) for path in paths(back).values()) == ["alembic", "alembic", "mixed", "mixed", "mixed"]
+    assert await shapes(project) == before
+
+
+async def test_half_done_in_hundreds(tmp_path: Path, database: str) -> None:
+    """Failures of three kinds in a run over a hundred tenants at three places; taken back, everybody is as before."""
+    ids = [f"t{number:03}" for number in range(100)]
+    broken = {id: number % 3 for number, id in enumerate(ids) if number % 13 == 5}
+    project = make_project(tmp_path, BRANCHED, schemas(database, *ids, "other"))
+    await project.upgrade("n", tenants=["other"])
+    await project.upgrade("a1", tenants=ids[:70])
+    await project.upgrade("b2", tenants=ids[:35])
+    await project.upgrade("b1", tenants=ids[70:])
+    before, there = await shapes(project), await heads(project)
+    for id, kind in broken.items():
+        # A table that is in the way, at the second revision and at the last; a type that is, at the merge's child.
+        execute(
+            database, (f"CREATE TABLE {id}.a2 ()", f"CREATE TABLE {id}.c1 ()", f"CREATE TYPE {id}.n AS ENUM ()")[kind]
+        )
+    up = await project.upgrade("heads", tenants=["t*"], execution=ALL)
+    assert {id for id, status in statuses(up).items() if status == "failed"} == set(broken)
+
+    back = await orchestrator.rollback(project.fleet, up.run.id, execution=ALL)
+
+    for id, kind in broken.items():
+        execute(database, (f"DROP TABLE {id}.a2", f"DROP TABLE {id}.c1", f"DROP TYPE {id}.n")[kind])
+    assert back.satisfied
+    assert await heads(project) == there
+    assert await shapes(project) == before
