@@ -22,8 +22,8 @@ class WayBack:
     goal: tuple[str, ...]
 
     def __str__(self) -> str:
-        # As in Alembic's `downgrade FROM:TO`; a colon is not allowed in a revision's name, and a comma stands between
-        # revisions on Alembic's own command line.
+        # As in Alembic's `downgrade FROM:TO`, and never taken for a relative target; a colon is not allowed in a
+        # revision's name, and a comma stands between revisions on Alembic's own command line.
         return f"{_listed(self.start)}:{_listed(self.goal)}"
 
     @classmethod

@@ -357,7 +357,7 @@ class Migrator:
         """Whether something is still to be run to the target; relative ones were made absolute by the plan."""
         if work.limit is not None:
             return len(progress.done) < work.limit
-        if work.command == "stamp" or (work.command != "rollback" and is_relative(work.target)):
+        if work.command == "stamp" or is_relative(work.target):
             return False
         here = position(self.history, work.command, heads, work.target)
         return bool(here.path) or here.problem is not None

@@ -235,7 +235,7 @@ def plan_tenant(
     asked = tenant.pin if pinned and tenant.pin is not None else typed or tenant.target
     target = request.fixed.get(tenant.id, asked)
     back = request.command == "rollback"
-    relative = not back and is_relative(target)
+    relative = is_relative(target)
     if back:
         goal = WayBack.parse(target).goal
     else:

@@ -557,3 +557,14 @@ async def test_half_done_in_hundreds(tmp_path: Path, database: str) -> None:
     assert back.satisfied
     assert await heads(project) == there
     assert await shapes(project) == before
+
+
+async def test_back_to_nothing(tmp_path: Path, database: str) -> None:
+    """Going back to base leaves an empty version table; a tenant that had none is not held to that."""
+    project = make_project(tmp_path, LINE, schemas(database, "a"))
+    execute(database, "CREATE SCHEMA a")
+    up = await project.upgrade(execution=Execution(verify_all=True))
+
+    back = await orchestrator.rollback(project.fleet, up.run.id)
+
+    assert (statuses(back), tables(database, "a")) == ({"a": "succeeded"}, {"alembic_version"})

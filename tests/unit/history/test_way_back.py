@@ -23,6 +23,11 @@ BRANCHED = [
     Revision("m", ("a2", "b2")),
     Revision("n", ("m",)),
     Revision("c1", depends=("a1",)),
+    # One that splits and is joined again.
+    Revision("d", label="diamond"),
+    Revision("d1", ("d",)),
+    Revision("d2", ("d",)),
+    Revision("dd", ("d1", "d2")),
 ]
 
 
@@ -128,6 +133,9 @@ def test_where_one_target_says_it(shape: list[Revision], data: st.DataObject) ->
         (("c1", "n"), ("a2", "c1"), ("n", "m", "b2", "b1")),
         (("c1",), (), ("c1", "a1")),
         (("n",), ("n",), ()),
+        (("dd",), (), ("dd", "d1", "d2", "d")),
+        (("dd",), ("d2",), ("dd", "d1")),
+        (("dd", "n"), ("d", "n"), ("dd", "d1", "d2")),
     ],
 )
 def test_ways(after: tuple[str, ...], before: tuple[str, ...], path: tuple[str, ...]) -> None:
