@@ -13,6 +13,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
+from orchestrator.actions.shapes import as_before
 from orchestrator.actions.stopping import heeding
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.hooks import Moment
@@ -207,6 +208,7 @@ async def run_plan(
         gates=gates,
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        shapes=execution.verify_all,
         earlier=earlier.attempts,
     )
     if not earlier.joining:
@@ -218,7 +220,12 @@ async def run_plan(
     try:
         with migrating(migrator):
             async with heeding(journal, record.id, watch.stop):
-                await run.execute()
+                done = {attempt.tenant: attempt for attempt in await run.execute()}
+        if plan.command == "rollback":
+            for attempt in await as_before(project, record, {**earlier.attempts, **done}.values()):
+                done[attempt.tenant] = attempt
+                journal.record(attempt)
+                watch.observer.tenant(attempt)
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
@@ -228,8 +235,8 @@ async def run_plan(
     untouched = {tenant: _settled(attempt) for tenant, attempt in before.items() if tenant not in run.attempts}
     for attempt in untouched.values():
         journal.record(attempt)
-    everyone = {**before, **untouched, **run.attempts}
-    attempts = tuple(everyone.values())
+    # In the plan's order, which is that of the journal, too.
+    attempts = tuple({**before, **untouched, **done}.values())
     waves = tuple(gates.records.values())
     asked = watch.stop.asked
     if asked in (RunStatus.PAUSED, RunStatus.CANCELLED) and _is_whole(plan, gates, attempts):

@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.script import Step
+from orchestrator.databases.sizes import Size
 from orchestrator.fleet.tenant import Limits, Tenant
 
 if TYPE_CHECKING:
@@ -134,6 +135,18 @@ class Database(Protocol):
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+        """How large tables of ``tenants`` (all on this server) are, read from statistics where the server has them.
+
+        Args:
+            tenants: tenants on this server.
+            tables: names of tables, in the tenant's scope.
+
+        Returns:
+            Sizes by tenant id and table. What is not there, or cannot be looked at, is left out; never raises for it.
         """
         ...
 

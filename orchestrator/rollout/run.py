@@ -37,6 +37,8 @@ _BACKOFF = (0.1, 5.0)
 #: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
 _CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
 
+#: Kind of the event that tells what a tenant looked like before and after.
+SHAPE = "shape"
 #: Types of errors that are found after the last commit, and that the journal's steps do not tell.
 _LEFT_WRONG = frozenset({"shape"})
 
@@ -69,6 +71,8 @@ class Run:
     retries: int
     #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
     same_cause: int | None = None
+    #: Look at every tenant that goes through Alembic, too, and write down what it looked like.
+    shapes: bool = False
     #: What the run had done to a tenant before it was carried on, by tenant id.
     earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
@@ -235,7 +239,11 @@ class Run:
         keep = self.steps.keeper(tenant.id)
         way = await cohort.join() if cohort is not None else None
         if cohort is None or way is None:
-            return await self.migrator.attempt(tenant, work, stepped, keep=keep)
+            was = await self._shape(tenant) if self.shapes else None
+            done = await self.migrator.attempt(tenant, work, stepped, keep=keep)
+            if was is not None and done.status is TenantStatus.SUCCEEDED:
+                self._seen(tenant, was, await self._shape(tenant))
+            return done
         if isinstance(way, Transcript):
             refused = partial(self._not_replayed, tenant.id)
             replay = partial(migrate, self.migrator, tenant, work, way, stepped, refused, keep)
@@ -249,7 +257,10 @@ class Run:
             if cohort.leave(way, outcome) and cohort.reasons:
                 self._not_replayed(None, dict(cohort.reasons))
         with cohort.looking():
-            cohort.note_shape(before, await self._shape(tenant))
+            after = await self._shape(tenant)
+            cohort.note_shape(before, after)
+        if outcome.status is TenantStatus.SUCCEEDED:
+            self._seen(tenant, before, after)
         return outcome
 
     async def _looked_at(self, tenant: Tenant, cohort: Cohort, replay: Callable[[], Awaitable[Outcome]]) -> Outcome:
@@ -261,7 +272,15 @@ class Run:
         after = await self._shape(tenant)
         await cohort.looked()
         failure = cohort.judge_shape(before, after)
+        if failure is None:
+            self._seen(tenant, before, after)
         return outcome if failure is None else replace(outcome, status=TenantStatus.FAILED, failure=failure)
+
+    def _seen(self, tenant: Tenant, before: str | None, after: str | None) -> None:
+        """Keep what a tenant looked like: a rollback of this run compares with it."""
+        if before is not None and after is not None:
+            detail = {"before": before, "after": after}
+            self.recorder.record_event(EventRecord(self.id, tenant.id, datetime.now(UTC), SHAPE, detail=detail))
 
     async def _shape(self, tenant: Tenant) -> str | None:
         """Fingerprint of what the tenant holds; ``None`` where it holds nothing, or could not be read."""
