@@ -25,6 +25,7 @@ from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
+from orchestrator.rollout.saved_plan import SavedPlan
 from orchestrator.rollout.steps import Steps
 from orchestrator.statuses import RunStatus, TenantStatus
 
@@ -39,6 +40,7 @@ async def execute(
     watch: Watch,
     loop: TenantLoop | None = None,
     servers: Servers | None = None,
+    saved: SavedPlan | None = None,
 ) -> RunResult:
     """Plan ``request`` for the selected tenants and run it as a new run.
 
@@ -50,17 +52,26 @@ async def execute(
         watch: who looks on.
         loop: given by env.py when it is plain Alembic that runs.
         servers: the fleet's, when they are being asked already.
+        saved: the plan that this has to be, made earlier; it says who, and ``tenants`` does not.
 
     Raises:
+        PlanMoved: what ``saved`` was made from has changed; nothing was touched.
         OrchestratorError: bad input; nothing was touched.
     """
     if servers is None:
         async with opened_servers(fleet) as servers:
-            return await execute(fleet, request, tenants, execution, watch, loop, servers)
+            return await execute(fleet, request, tenants, execution, watch, loop, servers, saved)
     project = await read_project(fleet, servers, loop)
-    chosen = project.choose(tenants)
+    if saved is None:
+        chosen = project.choose(tenants)
+    else:
+        saved.require_directory(project.history)
+        names = frozenset(saved.selected)
+        chosen = tuple(tenant for tenant in project.fleet.tenants if tenant.id in names)
     async with opened_journal(fleet) as journal:
         plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
+        if saved is not None:
+            saved.require(plan)
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -71,7 +82,7 @@ async def execute(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"provision": request.provision, "fixed": _fixed(plan)},
+            options={"provision": request.provision, "fixed": _fixed(plan) if saved is None else saved.fixed},
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
 

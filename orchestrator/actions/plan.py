@@ -11,14 +11,15 @@ from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, opened_project
-from orchestrator.actions.servers import Tenants
+from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.failures import describe
-from orchestrator.errors import JournalError
+from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import Hazard, HazardKind
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.rollout.estimate import estimate
 from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
+from orchestrator.rollout.saved_plan import SavedPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class PlanReport:
     not_replayable: tuple[Mapping[str, str], ...] = ()
     #: Revisions whose files are not those that tenants were migrated with: the command would refuse.
     edited: tuple[Edited, ...] = ()
+    #: What is kept of it for ``upgrade --plan``; ``None`` for another command's.
+    saved: SavedPlan | None = None
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -55,6 +58,16 @@ class PlanReport:
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
             cohort["sql"] = script
         return document
+
+    def as_file(self) -> dict[str, Any]:
+        """The document of ``plan --out``: the one of ``plan --json``, and what ``upgrade --plan`` compares.
+
+        Raises:
+            UsageError: it is not an upgrade's.
+        """
+        if self.saved is None:
+            raise UsageError(f"a plan of {self.plan.command} cannot be saved", hint="orchestrator plan --out plan.json")
+        return {**self.as_json(), "saved": self.saved.as_json()}
 
 
 async def plan(
@@ -83,13 +96,18 @@ async def plan(
     """
     request = Request(command, target, provision, execution.budget, execution.wave)
     async with opened_project(fleet) as project:
-        made, known = await _judged(project, await project.plan(request, project.choose(tenants)), execution)
+        chosen = project.choose(tenants)
+        made, known = await _judged(project, await project.plan(request, chosen), execution)
         revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
         messages = {revision: project.history.message(revision) for revision in revisions}
         scripts = _render(project, made) if sql else ()
         reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
         estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
-        return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
+        edited = known.edited if known is not None else ()
+        names = [tenant.id for tenant in chosen]
+        saved = SavedPlan.of(made, request, selection_of(tenants), names, project.history)
+        kept = saved if command == "upgrade" else None
+        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept)
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,22 +24,29 @@ if TYPE_CHECKING:
 @executing
 @provisioning
 @click.option("--sql", is_flag=True, help="Print each cohort's SQL, on the example of one of its tenants.")
+@click.option("--out", metavar="FILE", help="Save the plan, for upgrade --plan.")
 @command
-def plan(settings: Settings, target: str | None, provision: bool, sql: bool, **given: Any) -> int:
+def plan(settings: Settings, target: str | None, provision: bool, sql: bool, out: str | None, **given: Any) -> int:
     """Show what upgrade to TARGET would do. Touches nothing."""
     selection, execution = selection_from(given), execution_from(given)
-    return show(settings, target, tenants=selection, provision=provision, execution=execution, sql=sql)
+    return show(settings, target, out, tenants=selection, provision=provision, execution=execution, sql=sql)
 
 
-def show(settings: Settings, target: str | None, **options: Any) -> int:
-    """Make the plan that :func:`orchestrator.plan` makes and print it. Returns the exit code."""
+def show(settings: Settings, target: str | None, out: str | None = None, **options: Any) -> int:
+    """Make the plan that :func:`orchestrator.plan` makes, print it, and save it in ``out``. Returns the exit code."""
     from orchestrator.actions.plan import plan as make
 
     report = read(make(settings.fleet(), target, **options))
+    if out is not None:
+        from orchestrator.rollout.saved_plan import save
+
+        save(report.as_file(), Path(out))
     if settings.json:
         print_json(report)
     else:
         show_plan(report)
+    if out is not None:
+        click.echo(f"saved; run it with: {shlex.join(['orchestrator', 'upgrade', '--plan', out])}", err=True)
     return 0
 
 
