@@ -10,6 +10,8 @@ from orchestrator.actions.execution import Execution
 from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
+from orchestrator.actions.preflight import Preflight
+from orchestrator.actions.preflight import preflight as look
 from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.failures import describe
@@ -39,6 +41,8 @@ class PlanReport:
     edited: tuple[Edited, ...] = ()
     #: What is kept of it for ``upgrade --plan``; ``None`` for another command's.
     saved: SavedPlan | None = None
+    #: What the tenants' rows say to it; ``None`` unless they were asked.
+    preflight: Preflight | None = None
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -57,6 +61,8 @@ class PlanReport:
             cohort["not_replayable"] = dict(reasons)
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
             cohort["sql"] = script
+        if self.preflight is not None:
+            document["preflight"] = self.preflight.as_json()
         return document
 
     def as_file(self) -> dict[str, Any]:
@@ -79,6 +85,8 @@ async def plan(
     provision: bool = False,
     execution: Execution = Execution(),  # noqa: B008  frozen
     sql: bool = False,
+    preflight: bool = False,
+    values: bool = False,
 ) -> PlanReport:
     """Say what a command would do to the selected tenants, all without a selection.
 
@@ -90,6 +98,8 @@ async def plan(
         provision: as for upgrade: make missing schemas, databases and files.
         execution: as for the command; says which wave, and how many may fail.
         sql: render each cohort's SQL, on the example of one of its tenants.
+        preflight: ask every tenant whether its rows stand against it; of an upgrade only.
+        values: with ``preflight``, show some of the offending rows.
 
     Raises:
         OrchestratorError: bad input.
@@ -102,12 +112,15 @@ async def plan(
         messages = {revision: project.history.message(revision) for revision in revisions}
         scripts = _render(project, made) if sql else ()
         reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
-        estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
+        budgets = await project.budgets(made.pending)
+        estimated = None if known is None else estimate(made, known.durations, budgets)
+        asked = preflight and command == "upgrade"
+        probed = await look(project, made, execution, budgets, values=values) if asked else None
         edited = known.edited if known is not None else ()
         names = [tenant.id for tenant in chosen]
         saved = SavedPlan.of(made, request, selection_of(tenants), names, project.history)
         kept = saved if command == "upgrade" else None
-        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept)
+        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept, probed)
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:

@@ -10,9 +10,11 @@ import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.preflight import show_preflight
 from orchestrator.cli.render import print_json, print_table, show_edited, tenant_count
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.plan import PlanReport
@@ -24,12 +26,19 @@ if TYPE_CHECKING:
 @executing
 @provisioning
 @click.option("--sql", is_flag=True, help="Print each cohort's SQL, on the example of one of its tenants.")
+@click.option("--preflight", is_flag=True, help="Ask every tenant whether its rows stand against it.")
+@click.option("--show-values", "values", is_flag=True, help="With --preflight, show some of the rows that do.")
 @click.option("--out", metavar="FILE", help="Save the plan, for upgrade --plan.")
 @command
-def plan(settings: Settings, target: str | None, provision: bool, sql: bool, out: str | None, **given: Any) -> int:
-    """Show what upgrade to TARGET would do. Touches nothing."""
+def plan(settings: Settings, target: str | None, out: str | None, values: bool, **given: Any) -> int:
+    """Show what upgrade to TARGET would do. Touches nothing.
+
+    With --preflight, exit code 1 when a tenant would fail.
+    """
+    if values and not given["preflight"]:
+        raise UsageError("--show-values shows what --preflight finds", hint="add --preflight")
     selection, execution = selection_from(given), execution_from(given)
-    return show(settings, target, out, tenants=selection, provision=provision, execution=execution, sql=sql)
+    return show(settings, target, out, tenants=selection, execution=execution, values=values, **given)
 
 
 def show(settings: Settings, target: str | None, out: str | None = None, **options: Any) -> int:
@@ -47,7 +56,7 @@ def show(settings: Settings, target: str | None, out: str | None = None, **optio
         show_plan(report)
     if out is not None:
         click.echo(f"saved; run it with: {shlex.join(['orchestrator', 'upgrade', '--plan', out])}", err=True)
-    return 0
+    return 0 if report.preflight is None or report.preflight.ready else 1
 
 
 def show_plan(report: PlanReport) -> None:
@@ -95,3 +104,5 @@ def show_plan(report: PlanReport) -> None:
             ("REVISION", "HAZARD", "WHAT"),
             [(hazard.revision, hazard.kind, f"{hazard.detail} (line {hazard.line})") for hazard in made.hazards],
         )
+    if report.preflight is not None:
+        show_preflight(report.preflight)
