@@ -14,12 +14,15 @@ from orchestrator.actions.preflight import Preflight
 from orchestrator.actions.preflight import preflight as look
 from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.actions.sizes import sizes
 from orchestrator.databases.failures import describe
+from orchestrator.databases.sizes import TableSize
 from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import Hazard, HazardKind
+from orchestrator.journal.records import Spread
 from orchestrator.migration.attempt import Migrator, Work
-from orchestrator.rollout.estimate import estimate
+from orchestrator.rollout.estimate import PerTenant, estimate, per_tenant
 from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
 from orchestrator.rollout.saved_plan import SavedPlan
 
@@ -43,6 +46,10 @@ class PlanReport:
     saved: SavedPlan | None = None
     #: What the tenants' rows say to it; ``None`` unless they were asked.
     preflight: Preflight | None = None
+    #: How long a tenant takes, from what the journal knows; one for each cohort, in the plan's order.
+    per_tenant: tuple[PerTenant, ...] = ()
+    #: Tables that the revisions name, on the tenants where they are largest; the largest tenant first.
+    sizes: tuple[TableSize, ...] = ()
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -56,9 +63,12 @@ class PlanReport:
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json`` (see docs/cli.md)."""
         document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
+        document["sizes"] = [each.as_json() for each in self.sizes]
         document["edited"] = [each.as_json() for each in self.edited]
         for cohort, reasons in zip(document["cohorts"], self.not_replayable, strict=False):
             cohort["not_replayable"] = dict(reasons)
+        for cohort, takes in zip(document["cohorts"], self.per_tenant, strict=False):
+            cohort["per_tenant"] = takes.as_json()
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
             cohort["sql"] = script
         if self.preflight is not None:
@@ -120,7 +130,10 @@ async def plan(
         names = [tenant.id for tenant in chosen]
         saved = SavedPlan.of(made, request, selection_of(tenants), names, project.history)
         kept = saved if command == "upgrade" else None
-        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept, probed)
+        spreads = known.spreads if known is not None else {}
+        takes = tuple(per_tenant(cohort.path, spreads) for cohort in made.cohorts)
+        large = await sizes(project, made)
+        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept, probed, takes, large)
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
@@ -137,6 +150,7 @@ class _Known:
     """What the journal knows for a plan."""
 
     durations: Mapping[str, float]
+    spreads: Mapping[str, Spread]
     edited: tuple[Edited, ...]
 
 
@@ -145,10 +159,11 @@ async def _judged(project: Project, made: Plan, execution: Execution) -> tuple[P
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
             durations = await journal.mean_durations(made.command)
+            spreads = await journal.spreads(made.command)
             accepted = project.history.all_of(execution.accept_edited)
             edited = (each for each in (await integrity(project, journal)).edited if each.revision not in accepted)
             left = await left_partial(project, journal, made)
-            return left.mark(made, retry=execution.retry_partial), _Known(durations, tuple(edited))
+            return left.mark(made, retry=execution.retry_partial), _Known(durations, spreads, tuple(edited))
     except JournalError:
         # A plan is worth having without it, most of all when something is broken.
         return made, None

@@ -18,6 +18,10 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.plan import PlanReport
+    from orchestrator.rollout.estimate import PerTenant
+
+#: Tables from here on are shown to people, in bytes or in rows; all are in the JSON.
+_LARGE, _MANY = 1_000_000, 10_000
 
 
 @click.command()
@@ -88,6 +92,8 @@ def show_plan(report: PlanReport) -> None:
             click.echo(f"  {revision}  {report.messages.get(revision, '')}")
             if revision in reasons:
                 click.echo(f"    not replayed: {reasons[revision]}")
+        if taking := _takes(report.per_tenant[number]):
+            click.echo(taking)
         if report.sql:
             click.echo(f"\n{report.sql[number].rstrip()}")
     show_edited(report.edited)
@@ -104,5 +110,35 @@ def show_plan(report: PlanReport) -> None:
             ("REVISION", "HAZARD", "WHAT"),
             [(hazard.revision, hazard.kind, f"{hazard.detail} (line {hazard.line})") for hazard in made.hazards],
         )
+    large = [size for size in report.sizes if (size.bytes or 0) >= _LARGE or (size.rows or 0) >= _MANY]
+    if large:
+        click.echo()
+        print_table(
+            ("TABLE", "TENANT", "ROWS", "SIZE"),
+            [(each.table, each.tenant, _rows(each.rows), _bytes(each.bytes)) for each in large],
+        )
     if report.preflight is not None:
         show_preflight(report.preflight)
+
+
+def _takes(takes: PerTenant) -> str:
+    """How long a tenant takes, as far as that is known."""
+    if takes.p50_ms is None or takes.p90_ms is None:
+        new = takes.unknown
+        return f"  no estimate: no history of {new[0] if len(new) == 1 else f'{len(new)} revisions'}" if new else ""
+    times = f"{takes.times} time{'' if takes.times == 1 else 's'}"
+    return f"  a tenant takes {_time(takes.p50_ms)}, nine in ten up to {_time(takes.p90_ms)} (run {times} before)"
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
+
+
+def _rows(count: int | None) -> str:
+    return "not analysed" if count is None else f"{count:,}"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "unknown"
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.script import Step
+from orchestrator.databases.sizes import TableSize
 from orchestrator.fleet.tenant import Limits, Tenant
 
 if TYPE_CHECKING:
@@ -132,6 +133,19 @@ class Database(Protocol):
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str], most: int) -> Sequence[TableSize]:
+        """How large tables are, on the tenants where they are largest.
+
+        Args:
+            tenants: tenants on this server.
+            tables: names, in a tenant's scope; words that are no table's there are left out.
+            most: tenants at most, of each database or of all.
+
+        Returns:
+            In no order. Tenants that cannot be read are left out; never raises for them.
         """
         ...
 

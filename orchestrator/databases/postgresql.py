@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
+from orchestrator.databases.sizes import TableSize, largest_databases, read_sizes
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
@@ -134,6 +135,35 @@ class PostgreSQL:
 
         found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
         return {tenant: digest for part in found for tenant, digest in part.items()}
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str], most: int) -> Sequence[TableSize]:
+        """One statement for each database, of the largest databases where there are many."""
+        by_database: dict[str | None, list[Tenant]] = defaultdict(list)
+        for tenant in tenants:
+            by_database[tenant.database].append(tenant)
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+
+        async def measure(database: str | None, here: list[Tenant]) -> list[TableSize]:
+            try:
+                async with budget, self._connected(database) as raw:
+                    await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
+                    return await read_sizes(raw, here, tables, most)
+            except OrchestratorError:
+                return []
+
+        try:
+            chosen = await self._largest(list(by_database), most)
+        except OrchestratorError:
+            return []
+        found = await asyncio.gather(*(measure(database, by_database[database]) for database in chosen))
+        return [size for part in found for size in part]
+
+    async def _largest(self, databases: list[str | None], most: int) -> list[str | None]:
+        if len(databases) <= most:
+            return databases
+        names = {database or self.default_database or "": database for database in databases}
+        async with self._maintenance() as raw:
+            return [names[name] for name in await largest_databases(raw, list(names), most)]
 
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:

@@ -11,7 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.port import Reading
-from orchestrator.databases.script import Step
+from orchestrator.databases.script import Step, identifier
+from orchestrator.databases.sizes import TableSize
 from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -87,6 +88,10 @@ class SQLite:
         """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.fingerprint_sqlite` says which."""
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str], most: int) -> Sequence[TableSize]:
+        """Rows of the tables in the largest files; SQLite does not say how many bytes each takes."""
+        return await asyncio.to_thread(_sizes, tenants, tables, most)
 
     def limit_connections(self, most: int) -> None:
         """None are kept."""
@@ -230,6 +235,22 @@ def _fingerprint(tenant: Tenant) -> str | None:
             return fingerprint_file(connection)
     except sqlite3.Error:
         return None
+
+
+def _sizes(tenants: Sequence[Tenant], tables: Collection[str], most: int) -> list[TableSize]:
+    there = [tenant for tenant in tenants if _file(tenant).is_file()]
+    largest = sorted(there, key=lambda tenant: _file(tenant).stat().st_size, reverse=True)[:most]
+    found = []
+    for tenant in largest:
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{_file(tenant).as_uri()}?mode=ro", uri=True, timeout=5)) as connection,
+        ):
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for table in sorted(names.intersection(tables)):
+                count = f"SELECT count(*) FROM {identifier(table)}"
+                found.append(TableSize(tenant.id, table, connection.execute(count).fetchone()[0], None))
+    return found
 
 
 def _leave_transactions_to_us(connection: Any, _: Any) -> None:

@@ -380,3 +380,32 @@ def _tables(connection: Connection) -> set[str]:
 def _nowhere(place: Place) -> str:
     """The address of the place under test, with nobody listening there."""
     return place.url if place.kind == "sqlite" else urlsplit(place.url)._replace(netloc="127.0.0.1:1").geturl()
+
+
+async def test_sizes_of_the_largest(place: Place) -> None:
+    """Tables by name on the tenants where they are largest; no other words, and nobody who is not there."""
+    small, large = await place.made("small"), await place.made("large")
+    rows = "INSERT INTO {} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
+    for tenant, count in ((small, 10), (large, 3000)):
+        await place.run(
+            tenant, "CREATE TABLE notes (id int)", "CREATE TABLE others (id int)", rows.format("notes", count)
+        )
+        if place.kind == "postgresql":
+            await place.run(tenant, "ANALYZE notes")
+    gone = place.tenant("gone")
+
+    both = await place.database.sizes([small, large, gone], ["notes", "nowhere", "id"], 3)
+    found = {(size.tenant, size.table): size.rows for size in both}
+    assert found == {("small", "notes"): 10, ("large", "notes"): 3000}
+    sizes = {size.tenant: size.bytes for size in both}
+    assert sizes["small"] is None or sizes["large"] is None or 0 < sizes["small"] < sizes["large"]
+    (largest,) = await place.database.sizes([small, large], ["notes"], 1)
+    assert largest.tenant == "large"
+
+
+async def test_a_table_that_was_never_counted(place: Place) -> None:
+    """Its rows are unknown on PostgreSQL, which is not the same as none."""
+    tenant = await place.made("a")
+    await place.run(tenant, "CREATE TABLE notes (id int)", "INSERT INTO notes VALUES (1)")
+    (size,) = await place.database.sizes([tenant], ["notes"], 3)
+    assert size.rows == (1 if place.kind == "sqlite" else None)
