@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.actions.execution import Execution
@@ -12,19 +12,19 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.preflight import Preflight
 from orchestrator.actions.preflight import preflight as look
-from orchestrator.actions.project import Project, migrating, opened_project
+from orchestrator.actions.project import Project, opened_project
+from orchestrator.actions.scripts import render
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.actions.sizes import sizes
-from orchestrator.databases.failures import describe
 from orchestrator.databases.sizes import TableSize
 from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import Hazard, HazardKind
 from orchestrator.journal.records import Spread
-from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.rollout.estimate import PerTenant, estimate, per_tenant
 from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
 from orchestrator.rollout.saved_plan import SavedPlan
+from orchestrator.statuses import TenantStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class PlanReport:
     per_tenant: tuple[PerTenant, ...] = ()
     #: Tables that the revisions name, on the tenants where they are largest; the largest tenant first.
     sizes: tuple[TableSize, ...] = ()
+    #: Each tenant's own script, by id; empty unless they were asked for.
+    tenant_sql: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def loses_data(self) -> tuple[Hazard, ...]:
@@ -95,6 +97,7 @@ async def plan(
     provision: bool = False,
     execution: Execution = Execution(),  # noqa: B008  frozen
     sql: bool = False,
+    each_sql: bool = False,
     preflight: bool = False,
     values: bool = False,
 ) -> PlanReport:
@@ -108,6 +111,7 @@ async def plan(
         provision: as for upgrade: make missing schemas, databases and files.
         execution: as for the command; says which wave, and how many may fail.
         sql: render each cohort's SQL, on the example of one of its tenants.
+        each_sql: render every tenant's SQL.
         preflight: ask every tenant whether its rows stand against it; of an upgrade only.
         values: with ``preflight``, show some of the offending rows.
 
@@ -120,7 +124,7 @@ async def plan(
         made, known = await _judged(project, await project.plan(request, chosen), execution)
         revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
         messages = {revision: project.history.message(revision) for revision in revisions}
-        scripts = _render(project, made) if sql else ()
+        scripts = tuple(render(project, made, [cohort.example for cohort in made.cohorts])) if sql else ()
         reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
         budgets = await project.budgets(made.pending)
         estimated = None if known is None else estimate(made, known.durations, budgets)
@@ -133,7 +137,9 @@ async def plan(
         spreads = known.spreads if known is not None else {}
         takes = tuple(per_tenant(cohort.path, spreads) for cohort in made.cohorts)
         large = await sizes(project, made)
-        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept, probed, takes, large)
+        todo = [each for each in made.tenants if each.verdict is TenantStatus.PENDING] if each_sql else []
+        theirs = dict(zip((each.tenant.id for each in todo), render(project, made, todo), strict=True))
+        return PlanReport(made, messages, scripts, estimated, reasons, edited, kept, probed, takes, large, theirs)
 
 
 def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
@@ -167,18 +173,3 @@ async def _judged(project: Project, made: Plan, execution: Execution) -> tuple[P
     except JournalError:
         # A plan is worth having without it, most of all when something is broken.
         return made, None
-
-
-def _render(project: Project, made: Plan) -> tuple[str, ...]:
-    migrator = Migrator(project.fleet, project.history, project.loop, project.databases)
-    scripts = []
-    with migrating(migrator):
-        for cohort in made.cohorts:
-            example = cohort.example
-            work = Work.of(project.history, made.command, example.target)
-            try:
-                scripts.append(migrator.render(example.tenant, work, cohort.start))
-            except Exception as error:
-                # A revision that reads the database cannot be rendered without one: say so in its place.
-                scripts.append(f"-- cannot be rendered without a database: {describe(error).message}\n")
-    return tuple(scripts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,30 +31,52 @@ _LARGE, _MANY = 1_000_000, 10_000
 @executing
 @provisioning
 @click.option("--sql", is_flag=True, help="Print each cohort's SQL, on the example of one of its tenants.")
+@click.option("--sql-dir", metavar="DIR", help="Write each cohort's SQL to a file of its own.")
+@click.option("--per-tenant", is_flag=True, help="With --sql-dir, write a file for each tenant.")
 @click.option("--preflight", is_flag=True, help="Ask every tenant whether its rows stand against it.")
 @click.option("--show-values", "values", is_flag=True, help="With --preflight, show some of the rows that do.")
 @click.option("--out", metavar="FILE", help="Save the plan, for upgrade --plan.")
 @command
-def plan(settings: Settings, target: str | None, out: str | None, values: bool, **given: Any) -> int:
+def plan(settings: Settings, target: str | None, **given: Any) -> int:
     """Show what upgrade to TARGET would do. Touches nothing.
 
     With --preflight, exit code 1 when a tenant would fail.
     """
-    if values and not given["preflight"]:
+    if given["values"] and not given["preflight"]:
         raise UsageError("--show-values shows what --preflight finds", hint="add --preflight")
+    if given["per_tenant"] and given["sql_dir"] is None:
+        raise UsageError("--per-tenant is about the files that --sql-dir writes", hint="add --sql-dir DIR")
     selection, execution = selection_from(given), execution_from(given)
-    return show(settings, target, out, tenants=selection, execution=execution, values=values, **given)
+    return show(settings, target, tenants=selection, execution=execution, **given)
 
 
-def show(settings: Settings, target: str | None, out: str | None = None, **options: Any) -> int:
-    """Make the plan that :func:`orchestrator.plan` makes, print it, and save it in ``out``. Returns the exit code."""
+def show(
+    settings: Settings,
+    target: str | None,
+    *,
+    sql: bool = False,
+    sql_dir: str | None = None,
+    per_tenant: bool = False,
+    out: str | None = None,
+    **options: Any,
+) -> int:
+    """Make the plan that :func:`orchestrator.plan` makes, print it, and save it and its SQL. Returns the exit code."""
     from orchestrator.actions.plan import plan as make
 
+    options["sql"] = sql or (sql_dir is not None and not per_tenant)
+    options["each_sql"] = sql_dir is not None and per_tenant
     report = read(make(settings.fleet(), target, **options))
+    if sql_dir is not None:
+        from orchestrator.actions.scripts import script_files, write_scripts
+
+        each = report.tenant_sql if per_tenant else None
+        write_scripts(Path(sql_dir), script_files(report.plan.cohorts, report.sql, each))
     if out is not None:
         from orchestrator.rollout.saved_plan import save
 
         save(report.as_file(), Path(out))
+    if not sql:
+        report = replace(report, sql=())
     if settings.json:
         print_json(report)
     else:
