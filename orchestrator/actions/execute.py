@@ -31,6 +31,7 @@ from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
+from orchestrator.rollout.saved_plan import SavedPlan
 from orchestrator.rollout.steps import Steps
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -58,6 +59,7 @@ async def execute(
     watch: Watch,
     loop: TenantLoop | None = None,
     servers: Servers | None = None,
+    saved: SavedPlan | None = None,
 ) -> RunResult:
     """Plan ``request`` for the selected tenants and run it as a new run.
 
@@ -69,17 +71,26 @@ async def execute(
         watch: who looks on.
         loop: given by env.py when it is plain Alembic that runs.
         servers: the fleet's, when they are being asked already.
+        saved: the plan that this has to be, made earlier; it says who, and ``tenants`` does not.
 
     Raises:
+        PlanMoved: what ``saved`` was made from has changed; nothing was touched.
         OrchestratorError: bad input; nothing was touched.
     """
     if servers is None:
         async with opened_servers(fleet) as servers:
-            return await execute(fleet, request, tenants, execution, watch, loop, servers)
+            return await execute(fleet, request, tenants, execution, watch, loop, servers, saved)
     project = await read_project(fleet, servers, loop)
-    chosen = project.choose(tenants)
+    if saved is None:
+        chosen = project.choose(tenants)
+    else:
+        saved.require_directory(project.history)
+        names = frozenset(saved.selected)
+        chosen = tuple(tenant for tenant in project.fleet.tenants if tenant.id in names)
     async with opened_journal(fleet) as journal:
         plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
+        if saved is not None:
+            saved.require(plan)
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -92,10 +103,10 @@ async def execute(
             directory_digest=project.history.digest,
             options={
                 "provision": request.provision,
-                "fixed": _fixed(plan),
+                "fixed": _fixed(plan) if saved is None else saved.fixed,
                 "waves": execution.waves,
-                # Where a wave was named, nobody else is to join when it is resumed.
-                "select": None if request.wave is not None else selection_of(tenants).as_json(),
+                # Where a wave was named or a plan was saved, nobody else is to join when it is resumed.
+                "select": None if request.wave or saved else selection_of(tenants).as_json(),
             },
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())

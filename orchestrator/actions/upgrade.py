@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.servers import Tenants, opened_servers, selection_of
+from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ async def upgrade(
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
     loop: TenantLoop | None = None,
+    plan: Path | str | None = None,
 ) -> RunResult:
     """Migrate the selected tenants, all without a selection, and write down what happened to each.
 
@@ -35,13 +39,18 @@ async def upgrade(
         execution: how many at once, and how many may fail.
         watch: who looks on and may stop it.
         loop: given by env.py when it is plain Alembic that runs.
+        plan: a file of ``plan --out`` that says who and to what, in place of ``target``, ``tenants``, ``provision`` and
+            the wave.
 
     Returns:
         What ``orchestrator upgrade --json`` prints, as an object.
 
     Raises:
+        PlanMoved: directory, fleet or tenants are no longer as ``plan`` has them; nothing was touched.
         OrchestratorError: bad input; nothing was touched.
     """
+    if plan is not None:
+        return await _planned(fleet, Path(plan), target, tenants, provision, execution, watch or Watch(), loop)
     async with opened_servers(fleet, ahead=tenants) as servers:
         await servers.imported("orchestrator.actions.joining")
         from orchestrator.actions.execute import execute
@@ -52,3 +61,27 @@ async def upgrade(
         watch = watch or Watch()
         result = await execute(fleet, request, tenants, execution, watch, loop, servers)
     return await joined(fleet, result, request, selection_of(tenants), execution, watch, loop)
+
+
+async def _planned(
+    fleet: Fleet,
+    file: Path,
+    target: str | None,
+    tenants: Tenants,
+    provision: bool,
+    execution: Execution,
+    watch: Watch,
+    loop: TenantLoop | None,
+) -> RunResult:
+    """What a saved plan says, and nobody who has come since."""
+    from orchestrator.actions.execute import execute
+    from orchestrator.rollout.saved_plan import load_plan
+
+    asked = (execution.wave, execution.waves)
+    if target is not None or provision or asked != (None, None) or not selection_of(tenants).is_empty:
+        raise UsageError(
+            "a saved plan says who is migrated and to what: no target, selection, wave or provision beside it",
+            hint=f"give them to the plan: orchestrator plan ... --out {shlex.quote(str(file))}",
+        )
+    saved = load_plan(file)
+    return await execute(fleet, saved.request(execution.budget), (), execution, watch, loop, saved=saved)

@@ -138,12 +138,15 @@ class Database(Protocol):
         """
         ...
 
-    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+    async def sizes(
+        self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
+    ) -> Mapping[str, Mapping[str, Size]]:
         """How large tables of ``tenants`` (all on this server) are, read from statistics where the server has them.
 
         Args:
             tenants: tenants on this server.
-            tables: names of tables, in the tenant's scope.
+            tables: names of tables, in the tenant's scope; words that are no table's there are left out.
+            most: only so many tenants of each database, those where the tables are largest; ``None`` for all.
 
         Returns:
             Sizes by tenant id and table. What is not there, or cannot be looked at, is left out; never raises for it.

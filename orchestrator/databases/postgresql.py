@@ -30,7 +30,7 @@ from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
-from orchestrator.databases.sizes import Size, table_sizes
+from orchestrator.databases.sizes import Size, largest_databases, table_sizes
 from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
@@ -140,8 +140,10 @@ class PostgreSQL:
         found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
         return {tenant: digest for part in found for tenant, digest in part.items()}
 
-    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
-        """One connection per database, and one statement for all its schemas."""
+    async def sizes(
+        self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
+    ) -> Mapping[str, Mapping[str, Size]]:
+        """One connection per database, of the largest where there are many, and one statement for all its schemas."""
         by_database: dict[str | None, list[Tenant]] = defaultdict(list)
         for tenant in tenants:
             by_database[tenant.database].append(tenant)
@@ -156,13 +158,24 @@ class PostgreSQL:
                         await raw.execute(f"SET search_path = {path}")
                     visible = await raw.fetchval("SELECT current_schema()") if alone is not None else None
                     schemas = {tenant.id: tenant.schema or visible for tenant in here}
-                    found = await table_sizes(raw, {schema for schema in schemas.values() if schema}, tables)
+                    found = await table_sizes(raw, {schema for schema in schemas.values() if schema}, tables, most)
                     return {tenant: found.get(schema or "", {}) for tenant, schema in schemas.items()}
             except OrchestratorError:
                 return {}
 
-        found = await asyncio.gather(*(measure(database, here) for database, here in by_database.items()))
+        try:
+            chosen = await self._largest(list(by_database), most)
+        except OrchestratorError:
+            return {}
+        found = await asyncio.gather(*(measure(database, by_database[database]) for database in chosen))
         return {tenant: sizes for part in found for tenant, sizes in part.items()}
+
+    async def _largest(self, databases: list[str | None], most: int | None) -> list[str | None]:
+        if most is None or len(databases) <= most:
+            return databases
+        names = {database or self.default_database or "": database for database in databases}
+        async with self._maintenance() as raw:
+            return [names[name] for name in await largest_databases(raw, list(names), most)]
 
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:

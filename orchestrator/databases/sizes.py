@@ -23,6 +23,18 @@ JOIN pg_class leaf ON leaf.oid = part.relid
 WHERE n.nspname = ANY($1) AND c.relname = ANY($2) AND c.relkind IN ('r', 'p', 'm', 'f')
 GROUP BY n.nspname, c.relname
 """
+#: By what vacuum counted last, which is there for all, and costs neither a lock nor a look at a file.
+_LARGEST_SCHEMAS = """
+SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE nspname = ANY($1) AND relname = ANY($2) AND relkind IN ('r', 'p', 'm', 'f')
+GROUP BY nspname ORDER BY sum(relpages) DESC, sum(reltuples) DESC, nspname LIMIT $3
+"""
+#: pg_database_size() raises for a database that one may not connect to.
+_LARGEST_DATABASES = """
+SELECT datname FROM pg_database WHERE datname = ANY($1)
+ORDER BY CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END DESC NULLS LAST, datname
+LIMIT $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +48,30 @@ class Size:
 
 
 async def table_sizes(
-    raw: asyncpg.Connection, schemas: Collection[str], tables: Collection[str]
+    raw: asyncpg.Connection, schemas: Collection[str], tables: Collection[str], most: int | None
 ) -> dict[str, dict[str, Size]]:
-    """The sizes of these tables of these schemas, by schema and table; without those that are not there.
+    """The sizes of these tables, by schema and table; without those that are not there.
+
+    Args:
+        raw: a connection to the database.
+        schemas: where the tables are.
+        tables: their names.
+        most: only so many of the schemas, those where they are largest; ``None`` for all.
 
     Raises:
         asyncpg.PostgresError: a table could not be looked at, because it is being altered.
     """
+    if most is not None and most < len(schemas):
+        schemas = [row[0] for row in await raw.fetch(_LARGEST_SCHEMAS, list(schemas), list(tables), most)]
     found: dict[str, dict[str, Size]] = {schema: {} for schema in schemas}
     for schema, table, bytes_, rows in await raw.fetch(_SIZES, list(schemas), list(tables)):
         found[schema][table] = Size(bytes_, rows)
     return found
+
+
+async def largest_databases(raw: asyncpg.Connection, names: Collection[str], most: int) -> list[str]:
+    """The ``most`` largest of the databases called ``names``."""
+    return [row[0] for row in await raw.fetch(_LARGEST_DATABASES, list(names), most)]
 
 
 def sizes_in_file(connection: sqlite3.Connection, tables: Collection[str]) -> dict[str, Size]:

@@ -92,9 +92,16 @@ class SQLite:
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
-    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+    async def sizes(
+        self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
+    ) -> Mapping[str, Mapping[str, Size]]:
         """Counted, in one thread."""
-        return await asyncio.to_thread(lambda: {tenant.id: _sizes(tenant, tables) for tenant in tenants})
+        there = sorted(
+            (tenant for tenant in tenants if _file(tenant).is_file()),
+            key=lambda tenant: _file(tenant).stat().st_size,
+            reverse=True,
+        )
+        return await asyncio.to_thread(lambda: {tenant.id: _sizes(tenant, tables) for tenant in there[:most]})
 
     def limit_connections(self, most: int) -> None:
         """None are kept."""

@@ -21,7 +21,15 @@ from orchestrator.journal import reading, writing
 from orchestrator.journal.faults import explained
 from orchestrator.journal.pending import Pending
 from orchestrator.journal.pulse import Pulse
-from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord, alive
+from orchestrator.journal.records import (
+    AttemptRecord,
+    EventRecord,
+    RevisionRecord,
+    RunRecord,
+    Spread,
+    StepRecord,
+    alive,
+)
 from orchestrator.journal.store import Store
 from orchestrator.statuses import RunStatus, TenantStatus
 
@@ -281,6 +289,17 @@ class Journal:
             return {}
         async with self._reading() as connection:
             return await reading.mean_durations(connection, direction)
+
+    async def spreads(self, direction: str) -> dict[str, Spread]:
+        """How long each revision took over all runs, from tenant to tenant, by revision.
+
+        Args:
+            direction: ``upgrade`` or ``downgrade``.
+        """
+        if not self.exists:
+            return {}
+        async with self._reading() as connection:
+            return await reading.spreads(connection, direction)
 
     async def long_tenants(self) -> dict[str, float]:
         """Milliseconds that tenants took in one of the last runs, at most, by id; without those who were quick."""

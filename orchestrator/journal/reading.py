@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
-from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
+from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, Spread, StepRecord
 from orchestrator.journal.rows import attempt_record, event_record, revision_record, run_record, step_record
 from orchestrator.journal.tables import attempts, events, revisions, runs, steps
 from orchestrator.statuses import RunStatus, TenantStatus
@@ -142,6 +142,32 @@ async def mean_durations(connection: AsyncConnection, direction: str) -> dict[st
         .group_by(events.c.revision)
     )
     return {revision: float(mean) for revision, mean in await connection.execute(query)}
+
+
+async def spreads(connection: AsyncConnection, direction: str) -> dict[str, Spread]:
+    """How long each revision took, from tenant to tenant, by revision.
+
+    The nearest-rank percentiles, found by numbering rows: ``percentile_disc`` is PostgreSQL's alone.
+    """
+    took = events.c.duration_ms
+    of_one = (
+        select(
+            events.c.revision,
+            took,
+            func.row_number().over(partition_by=events.c.revision, order_by=took).label("place"),
+            func.count().over(partition_by=events.c.revision).label("times"),
+        )
+        .where(events.c.kind == "revision", events.c.direction == direction, took.is_not(None))
+        .subquery()
+    )
+    half, most = (of_one.c.times + 1) // 2, (of_one.c.times * 9 + 9) // 10
+    query = select(
+        of_one.c.revision,
+        func.max(of_one.c.duration_ms).filter(of_one.c.place == half),
+        func.max(of_one.c.duration_ms).filter(of_one.c.place == most),
+        func.max(of_one.c.times),
+    ).group_by(of_one.c.revision)
+    return {row[0]: Spread(float(row[1]), float(row[2]), int(row[3])) for row in await connection.execute(query)}
 
 
 async def long_tenants(connection: AsyncConnection) -> dict[str, float]:

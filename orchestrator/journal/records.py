@@ -201,3 +201,15 @@ def alive(run: RunRecord, now: datetime) -> bool:
         if actor.process_started is not None and actor.process_started.startswith(f"{realm}/"):
             return process.process_identity(actor.pid) == actor.process_started
     return run.heartbeat_at is not None and now - run.heartbeat_at < HEARTBEAT_LIFETIME
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How long one revision took, from tenant to tenant."""
+
+    #: Milliseconds that half of them took at most.
+    p50_ms: float
+    #: Milliseconds that nine in ten took at most.
+    p90_ms: float
+    #: How often it was run.
+    times: int

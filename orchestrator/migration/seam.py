@@ -62,11 +62,18 @@ class TaskEnvironment(EnvironmentContext):
 
     def run_migrations(self, **kw: Any) -> None:
         """Run them with ``alembic.op`` bound to this task."""
-        token = _operations.set(Operations(self.get_context()))
-        try:
+        with speaking(Operations(self.get_context())):
             self.get_context().run_migrations(**kw)
-        finally:
-            _operations.reset(token)
+
+
+@contextmanager
+def speaking(operations: Operations) -> Iterator[None]:
+    """Let ``alembic.op`` mean ``operations`` in this task."""
+    token = _operations.set(operations)
+    try:
+        yield
+    finally:
+        _operations.reset(token)
 
 
 #: Held by the tenant whose turn it is, where tenants go one at a time.

@@ -401,3 +401,24 @@ def _tables(connection: Connection) -> set[str]:
 def _nowhere(place: Place) -> str:
     """The address of the place under test, with nobody listening there."""
     return place.url if place.kind == "sqlite" else urlsplit(place.url)._replace(netloc="127.0.0.1:1").geturl()
+
+
+async def test_sizes_of_the_largest(place: Place) -> None:
+    """Tables by name on the tenants where they are largest; no other words, and nobody who is not there."""
+    small, large = await place.made("small"), await place.made("large")
+    rows = "INSERT INTO {} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
+    for tenant, count in ((small, 10), (large, 3000)):
+        await place.run(
+            tenant, "CREATE TABLE notes (id int)", "CREATE TABLE others (id int)", rows.format("notes", count)
+        )
+        if place.kind == "postgresql":
+            await place.run(tenant, "ANALYZE notes")
+    gone = place.tenant("gone")
+
+    found = await place.database.sizes([small, large, gone], ["notes", "nowhere", "id"], 3)
+    rows_of = {(tenant, table): size.rows for tenant, tables in found.items() for table, size in tables.items()}
+    assert rows_of == {("small", "notes"): 10, ("large", "notes"): 3000}
+    sizes = found["small"]["notes"].bytes, found["large"]["notes"].bytes
+    assert sizes[0] is None or sizes[1] is None or 0 < sizes[0] < sizes[1]
+    largest = await place.database.sizes([small, large], ["notes"], 1)
+    assert [tenant for tenant, tables in largest.items() if tables] == ["large"]

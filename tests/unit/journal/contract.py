@@ -18,7 +18,7 @@ from orchestrator.errors import JournalError
 from orchestrator.fleet.masking import remember
 from orchestrator.journal import journal as journal_module
 from orchestrator.journal.journal import Journal, alive
-from orchestrator.journal.records import EventRecord, RevisionRecord, StepRecord, new_run_id
+from orchestrator.journal.records import EventRecord, RevisionRecord, Spread, StepRecord, new_run_id
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.unit.journal.samples import MOMENT, a_run, an_attempt, opened
 
@@ -233,6 +233,21 @@ class JournalContract:
                 journal.record_event(event)
             assert await journal.events(run.id) == about
             assert await journal.events(run.id, "acme") == [about[0], about[2]]
+
+    async def test_how_long_a_revision_took_and_how_much_that_differed(self, address: URL, tmp_path: Path) -> None:
+        """Half took so long at most, and nine in ten; of one direction, and over all runs."""
+        run, later = a_run(), a_run()
+        async with opened(address, tmp_path) as journal:
+            assert await journal.spreads("upgrade") == {}
+            for number in range(1, 101):
+                of = run if number % 2 else later
+                journal.record_event(
+                    EventRecord(of.id, f"t{number}", MOMENT, "revision", "a1", "upgrade", float(number))
+                )
+            journal.record_event(EventRecord(run.id, "acme", MOMENT, "revision", "a1", "downgrade", 7.5))
+            journal.record_event(EventRecord(run.id, "acme", MOMENT, "revision", "b2", "upgrade", 3.0))
+            assert await journal.spreads("upgrade") == {"a1": Spread(50.0, 90.0, 100), "b2": Spread(3.0, 3.0, 1)}
+            assert await journal.spreads("downgrade") == {"a1": Spread(7.5, 7.5, 1)}
 
     async def test_starting_a_run_again_carries_it_on(self, address: URL, tmp_path: Path) -> None:
         """A resumed run keeps its order and the attempts of the tenants that it leaves alone."""

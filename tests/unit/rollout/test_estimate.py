@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.fleet.tenant import Isolation, Tenant
-from orchestrator.rollout.estimate import estimate
+from orchestrator.journal.records import Spread
+from orchestrator.rollout.estimate import PerTenant, estimate, per_tenant
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.statuses import TenantStatus
 
@@ -39,3 +40,10 @@ def test_tenants_that_are_not_attempted_take_no_time() -> None:
     """Nor do they need to be known."""
     blocked = planned("a", "main", "new", verdict=TenantStatus.BLOCKED)
     assert estimate(plan((blocked,)), {}, BUDGETS) == 0.0
+
+
+def test_what_one_tenant_takes() -> None:
+    """The sum over its revisions, known as well as the one that is known least; one that never ran is named."""
+    spreads = {"x": Spread(10.0, 40.0, 100), "y": Spread(1.0, 2.0, 7)}
+    assert per_tenant(("x", "y"), spreads) == PerTenant(11.0, 42.0, 7, ())
+    assert per_tenant(("x", "new"), spreads) == PerTenant(None, None, 0, ("new",))
