@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.actions.backup import backup
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
@@ -33,12 +35,14 @@ _HOMES = {
     "Selection": "orchestrator.fleet.selection",
     "Tenant": "orchestrator.fleet.tenant",
     "Watch": "orchestrator.actions.execution",
+    "backup": "orchestrator.actions.backup",
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
     "plan": "orchestrator.actions.plan",
+    "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
@@ -52,12 +56,14 @@ __all__ = [
     "Selection",
     "Tenant",
     "Watch",
+    "backup",
     "doctor",
     "downgrade",
     "for_each_tenant",
     "list_runs",
     "load",
     "plan",
+    "restore",
     "resume",
     "show_run",
     "stamp",

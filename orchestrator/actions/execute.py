@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
@@ -13,6 +14,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
@@ -20,6 +22,7 @@ from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_ru
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
+from orchestrator.rollout.backups import BACKUP, Backups, listed
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.plan import Plan, Request, longest_first
 from orchestrator.rollout.result import RunResult, run_status
@@ -71,7 +74,7 @@ async def execute(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"provision": request.provision, "fixed": _fixed(plan)},
+            options={"provision": request.provision, "fixed": _fixed(plan), **_backup_option(execution)},
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
 
@@ -97,6 +100,19 @@ def _fixed(plan: Plan) -> dict[str, str]:
     if plan.requested is None or not is_relative(plan.requested):
         return {}
     return {each.tenant.id: each.target for each in plan.tenants if each.path}
+
+
+def _backup_option(execution: Execution) -> dict[str, str]:
+    """Resumed later, the run is to go on as carefully as it began."""
+    return {} if execution.backup is None else {"backup": str(execution.backup)}
+
+
+async def backups_of(journal: Journal, run: str) -> tuple[dict[str, Any], ...]:
+    """A run's backups as the documents list them; none where the journal cannot be read any more."""
+    try:
+        return listed(await journal.events(run, kind=BACKUP))
+    except JournalError:
+        return ()
 
 
 def _settled(attempt: AttemptRecord) -> AttemptRecord:
@@ -129,6 +145,11 @@ async def run_plan(
         watch: who looks on.
         earlier: what the run had done to its tenants before it was carried on, by tenant id; empty for a new run.
     """
+    backups = None
+    if execution.backup is not None and plan.pending:
+        await project.require_backups(execution.backup, plan.pending)
+        name = f"orchestrator {record.id}"
+        backups = Backups(record.id, execution.backup, journal, project.databases, name)
     concurrent = await self_check()
     if not concurrent:
         log.warning("tenants are migrated one at a time: with this version of Alembic, they could not be kept apart")
@@ -143,6 +164,7 @@ async def run_plan(
         asked=execution.limits,
         tries=project.fleet.policy.retries + 1,
         concurrent=concurrent,
+        backup=None if backups is None else backups.make,
     )
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
@@ -153,11 +175,12 @@ async def run_plan(
         recorder=journal,
         observer=watch.observer,
         stop=watch.stop,
-        budgets=await project.budgets(plan.pending),
+        budgets=await project.budgets(plan.pending, 1 if backups is None else 2),
         jobs=execution.jobs if concurrent else 1,
         retries=project.fleet.policy.retries,
         cohorts=Cohorts(
-            plan if execution.replay and concurrent else None,
+            # A dump takes far longer than what a replay saves, and wants the lock that a replay takes by itself.
+            plan if execution.replay and concurrent and backups is None else None,
             project.history,
             project.databases,
             project.transcripts,
@@ -186,4 +209,7 @@ async def run_plan(
     attempts = tuple(everyone.values())
     finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)
-    return RunResult(finished, attempts)
+    earlier_backups = await backups_of(journal, record.id) if earlier else ()
+    made = () if backups is None else listed(tuple(backups.made.values()))
+    kept = [each for each in earlier_backups if each not in made]
+    return RunResult(finished, attempts, (*kept, *made))

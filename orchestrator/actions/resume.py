@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
-from orchestrator.actions.execute import guarded, run_plan
+from orchestrator.actions.execute import backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
@@ -17,7 +18,7 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
 from orchestrator.rollout.plan import Plan, Request
-from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 
@@ -68,6 +69,8 @@ async def resume(
                 record.options.get("fixed", {}),
             )
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            if execution.backup is None and (directory := record.options.get("backup")):
+                execution = replace(execution, backup=Path(directory))
             plan, files = await guarded(project, journal, await project.plan(request, still), execution)
             again = replace(
                 record,
@@ -89,13 +92,18 @@ async def _nothing_left(
         ended = record.finished_at or datetime.now(UTC)
         record = replace(record, status=RunStatus.SUCCEEDED, finished_at=ended)
         await journal.finish_run(record.id, record.status, ended)
-    return RunResult(record, attempts)
+    return RunResult(record, attempts, await backups_of(journal, record.id))
 
 
 async def _resumable(journal: Journal, name: str | None) -> RunRecord:
-    record = await journal.run(name) if name is not None else await journal.last_run()
+    record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
+    if record.command in NOT_RESUMED:
+        raise UsageError(
+            f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
+            hint=retry_of(record),
+        )
     if record.status is RunStatus.RUNNING and alive(record, datetime.now(UTC)):
         raise UsageError(
             f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",

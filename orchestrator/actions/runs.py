@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.records import RunRecord, alive
+from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus, TenantStatus
 
@@ -63,7 +64,8 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
     """
     async with opened_journal(fleet, read_only=True) as journal:
         record = _as_it_is(await journal.run(name))
-        return RunResult(record, tuple(await journal.attempts(record.id)))
+        backups = listed(await journal.events(record.id, kind=BACKUP))
+        return RunResult(record, tuple(await journal.attempts(record.id)), backups)
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:

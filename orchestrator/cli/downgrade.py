@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.options import backing_up, executing, execution_from, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
-from orchestrator.cli.options import executing, execution_from, selecting, selection_from
 from orchestrator.cli.render import tenant_count
 from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("target")
 @selecting
 @executing
+@backing_up
 @everyone_option
 @click.option("--allow-data-loss", is_flag=True, help="Agree that rows and columns are thrown away.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")

@@ -23,6 +23,8 @@ COMMANDS = {
     "upgrade": "upgrade",
     "downgrade": "downgrade",
     "resume": "resume",
+    "backup": "backup",
+    "restore": "restore",
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",

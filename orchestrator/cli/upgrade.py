@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.options import backing_up, executing, execution_from, provisioning, selecting, selection_from
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("target", required=False)
 @selecting
 @executing
+@backing_up
 @provisioning
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
 @command

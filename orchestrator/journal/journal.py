@@ -195,12 +195,12 @@ class Journal:
         async with self._reading() as connection:
             return await reading.find_run(connection, name)
 
-    async def last_run(self, commands: Sequence[str] | None = None) -> RunRecord | None:
-        """The run that started last, of those that carried out one of ``commands`` where given."""
+    async def last_run(self, commands: Sequence[str] | None = None, *, without: Sequence[str] = ()) -> RunRecord | None:
+        """The run that started last, of those that carried out one of ``commands`` where given; not of ``without``."""
         if not self.exists:
             return None
         async with self._reading() as connection:
-            return await reading.last_run(connection, commands)
+            return await reading.last_run(connection, commands, without)
 
     async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
         """The newest runs, newest first, each with how many tenants have which status.
@@ -221,12 +221,12 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_attempts(connection, run_id)
 
-    async def events(self, run_id: str, tenant: str | None = None) -> list[EventRecord]:
-        """The run's events, of one tenant where given, in the order they happened."""
+    async def events(self, run_id: str, tenant: str | None = None, kind: str | None = None) -> list[EventRecord]:
+        """The run's events, of one tenant and of one kind where given, in the order they happened."""
         if not self.exists:
             return []
         async with self._reading() as connection:
-            return await reading.list_events(connection, run_id, tenant)
+            return await reading.list_events(connection, run_id, tenant, kind)
 
     async def open_steps(self, tenant: str | None = None) -> list[tuple[StepRecord, RunRecord | None]]:
         """Steps outside transactions that nobody has seen the end of, of one tenant where given, each with its run."""

@@ -31,11 +31,15 @@ _LAST_RUNS = 10
 _LONG_MS = 10_000
 
 
-async def last_run(connection: AsyncConnection, commands: Sequence[str] | None) -> RunRecord | None:
-    """The run that started last, of those that carried out one of ``commands``."""
+async def last_run(
+    connection: AsyncConnection, commands: Sequence[str] | None, without: Sequence[str] = ()
+) -> RunRecord | None:
+    """The run that started last, of those that carried out one of ``commands``, and none of ``without``."""
     query = select(runs).order_by(*_NEWEST_FIRST).limit(1)
     if commands is not None:
         query = query.where(runs.c.command.in_(commands))
+    if without:
+        query = query.where(runs.c.command.not_in(without))
     row = (await connection.execute(query)).first()
     return None if row is None else run_record(row)
 
@@ -81,11 +85,15 @@ async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRe
     return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
 
 
-async def list_events(connection: AsyncConnection, run: str, tenant: str | None) -> list[EventRecord]:
+async def list_events(
+    connection: AsyncConnection, run: str, tenant: str | None, kind: str | None = None
+) -> list[EventRecord]:
     """The run's events in the order they happened."""
     query = select(events).where(events.c.run == run).order_by(events.c.at, events.c.writer, events.c.number)
     if tenant is not None:
         query = query.where(events.c.tenant == tenant)
+    if kind is not None:
+        query = query.where(events.c.kind == kind)
     return [event_record(row) for row in await connection.execute(query)]
 
 

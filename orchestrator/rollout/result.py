@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
 
 #: Names, numbers and strings in a statement differ between tenants where the cause is the same.
 _LITERALS = re.compile(r"'(?:[^']|'')*'|\b\d+\b|\"[^\"]*\"\.")
+
+
+#: Commands that do each tenant whole or not at all: they are typed again, not resumed.
+NOT_RESUMED = ("backup", "restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class RunResult:
 
     run: RunRecord
     tenants: tuple[AttemptRecord, ...]
+    #: Backups that it made: ``tenant``, ``file``, ``bytes``, ``sha256`` and ``heads`` of each.
+    backups: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def status(self) -> RunStatus:
@@ -69,14 +76,14 @@ class RunResult:
             if attempt.error is not None and attempt.status not in SATISFIED:
                 groups.setdefault(fingerprint(attempt.error, attempt.tenant), []).append(attempt)
         return tuple(
-            _cause(key, group, self.run.id) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+            _cause(key, group, self.run) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
         )
 
     @property
     def retry(self) -> str:
         """What to type to go on with what is left."""
         needs = [cause.retry for cause in self.causes if cause.retry.endswith("--provision")]
-        return needs[0] if needs else f"orchestrator resume {self.run.id}"
+        return needs[0] if needs else retry_of(self.run)
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``upgrade --json`` and ``runs show --json`` print (see docs/cli.md)."""
@@ -103,12 +110,23 @@ class RunResult:
                 for cause in self.causes
             ],
             "summary": self.summary,
+            "backups": [dict(each) for each in self.backups],
         }
 
 
-def _cause(key: str, group: Sequence[AttemptRecord], run: str) -> Cause:
+def retry_of(run: RunRecord) -> str:
+    """What to type to go on with what is left of a run."""
+    if run.command not in NOT_RESUMED:
+        return f"orchestrator resume {run.id}"
+    tenants = "".join(f" -t {shlex.quote(name)}" for name in run.options.get("patterns", ())) or " -t TENANT"
+    source = shlex.quote(str(run.options.get("source", "")))
+    return f"orchestrator {run.command} {'--to ' if run.command == 'backup' else ''}{source}{tenants}"
+
+
+def _cause(key: str, group: Sequence[AttemptRecord], run: RunRecord) -> Cause:
     error = group[0].error or {}
-    retry = f"orchestrator resume {run}" + (" --provision" if error.get("type") == "unprovisioned" else "")
+    missing = error.get("type") == "unprovisioned" and run.command not in NOT_RESUMED
+    retry = retry_of(run) + (" --provision" if missing else "")
     return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, error.get("hint"))
 
 
