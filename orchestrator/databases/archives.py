@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -92,9 +93,8 @@ def prepare(directory: Path) -> None:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        trial = directory / f".trial-{os.getpid()}"
-        trial.touch(mode=0o600)
-        trial.unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise BackupError(
             f"backups cannot be written into {directory}: {error.strerror}", hint="name a directory that is yours"

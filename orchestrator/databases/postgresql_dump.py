@@ -2,7 +2,8 @@
 
 A schema is put back in one transaction: the live one is renamed, the dump is restored under the name that it was dumped
 under, its heads are looked at, and then it is committed. Until then everybody sees and uses the live one, whatever
-happens; there is no moment without the tenant, and nothing to clear up after a kill. A dump says its schema's name in
+happens; there is no moment without the tenant, and nothing to clear up after a kill. psql has the last word, a COMMIT,
+from us: where we are gone, it comes to the end of its input without one. A dump says its schema's name in
 every line, and text is never edited for that: the rename is what makes the schema fresh.
 
 A database cannot be made in a transaction. It is restored under another name, and swapped in one by two renames.
@@ -65,6 +66,12 @@ _DEPENDENTS = """
     WHERE ours.relnamespace = $1 AND theirs.relnamespace <> $1
     ORDER BY 1 LIMIT 3
 """
+#: Ends everybody who is connected to a database, as far as the role may.
+_END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid"
+    " WHERE datname = $1 AND pid <> pg_backend_pid() AND (pg_has_role(coalesce(usesysid, 10), 'MEMBER')"
+    " OR pg_has_role('pg_signal_backend', 'MEMBER') AND NOT coalesce(rolsuper, true))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class Source:
                 while chunk := program.process.stdout.read(CHUNK):
                     file.write(chunk)
                 if program.process.wait() != 0:
-                    raise _explained(program)
+                    raise _dump_failed(program, wait)
 
         await Pipeline().run(run)
         return Dumped(f"pg_dump {self.client.version}", properties)
@@ -126,8 +133,12 @@ class Source:
             there = await raw.fetchval("SELECT oid FROM pg_namespace WHERE nspname = $1", schema)
             if there is not None:
                 await _refuse_dependents(raw, there, work.tenant)
+            key = lock_key(self.database, schema)
+            # Shared with the one that psql takes: killed, we leave nobody to the tenant before psql is gone, too.
+            await raw.execute(f"SELECT pg_advisory_lock_shared({key}); SELECT pg_advisory_unlock({key})")
             before = [
                 "BEGIN",
+                f"SELECT pg_advisory_xact_lock_shared({key})",
                 f"SET lock_timeout = {round((work.limits.lock_timeout or _LOCK_WAIT) * 1000)}",
                 *([f"ALTER SCHEMA {identifier(schema)} RENAME TO {identifier(aside)}"] if there is not None else []),
             ]
@@ -272,13 +283,6 @@ class Source:
             await ender.close(timeout=5)
 
 
-#: Ends everybody who is connected to a database, as far as the role may.
-_END_SESSIONS = (
-    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.datname = $1 AND a.pid <> pg_backend_pid()"
-    " AND pg_has_role(coalesce(a.usesysid, 10), 'MEMBER')"
-)
-
-
 def _beside(kind: str, name: str, run: str = "") -> str:
     """What stands beside the schema or database ``name`` is called; the same after a kill as before it."""
     digest = hashlib.sha256(f"{name}\0{run}".encode()).hexdigest()[:16]
@@ -293,6 +297,18 @@ def _pump(source: IO[bytes], sink: IO[bytes], dropped: Collection[bytes]) -> Non
         if not _PREAMBLE.match(line):
             break
     shutil.copyfileobj(source, sink, CHUNK)
+
+
+def _dump_failed(program: Program, wait: float) -> BackupError:
+    error = program.failed()
+    # How pg_dump bounds the wait: by a timeout for the statement that takes the locks, and for no other.
+    if "statement timeout" in error.message and "LOCK TABLE" in error.message:
+        return BackupError(
+            f"pg_dump waited longer than {wait:g} s for a lock on the tenant's tables",
+            passing=True,
+            hint="try again when whoever holds it is done, or wait longer: --lock-timeout 10s",
+        )
+    return error
 
 
 def _explained(program: Program) -> BackupError:

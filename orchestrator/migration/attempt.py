@@ -217,7 +217,7 @@ class Migrator:
         if work.command == "stamp" and self.history.graph.unknown(before):
             # A stamp moves the version from where it is, and nothing leads away from a revision nobody knows.
             work = replace(work, options={**work.options, "purge": True})
-        if self.backup is not None and (failure := await self._backed_up(tenant, before, work)) is not None:
+        if self.backup is not None and (failure := await self._backed_up(session, tenant, before, work)) is not None:
             return Outcome(TenantStatus.FAILED, before, before, failure)
         progress.look = session.invalid_indexes
         try:
@@ -240,14 +240,15 @@ class Migrator:
         progress.settle()
         return outcome
 
-    async def _backed_up(self, tenant: Tenant, heads: tuple[str, ...], work: Work) -> Failure | None:
+    async def _backed_up(self, session: Session, tenant: Tenant, heads: tuple[str, ...], work: Work) -> Failure | None:
         """Back the tenant up under its lock; what is wrong where that cannot be done, and it is not to be touched."""
         assert self.backup is not None
         try:
             await self.backup(tenant, heads, self.loop.version_table, self.limits(tenant, work.number))
         except OrchestratorError as error:
             passing = isinstance(error, BackupError) and error.passing
-            return replace(describe(error), type="backup", passing=passing)
+            failure = replace(describe(error), type="backup", passing=passing)
+            return await self._held_up(session, failure) if passing else failure
         return None
 
     async def _migrate(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> None:
