@@ -59,11 +59,13 @@ _FREE_CONNECTIONS = (
 _RawConnection: TypeAlias = asyncpg.Connection
 
 
-def _hide_password(raw: _RawConnection) -> None:
+def _hide_password(raw: _RawConnection) -> str | None:
     """Have the password masked that the driver found by itself: in PGPASSWORD, a passfile, a service file."""
     password = getattr(getattr(raw, "_params", None), "password", None)
-    if isinstance(password, str):
-        remember(password)
+    if not isinstance(password, str):
+        return None
+    remember(password)
+    return password
 
 
 async def _opened(arguments: Mapping[str, Any]) -> _RawConnection:
@@ -94,6 +96,8 @@ class PostgreSQL:
         self._version: str | None = None
         #: The address as it was read the last time, and what it came to.
         self._parsed: tuple[str, Address] | None = None
+        #: The password that the driver logged in with the last time.
+        self._password: str | None = None
         #: Whether each connection has a server process of its own; asked once.
         self._keeps_sessions: bool | None = None
         self._lanes = Lanes(self._connect_for_many, server.max_concurrency)
@@ -276,7 +280,7 @@ class PostgreSQL:
                 async with self._connected(None) as raw:
                     name = str(await raw.fetchval("SELECT current_database()"))
             url = await asyncio.to_thread(self._text)
-            yield Source(client, int(self._version or 0), url, self._connect, name)
+            yield Source(client, int(self._version or 0), url, self._password, self._connect, name)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             passing = failure.passing or isinstance(error, asyncpg.ObjectInUseError)
@@ -322,7 +326,7 @@ class PostgreSQL:
                 mask(f"no connection to {address.masked}: {failure.message}"),
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
-        _hide_password(raw)
+        self._password = _hide_password(raw)
         self._version = str(raw.get_server_version().major)
         try:
             await self._refuse_shared_sessions(raw, address, arguments)

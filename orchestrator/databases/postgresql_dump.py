@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import PIPE
 from typing import IO, TypeAlias
@@ -27,7 +28,7 @@ import asyncpg
 from orchestrator.databases.database_properties import CARRIED_OVER, database_properties, made_with
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
-from orchestrator.databases.libpq import login
+from orchestrator.databases.libpq import Login, login
 from orchestrator.databases.pipeline import CHUNK, Pipeline, Program
 from orchestrator.databases.postgresql_session import holder, lock_key
 from orchestrator.databases.script import REFUSED, heads_guard, identifier
@@ -48,6 +49,8 @@ _LOCK_WAIT = 2.0
 _LOCK_TIMEOUT, _TRANSACTION_TIMEOUT = b"SET lock_timeout = 0;", b"SET transaction_timeout = 0;"
 #: Lines that a script of pg_restore's begins with, before anything that is the tenant's.
 _PREAMBLE = re.compile(rb"\s*$|--|\\restrict |SET [a-z_]+ = [^;]*;\s*$|SELECT pg_catalog\.set_config\('search_path', ")
+#: Has psql write a line to its own output, which it does at once, and not to where results go.
+_READY = b"\\copy (SELECT 1) TO pstdout\n"
 #: Objects of other schemas that hang on this one's tables and types: they would stay with what is replaced.
 _DEPENDENTS = """
     SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_constraint
@@ -82,7 +85,9 @@ class Source:
     #: The server's major version.
     server: int
     #: Its address, with secrets.
-    url: str
+    url: str = field(repr=False)
+    #: What the driver found where the address has none; its reading of a passfile is not libpq's in every detail.
+    password: str | None = field(repr=False)
     #: Opens a connection to a database.
     connect: Callable[[str | None], Awaitable[_RawConnection]]
     #: The tenant's database, by its real name.
@@ -108,7 +113,7 @@ class Source:
         if tenant.schema is not None:
             # A pattern; between quotes, nothing in it means anything.
             command += [f"--schema={identifier(tenant.schema)}", "--strict-names"]
-        into = login(self.url, self.database, application, None if encoding == "SQL_ASCII" else "UTF8")
+        into = self._login(self.database, application, None if encoding == "SQL_ASCII" else "UTF8")
 
         def run(pipeline: Pipeline) -> None:
             with dump.open("wb") as file:
@@ -142,7 +147,7 @@ class Source:
                 f"SET lock_timeout = {round((work.limits.lock_timeout or _LOCK_WAIT) * 1000)}",
                 *([f"ALTER SCHEMA {identifier(schema)} RENAME TO {identifier(aside)}"] if there is not None else []),
             ]
-            after = [*([heads_guard(schema, work.version_table, work.heads)] if work.heads else []), "COMMIT"]
+            after = [heads_guard(schema, work.version_table, work.heads)] if work.heads else []
             await self._run_script(work, before, after)
             if there is None:
                 return Restored()
@@ -194,6 +199,10 @@ class Source:
         finally:
             await outside.close(timeout=5)
 
+    def _login(self, database: str, application: str, encoding: str | None = "UTF8") -> Login:
+        found = login(self.url, database, application, encoding)
+        return found if found.password else replace(found, password=self.password)
+
     @asynccontextmanager
     async def _locked(self, work: Restoring) -> AsyncIterator[_RawConnection]:
         """A connection to the tenant's database that holds its lock; the schema need not be there."""
@@ -211,17 +220,18 @@ class Source:
                 await raw.close(timeout=5)
 
     async def _run_script(self, work: Restoring, before: Sequence[str], after: Sequence[str]) -> None:
-        """Have psql run a dump's SQL between our own; without the last of it, nothing is committed."""
-        into = login(self.url, self.database, work.application)
+        """Have psql run a dump's SQL between our own, and commit when all of it has been run."""
+        into = self._login(self.database, work.application)
         unpack = [self.client.program("pg_restore"), "--file=-", "--exit-on-error", str(work.dump)]
         apply = [self.client.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
-        apply += ["--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never"]
+        apply += ["--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never", f"--output={os.devnull}"]
         dropped = {_LOCK_TIMEOUT, *([_TRANSACTION_TIMEOUT] if self.server < 17 else [])}
 
         def run(pipeline: Pipeline) -> None:
-            psql = pipeline.start("psql", apply, into, stdin=PIPE)
+            psql = pipeline.start("psql", apply, into, stdin=PIPE, stdout=PIPE)
             script = pipeline.start("pg_restore", unpack, stdout=PIPE)
             assert psql.process.stdin is not None
+            assert psql.process.stdout is not None
             assert script.process.stdout is not None
             try:
                 sink = psql.process.stdin
@@ -230,6 +240,11 @@ class Source:
                 if script.process.wait() != 0:
                     raise _explained(script)
                 sink.write("".join(f"{statement};\n" for statement in after).encode())
+                sink.write(_READY)
+                sink.flush()
+                # Not sent ahead: killed while psql was still at work, we would have given the word already.
+                if psql.process.stdout.readline():
+                    sink.write(b"COMMIT;\n")
                 sink.close()
             except BrokenPipeError:
                 pass  # psql has ended, and says why
@@ -242,7 +257,7 @@ class Source:
         """Make the database ``fresh`` and restore the dump into it."""
         live = await outside.fetchrow("SELECT 1 FROM pg_database WHERE datname = $1", self.database)
         await outside.execute(f"CREATE DATABASE {identifier(fresh)} {made_with(work.properties)}")
-        into = login(self.url, fresh, work.application)
+        into = self._login(fresh, work.application)
         command = [self.client.program("pg_restore"), "--exit-on-error", "--no-password", f"--dbname={fresh}"]
 
         def run(pipeline: Pipeline) -> None:

@@ -43,7 +43,7 @@ def fill(url: str, schema: str, count: int) -> None:
         f"""
         CREATE TABLE {schema}.big (id int PRIMARY KEY, body text, raw bytea, at timestamptz, doc jsonb, mood float8);
         INSERT INTO {schema}.big SELECT n, E'\\t"''\\\\ \u65e5\u672c\n' ||
-            (SELECT string_agg(md5(n || ':' || m), '') FROM generate_series(1, 20) m),
+            (SELECT string_agg(md5(n || ':' || m), '') FROM generate_series(1, 32) m),
             decode(md5(n::text), 'hex'), 'epoch'::timestamptz + n * interval '1.000001 s',
             jsonb_build_object('n', n, 'list', ARRAY[n, NULL]), CASE WHEN n % 7 = 0 THEN 'NaN' ELSE n / 3.0 END
         FROM generate_series(1, {count}) n;
@@ -183,9 +183,7 @@ async def test_busy_tenants(project: Project, thorough: bool) -> None:
         number = 0
         while not ended.is_set():
             number += 1
-            await raw.execute(
-                f"ALTER TABLE globex.notes ADD COLUMN c{number} int; ALTER TABLE globex.notes DROP c{number}"
-            )
+            await raw.execute("ALTER TABLE globex.notes RENAME TO renamed; ALTER TABLE globex.renamed RENAME TO notes")
             await raw.execute(f"INSERT INTO acme.notes VALUES ({number}) ON CONFLICT DO NOTHING")
         await raw.close()
         return number
@@ -201,7 +199,7 @@ async def test_busy_tenants(project: Project, thorough: bool) -> None:
 def test_names(project: Project) -> None:
     """Every name that was ever trouble: saved, put back, and nobody else touched."""
     names = [name for name in KNOWN if fits(name)]
-    tenants = json.dumps([{"id": name.replace("$", "$$")} for name in names], ensure_ascii=False)
+    tenants = json.dumps([{"id": name} for name in names], ensure_ascii=False)
     server = json.dumps({"main": {"url": project.url}})
     project.workspace.write("tenants.yaml", f"servers: {server}\ndefaults: {{server: main}}\ntenants: {tenants}\n")
     project.json("upgrade", FIRST, "--provision")

@@ -302,14 +302,14 @@ async def test_not_handed_to_other_programs(tmp_path: Path, place: Place, source
     given = SOURCES[source](place, CANARY)
     execute(place.admin, "CREATE SCHEMA a; CREATE SCHEMA b")
     workspace = write(tmp_path, given, ACCOUNTS.replace("accounts", "people"), place)
-    bindir = find_client(13).bindir
+    bindir = find_client(int(fetch(place.admin, "SHOW server_version_num")[0][0]) // 10000).bindir
     for name in ("pg_dump", "pg_restore", "psql"):
         shim = workspace.write(f"bin/{name}", SHIM.format(seen=tmp_path / "seen", program=bindir / name))
         shim.chmod(0o755)
     environment = {**given.environment, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     for command in (
-        ("upgrade", "r1"),
-        ("upgrade", "--backup", "kept"),
+        ("upgrade",),
+        ("backup", "--to", "kept"),
         ("restore", "last", "--all", "--yes", "--allow-data-loss"),
     ):
         ended = await asyncio.to_thread(workspace.run, *command, "-v", env=environment)
