@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
 import stat
 from contextlib import closing
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +18,9 @@ import asyncpg
 import pytest
 
 import orchestrator
+from orchestrator.databases import server_binaries
+from orchestrator.databases.postgresql_session import lock_key
+from orchestrator.errors import DatabaseError
 from orchestrator.journal.journal import Journal, default_url
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error, statuses, tenant_of
 from tests.projects import ACCOUNTS, make_project, until
@@ -193,8 +198,6 @@ async def test_locked_tenant(fleet: Project) -> None:
     """Whoever migrates a tenant is waited for, and not for ever; neither command touches it meanwhile."""
     run = fleet.json("backup", "--to", "kept")["run"]
     loaded = orchestrator.load(fleet.workspace.path / "tenants.yaml")
-    from orchestrator.databases.postgresql_session import lock_key
-
     raw = await asyncpg.connect(fleet.url)
     await raw.execute("SELECT pg_advisory_lock($1)", lock_key(urlsplit(fleet.url).path[1:], "acme"))
     hurry = orchestrator.Execution(lock_wait=0)
@@ -356,12 +359,9 @@ def test_database_that_two_tenants_share(project: Project) -> None:
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_sqlite(tmp_path: Path, mode: str) -> None:
     """A file in use is copied, and put back under connections that stay; a missing one is made again."""
-    # A file server's URL names a directory; the API is the command line's.
     server = {"files": {"url": f"sqlite:///{tmp_path / 'data'}"}}
     tenants = json.dumps({"servers": server, "defaults": {"server": "files", "isolation": "file"}, "tenants": ["acme"]})
     project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": "op.execute('CREATE TABLE more (id int)')"}, tenants)
-    import asyncio
-
     asyncio.run(project.upgrade("r1"))
     (file,) = (path for path in (tmp_path / "data").iterdir() if not path.name.startswith("."))
     with closing(sqlite3.connect(file, isolation_level=None)) as live:
@@ -387,7 +387,6 @@ def test_listed_in_the_journal(fleet: Project) -> None:
     """An event for each backup, with all that finds and checks it, and one for each restore."""
     run = fleet.json("backup", "--to", "kept", "-t", "acme")
     restored = fleet.json("restore", run["run"], "-t", "acme", *AGREED)
-    import asyncio
 
     async def events(run_id: str, kind: str) -> list[Any]:
         root = fleet.workspace.path
@@ -420,9 +419,6 @@ def test_older_pg_dump(fleet: Project, tmp_path: Path) -> None:
     path = f"{old}{os.pathsep}{os.environ['PATH']}"
     run = fleet.json("backup", "--to", "kept", env={"PATH": path})
     assert statuses(run) == {"acme": "succeeded", "globex": "succeeded"}
-    from orchestrator.databases import server_binaries
-    from orchestrator.errors import DatabaseError
-
     with pytest.raises(DatabaseError, match="99 or newer") as refused:
         server_binaries.find_client(99)
     assert "postgresql-client-99" in (refused.value.hint or "")
@@ -441,3 +437,53 @@ def test_second_backup_of_a_resumed_run(project: Project) -> None:
     assert len({each["file"] for each in resumed["backups"]}) == 2
     project.json("restore", run["run"], "--all", *AGREED)
     assert project.heads("acme") == [FIRST]
+
+
+async def test_restore_waits_for_no_lock_for_ever(project: Project) -> None:
+    """A foreign key to a table that all tenants share locks that: a restore gives up, and nobody queues for long."""
+    project.fleet("acme", more="policy: {retries: 0}\n")
+    project.json("upgrade", FIRST)
+    project.execute(
+        "CREATE TABLE public.plans (id int PRIMARY KEY); CREATE TABLE acme.uses (plan int REFERENCES plans)"
+    )
+    run = project.json("backup", "--to", "kept")["run"]
+    project.execute("INSERT INTO acme.notes VALUES (3)")
+    blocker = await asyncpg.connect(project.url)
+    await blocker.execute("BEGIN; LOCK TABLE public.plans IN ROW EXCLUSIVE MODE")
+    restored = project.json("restore", run, "--all", "--lock-timeout", "200ms", *AGREED, exit_code=1)
+    await blocker.close()
+    assert "lock timeout" in tenant_of(restored, "acme")["error"]["message"]
+    assert rows(project.url, "acme.notes") == [(3,)]
+
+
+#: In the place of pg_dump: writes down when it begins and when it has ended.
+COUNTED = """#!/bin/sh
+case "$*" in *--version*) exec {program} "$@";; esac
+echo 1 >> {seen}
+{program} "$@"
+code=$?
+echo -1 >> {seen}
+exit $code
+"""
+
+
+def test_no_more_dumps_at_once_than_the_server_takes(project: Project, tmp_path: Path) -> None:
+    """max_concurrency bounds the programs as it bounds migrations, whatever --jobs says."""
+    names = [f"t{number}" for number in range(8)]
+    project.fleet(*names)
+    tenants = project.workspace.path / "tenants.yaml"
+    tenants.write_text(tenants.read_text().replace("main: {url: ", "main: {max_concurrency: 2, url: "))
+    project.json("upgrade", FIRST)
+    major = int(fetch(project.url, "SHOW server_version_num")[0][0]) // 10000
+    bindir = server_binaries.find_client(major).bindir
+    (tmp_path / "bin").mkdir()
+    for name in ("pg_dump", "pg_restore", "psql"):
+        shim = tmp_path / "bin" / name
+        shim.write_text(COUNTED.format(program=bindir / name, seen=tmp_path / "seen"))
+        shim.chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    for command in (("backup", "--to", "kept"), ("upgrade", "--backup", "kept")):
+        (tmp_path / "seen").write_text("")
+        assert project.json(*command, "--jobs", "32", env=path)["summary"] == {"succeeded": 8}
+        steps = [int(line) for line in (tmp_path / "seen").read_text().split()]
+        assert (len(steps), max(accumulate(steps))) == (16, 2)
