@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from orchestrator.rollout.backups import BACKUP
 from orchestrator.rollout.each import Done
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.result import RunResult
+
+log = logging.getLogger("orchestrator.restore")
 
 #: Kind of the journal's event that a restore is.
 RESTORE = "restore"
@@ -108,6 +111,9 @@ async def restore(
 async def _put_back(project: Project, journal: Journal, work: Restoring, planned: PlannedTenant, backup: Found) -> Done:
     tenant, database = planned.tenant, project.databases[planned.tenant.server]
     restored = await database.restore(work)
+    if restored.left is not None:
+        why = f", which could not be dropped: {restored.why}" if restored.why else ""
+        log.warning("%s: what it was before is in %s%s", tenant.id, restored.left, why)
     reading = (await database.read([tenant], work.version_table))[tenant.id]
     detail = {
         "file": str(backup.dump),

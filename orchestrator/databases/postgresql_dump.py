@@ -148,7 +148,7 @@ class Source:
                 *([f"ALTER SCHEMA {identifier(schema)} RENAME TO {identifier(aside)}"] if there is not None else []),
             ]
             after = [heads_guard(schema, work.version_table, work.heads)] if work.heads else []
-            await self._run_script(work, before, after)
+            await self._run_script(work, self.database, before, after)
             if there is None:
                 return Restored()
             if work.keep:
@@ -219,9 +219,18 @@ class Source:
             with suppress(Exception):
                 await raw.close(timeout=5)
 
-    async def _run_script(self, work: Restoring, before: Sequence[str], after: Sequence[str]) -> None:
-        """Have psql run a dump's SQL between our own, and commit when all of it has been run."""
-        into = self._login(self.database, work.application)
+    async def _run_script(
+        self, work: Restoring, database: str, before: Sequence[str] = (), after: Sequence[str] = ()
+    ) -> None:
+        """Have psql run a dump's SQL, between our own where there is some, and commit when all of it has been run.
+
+        Args:
+            work: what.
+            database: where.
+            before: begins a transaction.
+            after: what is asked at its end.
+        """
+        into = self._login(database, work.application)
         unpack = [self.client.program("pg_restore"), "--file=-", "--exit-on-error", str(work.dump)]
         apply = [self.client.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
         apply += ["--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never", f"--output={os.devnull}"]
@@ -233,6 +242,7 @@ class Source:
             assert psql.process.stdin is not None
             assert psql.process.stdout is not None
             assert script.process.stdout is not None
+            whole = False
             try:
                 sink = psql.process.stdin
                 sink.write("".join(f"{statement};\n" for statement in before).encode())
@@ -243,12 +253,13 @@ class Source:
                 sink.write(_READY)
                 sink.flush()
                 # Not sent ahead: killed while psql was still at work, we would have given the word already.
-                if psql.process.stdout.readline():
+                whole = bool(psql.process.stdout.readline())
+                if whole and before:
                     sink.write(b"COMMIT;\n")
                 sink.close()
             except BrokenPipeError:
                 pass  # psql has ended, and says why
-            if psql.process.wait() != 0:
+            if psql.process.wait() != 0 or not whole:
                 raise _explained(psql)
 
         await Pipeline().run(run)
@@ -257,15 +268,9 @@ class Source:
         """Make the database ``fresh`` and restore the dump into it."""
         live = await outside.fetchrow("SELECT 1 FROM pg_database WHERE datname = $1", self.database)
         await outside.execute(f"CREATE DATABASE {identifier(fresh)} {made_with(work.properties)}")
-        into = self._login(fresh, work.application)
-        command = [self.client.program("pg_restore"), "--exit-on-error", "--no-password", f"--dbname={fresh}"]
-
-        def run(pipeline: Pipeline) -> None:
-            program = pipeline.start("pg_restore", [*command, str(work.dump)], into)
-            if program.process.wait() != 0:
-                raise _explained(program)
-
-        await Pipeline().run(run)
+        # By psql, too: pg_restore itself would set what an older server does not know, and stop there. Not in one
+        # transaction: what restores large objects has transactions of its own.
+        await self._run_script(work, fresh)
         raw = await self.connect(fresh)
         try:
             if path is not None:

@@ -244,9 +244,11 @@ def test_kept(fleet: Project) -> None:
     """--keep leaves what is replaced under another name, which no source by pattern takes for a tenant."""
     run = fleet.json("backup", "--to", "kept", "-t", "acme")["run"]
     fleet.execute("INSERT INTO acme.notes VALUES (3)")
-    for _ in range(2):
-        fleet.json("restore", run, "-t", "acme", "--keep", *AGREED)
+    told = [fleet.run("restore", run, "-t", "acme", "--keep", *AGREED).stderr for _ in range(2)]
     first, second = beside(fleet)
+    assert all(
+        sum(f"acme: what it was before is in schema {name}\n" in text for text in told) == 1 for name in (first, second)
+    )
     assert sorted([len(rows(fleet.url, f"{first}.notes")), len(rows(fleet.url, f"{second}.notes"))]) == [2, 3]
     fleet.workspace.write(
         "tenants.yaml", f'servers: {{main: {{url: "{fleet.url}"}}}}\nsources: [{{schemas: "*", server: main}}]\n'
