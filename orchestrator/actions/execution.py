@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.fleet.fleet import FailureBudget
+from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.tenant import Limits
+from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Silent
 
@@ -23,6 +24,10 @@ class Execution:
     continue_on_error: bool = False
     #: Only this wave.
     wave: str | None = None
+    #: In place of the waves of tenants.yaml: ``1,10%`` is one tenant, then 10 % of them, then the rest.
+    waves: str | None = None
+    #: Let the wave begin that waits for approval.
+    approve: bool = False
     #: Seconds to wait for a tenant that another process holds.
     lock_wait: float = 10.0
     #: Timeouts of statements, over those of tenants.yaml.
@@ -42,6 +47,15 @@ class Execution:
     def budget(self) -> FailureBudget | None:
         """The failure budget that these say."""
         return FailureBudget(count=None) if self.continue_on_error else self.max_failures
+
+    @property
+    def listed_waves(self) -> tuple[Wave, ...] | None:
+        """The waves that these say, in place of those of tenants.yaml.
+
+        Raises:
+            UsageError: they are not such a list.
+        """
+        return None if self.waves is None else waves_from(self.waves)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,6 @@ from orchestrator.rollout.inventory import take_inventory
 from orchestrator.rollout.plan import Plan
 
 
-class EditedRevision(HistoryError):
-    """A revision's file is not the one that tenants were migrated with."""
-
-
 @dataclass(frozen=True, slots=True)
 class Edited:
     """A revision whose file was edited after tenants were migrated with it."""
@@ -52,9 +48,17 @@ class Edited:
     @property
     def hint(self) -> str:
         """What to do about it."""
+        return self.hint_with("--accept-edited ")
+
+    def hint_with(self, accept: str) -> str:
+        """What to do about it.
+
+        Args:
+            accept: what a revision is accepted with, where the command was typed.
+        """
         return (
             f"see what changed: git diff {self.commit or 'COMMIT'} -- {self.file}; put the file back and write a new"
-            f" revision, or, where old and new do the same: --accept-edited {self.revision}"
+            f" revision, or, where old and new do the same: {accept}{self.revision}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +72,18 @@ class Edited:
             "tenants": self.tenants,
             "example": self.example,
         }
+
+
+class EditedRevision(HistoryError):
+    """A revision's file is not the one that tenants were migrated with.
+
+    Args:
+        edited: those that were not accepted; at least one.
+    """
+
+    def __init__(self, edited: Sequence[Edited]) -> None:
+        super().__init__("\n".join(each.message for each in edited), hint="; ".join(each.hint for each in edited))
+        self.edited = tuple(edited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,7 @@ class Integrity:
         names = history.all_of(accepted)
         refused = [each for each in self.edited if each.revision not in names]
         if refused:
-            raise EditedRevision("\n".join(each.message for each in refused), hint="; ".join(e.hint for e in refused))
+            raise EditedRevision(refused)
 
     def begin(self, plan: Plan, history: History, run: str, accepted: Collection[str]) -> list[RevisionRecord]:
         """What a run writes down before it begins: the files it applies, and those it finds applied for the first time.

@@ -81,7 +81,7 @@ async def plan(
     Raises:
         OrchestratorError: bad input.
     """
-    request = Request(command, target, provision, execution.budget, execution.wave)
+    request = Request(command, target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
     async with opened_project(fleet) as project:
         made, known = await _judged(project, await project.plan(request, project.choose(tenants)), execution)
         revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)

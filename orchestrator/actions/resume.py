@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.actions.execute import backups_of, guarded, run_plan
+from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
-from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.fleet import Fleet, Wave
+from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import LAST_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 
@@ -50,12 +55,20 @@ async def resume(
         UsageError: there is no run at all, or its process is still at work.
         EditedRevision: the file of a revision that tenants have was edited; nothing was touched.
     """
+    watch = watch or Watch()
     async with opened_journal(fleet) as journal:
         record = await _resumable(journal, run)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
+        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
-        if not left:
-            return await _nothing_left(journal, record, tuple(earlier.values()), watch or Watch())
+        # An option of resume's own wins over the run's.
+        asked = execution.waves or record.options.get("waves")
+        declared = fleet.waves if asked is None else waves_from(asked)
+        unclosed = _unclosed(record, declared, earlier, waves)
+        if not left and not unclosed:
+            backups = await backups_of(journal, record.id)
+            done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
+            return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
@@ -67,6 +80,9 @@ async def resume(
                 execution.budget,
                 execution.wave,
                 record.options.get("fixed", {}),
+                waves=declared,
+                dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
+                unclosed=unclosed,
             )
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
             if execution.backup is None and (directory := record.options.get("backup")):
@@ -80,19 +96,37 @@ async def resume(
                 actor=Actor.current(fleet.root),
                 directory_digest=project.history.digest,
             )
-            return await run_plan(project, journal, again, plan, files, request, execution, watch or Watch(), earlier)
+            before = Earlier(earlier, waves)
+            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
+    select = record.options.get("select")
+    if record.command != "upgrade" or select is None:
+        return result
+    return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
 
 
-async def _nothing_left(
-    journal: Journal, record: RunRecord, attempts: tuple[AttemptRecord, ...], watch: Watch
-) -> RunResult:
+def _unclosed(
+    record: RunRecord,
+    declared: Sequence[Wave],
+    earlier: Mapping[str, AttemptRecord],
+    waves: Mapping[str, WaveRecord],
+) -> frozenset[str]:
+    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for."""
+    if not declared or record.command == "stamp":
+        return frozenset()
+    names = {wave.name for wave in declared} | {LAST_WAVE}
+    dealt = {attempt.wave for attempt in earlier.values() if attempt.wave in names}
+    return frozenset(name for name in dealt if name and (name not in waves or waves[name].state is not WaveState.DONE))
+
+
+async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> RunResult:
     """All tenants are done; where the run was cut off after its last one, only its end is still to be written down."""
+    record = result.run
     watch.observer.started(Plan(record.command, record.requested_target, ()), record.id)
     if record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
         ended = record.finished_at or datetime.now(UTC)
         record = replace(record, status=RunStatus.SUCCEEDED, finished_at=ended)
         await journal.finish_run(record.id, record.status, ended)
-    return RunResult(record, attempts, await backups_of(journal, record.id))
+    return replace(result, run=record)
 
 
 async def _resumable(journal: Journal, name: str | None) -> RunRecord:
@@ -104,11 +138,13 @@ async def _resumable(journal: Journal, name: str | None) -> RunRecord:
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
             hint=retry_of(record),
         )
-    if record.status is RunStatus.RUNNING and alive(record, datetime.now(UTC)):
+    if record.finished_at is None and alive(record, datetime.now(UTC)):
         raise UsageError(
             f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",
             hint=f"look at it with: orchestrator runs show {record.id}",
         )
+    if record.status is RunStatus.CANCELLED:
+        raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
     return record
 
 

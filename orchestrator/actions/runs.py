@@ -12,6 +12,8 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.records import RunRecord, alive
 from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import waves_of
 from orchestrator.statuses import RunStatus, TenantStatus
 
 
@@ -64,11 +66,12 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
     """
     async with opened_journal(fleet, read_only=True) as journal:
         record = _as_it_is(await journal.run(name))
+        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         backups = listed(await journal.events(record.id, kind=BACKUP))
-        return RunResult(record, tuple(await journal.attempts(record.id)), backups)
+        return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()), backups)
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:
     """A run whose process is gone is not running, whatever it last wrote down; ``resume`` sees it the same way."""
-    gone = run.status is RunStatus.RUNNING and not alive(run, datetime.now(UTC))
+    gone = run.finished_at is None and not alive(run, datetime.now(UTC))
     return replace(run, status=RunStatus.INTERRUPTED) if gone else run

@@ -38,5 +38,5 @@ async def stamp(
         OrchestratorError: other bad input; nothing was touched.
     """
     require_selection("stamp", tenants, everyone)
-    request = Request("stamp", revision, False, execution.budget, execution.wave)
+    request = Request("stamp", revision, False, execution.budget, execution.wave, waves=execution.listed_waves)
     return await execute(fleet, request, tenants, execution, watch or Watch(), loop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.servers import Tenants, opened_servers
+from orchestrator.actions.servers import Tenants, opened_servers, selection_of
 from orchestrator.fleet.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ async def upgrade(
 ) -> RunResult:
     """Migrate the selected tenants, all without a selection, and write down what happened to each.
 
+    Tenants that come into the fleet meanwhile join the run.
+
     Args:
         fleet: as loaded from tenants.yaml.
         target: ``heads``, ``label@head``, a revision, ``+1``; ``None`` for each tenant's own.
@@ -41,9 +43,12 @@ async def upgrade(
         OrchestratorError: bad input; nothing was touched.
     """
     async with opened_servers(fleet, ahead=tenants) as servers:
-        await servers.imported("orchestrator.actions.execute")
+        await servers.imported("orchestrator.actions.joining")
         from orchestrator.actions.execute import execute
+        from orchestrator.actions.joining import joined
         from orchestrator.rollout.plan import Request
 
-        request = Request("upgrade", target, provision, execution.budget, execution.wave)
-        return await execute(fleet, request, tenants, execution, watch or Watch(), loop, servers)
+        request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
+        watch = watch or Watch()
+        result = await execute(fleet, request, tenants, execution, watch, loop, servers)
+    return await joined(fleet, result, request, selection_of(tenants), execution, watch, loop)

@@ -51,6 +51,7 @@ executing = _with(
         click.option("--max-failures", metavar="N|N%", help="Failures tolerated before no new tenant starts."),
         click.option("--continue-on-error", is_flag=True, help="Go on whatever fails."),
         click.option("--wave", metavar="NAME", help="Only the tenants of this wave."),
+        click.option("--waves", metavar="1,10%,...", help="So many tenants first, then so many, then the rest."),
         click.option(
             "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
         ),
@@ -144,6 +145,7 @@ def execution_from(given: dict[str, Any]) -> Execution:
         else FailureBudget(*_validated(Budget, budget, "--max-failures", "3 or 5%")),
         continue_on_error=given.pop("continue_on_error"),
         wave=given.pop("wave"),
+        waves=given.pop("waves"),
         lock_wait=10.0 if wait is None else wait,
         limits=Limits(duration("lock_timeout"), duration("statement_timeout"), duration("idle_in_transaction_timeout")),
         replay=not given.pop("no_replay"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.journal.records import AttemptRecord
     from orchestrator.migration.scope import StepDone
     from orchestrator.rollout.plan import Plan
+    from orchestrator.rollout.waves import WaveRecord
 
 #: Not worth a line each: nothing happened to these tenants.
 QUIET = frozenset({TenantStatus.ALREADY_CURRENT, TenantStatus.NOT_STARTED})
@@ -52,6 +53,10 @@ class Lines:
             took = f"  {step.duration_ms:.0f} ms" if step.duration_ms is not None else ""
             self._say(f"{tenant}  {step.direction} {step.revision}{took}")
 
+    def wave(self, record: WaveRecord) -> None:
+        """A line for each wave that is through."""
+        self._say(str(record))
+
     def _say(self, text: str) -> None:
         # Nobody may be reading any more (`2>&1 | head`), and that must not end a run.
         with suppress(OSError):
@@ -86,6 +91,10 @@ class JsonLines(Lines):
                 revision=step.revision,
                 duration_ms=step.duration_ms,
             )
+
+    def wave(self, record: WaveRecord) -> None:
+        """An object for each wave that is through, and again when its bake is over."""
+        self._event(event="wave", **record.as_json())
 
     def _event(self, **fields: object) -> None:
         self._say(json.dumps({"at": time.time(), **fields}, ensure_ascii=False))

@@ -85,6 +85,9 @@ def show_run(settings: Settings, result: RunResult) -> None:
         _show_failure(example, cause.count)
     if len(result.causes) > _TOLD:
         click.echo(f"\nand {len(result.causes) - _TOLD} more causes: orchestrator runs show {run.id} --json")
+    held_up = result.held_up
+    if held_up is not None:
+        click.echo(f"\n{held_up}")
     if not result.satisfied:
         click.echo(f"\ngo on with: {result.retry}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 @executing
 @backing_up
 @provisioning
+@click.option("--approve", is_flag=True, help="Let the next wave begin that waits for approval.")
 @command
-def resume(settings: Settings, run: str | None, provision: bool, **given: Any) -> int:
+def resume(settings: Settings, run: str | None, provision: bool, approve: bool, **given: Any) -> int:
     """Carry on RUN (default: the last one) where it stands."""
-    execution = execution_from(given)
+    execution = replace(execution_from(given), approve=approve)
 
     def work(watch: Watch) -> Any:
         from orchestrator.actions.resume import resume

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.render import counted, print_json, print_table, show_run
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.journal.records import RunRecord
 
 
 @click.group()
@@ -71,6 +76,36 @@ def show(settings: Settings, run: str) -> int:
         click.echo()
     show_run(settings, result)
     return 0
+
+
+@runs.command()
+@click.argument("run")
+@command
+def pause(settings: Settings, run: str) -> int:
+    """Let RUN end once the tenants that it is at are through; resume carries it on."""
+    from orchestrator.actions.stopping import pause as ask
+
+    _asked(settings, read(ask(settings.fleet(), run)), "paused")
+    return 0
+
+
+@runs.command()
+@click.argument("run")
+@command
+def cancel(settings: Settings, run: str) -> int:
+    """End RUN for good once the tenants that it is at are through; the others stay as they are."""
+    from orchestrator.actions.stopping import cancel as ask
+
+    _asked(settings, read(ask(settings.fleet(), run)), "cancelled")
+    return 0
+
+
+def _asked(settings: Settings, record: RunRecord, status: str) -> None:
+    """Tell of a run what it is to be called once its process has heeded."""
+    if settings.json:
+        print_json({"run": record.id, "asked": status})
+    else:
+        click.echo(f"run {record.id} is to be {status}: no new tenant starts")
 
 
 def _heads(heads: tuple[str, ...] | None) -> str:

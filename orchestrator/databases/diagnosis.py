@@ -12,6 +12,7 @@ import asyncpg
 
 from orchestrator.databases.failures import shortened
 from orchestrator.databases.findings import Finding, Level
+from orchestrator.databases.lock_room import Locked, lock_room
 from orchestrator.databases.script import identifier
 from orchestrator.fleet.tenant import Tenant
 
@@ -19,8 +20,8 @@ from orchestrator.fleet.tenant import Tenant
 _OLDEST, _NOTICES = 13, 14
 #: Seconds after which a transaction counts as long, a clock as wrong, a replica as behind.
 _LONG, _CLOCK, _LAG = 60, 5.0, 30
-#: Locks that should be free: a revision over a table with a few hundred partitions takes that many.
-_LOCKS = 1_000
+#: Bytes of WAL by which it counts as behind, too: one that gets nothing any more has no time to tell.
+_LAG_BYTES = 1 << 30
 #: Sessions, schemas, ... named in one message.
 _NAMED = 3
 
@@ -30,10 +31,21 @@ SELECT current_user AS role, current_database() AS database, pg_is_in_recovery()
     pg_has_role('pg_read_all_stats', 'USAGE') AS sees_others,
     current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) AS lock_room,
+    current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int AS sessions,
     (SELECT count(*) FROM pg_locks WHERE NOT fastpath AND locktype <> 'virtualxid') AS locks_taken,
     (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()) AS prepared,
-    (SELECT max(extract(epoch FROM replay_lag))::int FROM pg_stat_replication) AS lag,
+    current_setting('default_transaction_read_only')::bool AS read_only,
+    current_setting('synchronous_standby_names') AS synchronous,
+    current_setting('synchronous_commit') NOT IN ('off', 'local') AS commits_wait,
     coalesce(current_setting('transaction_timeout', true), '0') AS transaction_timeout
+"""
+#: A role that may not see others' sessions sees replicas without their state and lag.
+_REPLICAS = """
+SELECT application_name AS name, sync_state, extract(epoch FROM replay_lag)::float AS lag,
+    pg_wal_lsn_diff(
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, replay_lsn
+    )::bigint AS bytes
+FROM pg_stat_replication ORDER BY bytes DESC NULLS LAST
 """
 _SCHEMAS = """
 SELECT nspname FROM pg_namespace WHERE nspname = ANY($1::text[])
@@ -59,7 +71,9 @@ WHERE l.locktype = 'advisory' AND l.granted AND a.application_name LIKE 'orchest
 """
 
 
-async def diagnose(raw: asyncpg.Connection, tenants: Sequence[Tenant], free: int, wanted: int) -> list[Finding]:
+async def diagnose(
+    raw: asyncpg.Connection, tenants: Sequence[Tenant], free: int, wanted: int, locks: Sequence[Locked]
+) -> list[Finding]:
     """Look at the server that ``raw`` is connected to.
 
     Args:
@@ -67,6 +81,7 @@ async def diagnose(raw: asyncpg.Connection, tenants: Sequence[Tenant], free: int
         tenants: who of the fleet is on it.
         free: connections that it has left.
         wanted: tenants that may be migrated at once.
+        locks: what migrating would lock, one for each tenant that is to be migrated.
 
     Returns:
         What was found, without the server's name.
@@ -82,7 +97,9 @@ async def diagnose(raw: asyncpg.Connection, tenants: Sequence[Tenant], free: int
         *_rights(facts, await _names(raw, _SCHEMAS, schemas), await _names(raw, _CLOSED, databases)),
         *_owners(facts, await _names(raw, _OTHERS_TABLES, schemas)),
         _connections(free, wanted),
-        _lock_table(facts),
+        lock_room(facts, locks, at_once(free, wanted)),
+        *_writable(facts),
+        *_replicas(facts, await raw.fetch(_REPLICAS)),
         *_server(facts),
         await _clock(raw),
         *_sessions(await raw.fetch(_LONG_ONES, _LONG), facts["sees_others"]),
@@ -129,8 +146,13 @@ def _owners(facts: asyncpg.Record, schemas: Sequence[str]) -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, "rights", text, hint)
 
 
+def at_once(free: int, wanted: int) -> int:
+    """How many tenants a run migrates at the same time: no more than a quarter of the free connections."""
+    return min(wanted, max(1, free // 4))
+
+
 def _connections(free: int, wanted: int) -> Finding:
-    cap = max(1, free // 4)
+    cap = at_once(free, wanted)
     if free < 1:
         return Finding(Level.PROBLEM, "connections", "none is free", "raise max_connections, or close some")
     if cap < wanted:
@@ -139,19 +161,33 @@ def _connections(free: int, wanted: int) -> Finding:
     return Finding(Level.OK, "connections", f"{free} free, {wanted} tenants at once")
 
 
-def _lock_table(facts: asyncpg.Record) -> Finding:
-    left = facts["lock_room"] - facts["locks_taken"]
-    text = f"room for {left} of {facts['lock_room']} locks"
-    if left < _LOCKS:
-        return Finding(Level.PROBLEM, "lock table", text, "raise max_locks_per_transaction, or wait")
-    return Finding(Level.OK, "lock table", text)
+def _writable(facts: asyncpg.Record) -> Iterator[Finding]:
+    if facts["standby"]:
+        hint = "name the primary in the server's url in tenants.yaml"
+        yield Finding(Level.PROBLEM, "standby", "this is a standby, nothing can be written", hint)
+    elif facts["read_only"]:
+        text = "default_transaction_read_only is on, nothing can be written"
+        hint = f"ALTER ROLE {identifier(facts['role'])} SET default_transaction_read_only = off"
+        yield Finding(Level.PROBLEM, "standby", text, hint)
+
+
+def _replicas(facts: asyncpg.Record, rows: Sequence[asyncpg.Record]) -> Iterator[Finding]:
+    waits = facts["synchronous"] and facts["commits_wait"] and facts["sees_others"]
+    if waits and not any(row["sync_state"] in ("sync", "quorum") for row in rows):
+        text = (
+            f"none of synchronous_standby_names ({facts['synchronous']}) is connected: every commit would wait for one"
+        )
+        yield Finding(Level.PROBLEM, "replicas", text, "bring the replica back, or take it out of the setting")
+    for row in rows:
+        if (row["lag"] or 0) > _LAG or (row["bytes"] or 0) > _LAG_BYTES:
+            late = f"{row['lag'] or 0:.0f} s and {(row['bytes'] or 0) / (1 << 20):.0f} MB"
+            text = f"replica {row['name'] or 'without a name'} is {late} behind; a run adds to that"
+            yield Finding(Level.NOTE, "replicas", text, "let it catch up first, or lower the server's max_concurrency")
+    if rows:
+        yield Finding(Level.OK, "replicas", f"{len(rows)} connected")
 
 
 def _server(facts: asyncpg.Record) -> Iterator[Finding]:
-    if facts["standby"]:
-        yield Finding(Level.PROBLEM, "standby", "this is a standby, nothing can be written", "name the primary")
-    if facts["lag"] is not None and facts["lag"] > _LAG:
-        yield Finding(Level.NOTE, "replicas", f"a replica is {facts['lag']} s behind; a run adds to that")
     if facts["prepared"]:
         text = f"{facts['prepared']} prepared transactions keep their locks until somebody ends them"
         hint = "look at pg_prepared_xacts; then: COMMIT PREPARED or ROLLBACK PREPARED"

@@ -25,6 +25,9 @@ _DETAILS = re.compile(r"^(?:DETAIL:|\[SQL:|\[parameters:)", re.MULTILINE)
 LOCK_NOT_AVAILABLE = "55P03"
 #: SQLSTATEs after which the same transaction may succeed when it is run again: lock_not_available, deadlock_detected,
 #: serialization_failure (PostgreSQL documentation, appendix A).
+#:
+#: Not disk_full (53100): a disk does not empty itself within the seconds of a few tries, and each try would take what
+#: is left of it from the application: what a table grew by before it was rolled back is not given back at once.
 _PASSING = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001"})
 #: SQLSTATEs of a server that takes no connection just now: too_many_connections, cannot_connect_now.
 _FULL = frozenset({"53300", "57P03"})
@@ -42,7 +45,10 @@ _HINTS: Mapping[str, str] = {
     "42501": "the migrating role lacks a right; GRANT it, then resume",
     "53300": "the server has no free connection; lower the server's max_concurrency or --jobs",
     "53200": "the server ran out of lock-table memory; raise max_locks_per_transaction",
-    "53100": "the server's disk is full",
+    "53100": "the disk with that file is full, which does not pass by itself: make room there (pg_tblspc/NUMBER is the"
+    " tablespace with that oid: SELECT spcname FROM pg_tablespace WHERE oid = NUMBER), then: orchestrator resume",
+    "25006": "the server only reads, as a standby does: name the primary in the server's url in tenants.yaml; where it"
+    " is the primary: ALTER ROLE ... SET default_transaction_read_only = off; then resume",
     "28P01": "the password is wrong; look at the server's url in tenants.yaml",
     "28000": "the server does not let this role in; look at the server's url and pg_hba.conf",
     "3D000": "create the database, or let upgrade do it with --provision",

@@ -21,6 +21,8 @@ from orchestrator.fleet.tenant import Limits, Tenant
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from orchestrator.history.reach import Reach
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -202,8 +204,12 @@ class Database(Protocol):
         """
         ...
 
-    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+    async def diagnose(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> Sequence[Finding]:
         """Look whether anything on the server would break a run over ``tenants``; reads only.
+
+        Args:
+            tenants: tenants on this server.
+            work: the transactions that are pending, by tenant id; of the others nothing is.
 
         Raises:
             OrchestratorError: no connection.

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
@@ -27,6 +27,7 @@ from orchestrator.databases.findings import Finding
 from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
+from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
 from orchestrator.databases.postgresql_dump import BESIDE, Source
@@ -37,6 +38,9 @@ from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, S
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+if TYPE_CHECKING:
+    from orchestrator.history.reach import Reach
 
 #: Seconds a connection attempt may take where the address does not say.
 _CONNECT_TIMEOUT = 10.0
@@ -238,11 +242,31 @@ class PostgreSQL:
         async with self._maintenance() as raw:
             return int(await raw.fetchval(_FREE_CONNECTIONS)) + self._lanes.open
 
-    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
-        """What the server's own database tells."""
+    async def diagnose(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> Sequence[Finding]:
+        """What the server's own database tells, and each tenant's of what would be locked in it."""
+        found = await self._locked(tenants, work)
         async with self._maintenance() as raw:
             free = int(await raw.fetchval(_FREE_CONNECTIONS)) + self._lanes.open
-            return await diagnose(raw, tenants, free, self._server.max_concurrency)
+            return await diagnose(raw, tenants, free, self._server.max_concurrency, found)
+
+    async def _locked(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> list[Locked]:
+        """What migrating would lock, tenant by tenant; the lock table is the whole server's."""
+        by_database: dict[str | None, list[Tenant]] = defaultdict(list)
+        for tenant in tenants:
+            if work.get(tenant.id):
+                by_database[tenant.database].append(tenant)
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+
+        async def look(database: str | None, here: list[Tenant]) -> list[Locked]:
+            try:
+                async with budget, self._connected(database) as raw:
+                    return await locked(raw, here, work)
+            except Unprovisioned:
+                # It is to be made: there are no tables yet, and what the revisions make counts.
+                return [largest(tenant.id, work[tenant.id], {}) for tenant in here]
+
+        found = await asyncio.gather(*(look(database, here) for database, here in by_database.items()))
+        return [each for part in found for each in part]
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Rows of a source's query, in a read-only transaction."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
@@ -31,6 +31,9 @@ from orchestrator.databases.script import Step
 from orchestrator.databases.sqlite_dump import dump_file, restore_file
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
+
+if TYPE_CHECKING:
+    from orchestrator.history.reach import Reach
 
 
 class SQLite:
@@ -139,7 +142,7 @@ class SQLite:
         """Files are opened, not connected to."""
         return None
 
-    async def diagnose(self, tenants: Sequence[Tenant]) -> Sequence[Finding]:
+    async def diagnose(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> Sequence[Finding]:
         """Whether the files can be written, and others made beside them."""
         files = [_file(tenant) for tenant in tenants]
         closed = [file for file in files if file.exists() and not os.access(file, os.W_OK)]

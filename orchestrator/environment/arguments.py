@@ -8,8 +8,11 @@ from pathlib import Path
 
 from alembic import context
 
+from orchestrator.errors import UsageError
 from orchestrator.fleet.selection import Selection
 
+#: How an edited revision is accepted, before the command.
+ACCEPT = "-x accept-edited="
 #: How tenants are named to plain Alembic, for hints.
 USAGE = "-x tenant=PATTERN, -x tag=TAG or -x server=NAME before the command, or -x all=true"
 
@@ -30,13 +33,30 @@ class Whom:
 
 def whom() -> Whom:
     """Read ``-x tenant=``, ``tag=``, ``server=`` and ``all=``; other ``-x`` arguments are the migrations' own."""
-    given: dict[str, list[str]] = {"tenant": [], "tag": [], "server": [], "all": []}
-    for argument in context.get_x_argument():
-        key, _, value = argument.partition("=")
-        if key in given:
-            given[key].append(value)
+    given = _given("tenant", "tag", "server", "all")
     everyone = any(value.lower() in {"", "1", "true", "yes"} for value in given["all"])
     return Whom(Selection(tuple(given["tenant"]), tuple(given["tag"]), servers=tuple(given["server"])), everyone)
+
+
+def accepted() -> tuple[str, ...]:
+    """Read ``-x accept-edited=``: revisions that may be other than they were when tenants were migrated with them.
+
+    Raises:
+        UsageError: one has no revision.
+    """
+    revisions = tuple(_given("accept-edited")["accept-edited"])
+    if not all(revisions):
+        raise UsageError("-x accept-edited does not say which revision", hint=f"{ACCEPT}REV before the command")
+    return revisions
+
+
+def _given(*keys: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {key: [] for key in keys}
+    for argument in context.get_x_argument():
+        key, _, value = argument.partition("=")
+        if key in found:
+            found[key].append(value)
+    return found
 
 
 def fleet_file() -> Path:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import OPEN
 
 
@@ -28,6 +29,10 @@ class Narrator:
         """Says which revision a tenant is through."""
         took = "" if step.duration_ms is None else f" ({step.duration_ms:.0f} ms)"
         _say(f"{tenant}: {step.direction} {step.revision}{took}")
+
+    def wave(self, record: WaveRecord) -> None:
+        """Says how a wave stands: nothing else is shown of a bake, and it would look like a hang."""
+        _say(str(record))
 
 
 def _say(text: str) -> None:

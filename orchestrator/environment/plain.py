@@ -12,11 +12,12 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from orchestrator.actions.downgrade import downgrade
-from orchestrator.actions.execution import Watch
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.integrity import EditedRevision
 from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.stamp import stamp
 from orchestrator.actions.upgrade import upgrade
-from orchestrator.environment.arguments import USAGE, Whom, fleet_file, whom
+from orchestrator.environment.arguments import ACCEPT, USAGE, Whom, accepted, fleet_file, whom
 from orchestrator.environment.narration import Narrator
 from orchestrator.errors import DatabaseError, SelectionError
 from orchestrator.fleet.fleet import Fleet
@@ -52,7 +53,12 @@ async def carry_out(loop: TenantLoop) -> None:
         async with opened_project(fleet, loop) as project:
             await _render(project, tenants, options)
     elif options["fn"].__name__ in _MIGRATING:
-        await _migrate(fleet, loop, tenants, _MIGRATING[options["fn"].__name__], options["destination_rev"])
+        try:
+            await _migrate(fleet, loop, tenants, _MIGRATING[options["fn"].__name__], options["destination_rev"])
+        except EditedRevision as error:
+            # Alembic has no --accept-edited.
+            error.hint = "; ".join(f"{each.hint_with(ACCEPT)} before the command" for each in error.edited)
+            raise
     else:
         async with opened_project(fleet, loop) as project:
             await _read(project, tenants, options)
@@ -65,13 +71,16 @@ async def _migrate(fleet: Fleet, loop: TenantLoop, tenants: Whom, command: str, 
         target = target[0]
     if command != "upgrade" and not tenants.anybody_named:
         raise SelectionError(f"{command} needs to be told which tenants", hint=USAGE)
-    selection, watch = tenants.selection, Watch(Narrator())
+    selection, watch, everyone = tenants.selection, Watch(Narrator()), tenants.everyone
+    how = Execution(accept_edited=accepted())
     if command == "upgrade":
-        result = await upgrade(fleet, target, tenants=selection, watch=watch, loop=loop)
+        result = await upgrade(fleet, target, tenants=selection, execution=how, watch=watch, loop=loop)
     elif command == "downgrade":
-        result = await downgrade(fleet, target, tenants=selection, everyone=tenants.everyone, watch=watch, loop=loop)
+        result = await downgrade(
+            fleet, target, tenants=selection, everyone=everyone, execution=how, watch=watch, loop=loop
+        )
     else:
-        result = await stamp(fleet, target, tenants=selection, everyone=tenants.everyone, watch=watch, loop=loop)
+        result = await stamp(fleet, target, tenants=selection, everyone=everyone, execution=how, watch=watch, loop=loop)
     if not result.satisfied:
         raise CommandError(_told(result))
 

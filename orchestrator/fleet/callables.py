@@ -40,6 +40,20 @@ async def call(source: PythonSource | EntryPointSource) -> list[Row]:
     return result
 
 
+async def called(source: PythonSource, argument: Any) -> Any:
+    """Call a function of the user's with one argument; a sync one runs in a thread, so the event loop goes on.
+
+    Raises:
+        ConfigurationError: it cannot be found or imported, or it raises.
+    """
+    function: Callable[..., Any] = await asyncio.to_thread(_found, source)
+    try:
+        result = await asyncio.to_thread(function, argument)
+        return await result if isinstance(result, Awaitable) else result
+    except Exception as error:
+        raise _failed(source, "raised", error) from error
+
+
 def _found(source: PythonSource | EntryPointSource) -> Callable[[], Any]:
     try:
         found = _entry_point(source) if isinstance(source, EntryPointSource) else _reference(source)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.fleet.document import kind_of
+from orchestrator.fleet.hooks import Moment
 from orchestrator.fleet.problems import Path, Problem, suggestion
 from orchestrator.fleet.schema import (
     SOURCE_KINDS,
+    CheckEntry,
     DefaultsEntry,
     FleetEntry,
+    HookEntry,
+    HooksEntry,
     PolicyEntry,
     SelectEntry,
     ServerEntry,
@@ -21,6 +26,7 @@ from orchestrator.fleet.schema import (
     WaveEntry,
 )
 from orchestrator.fleet.tenant import Isolation
+from orchestrator.fleet.waves import Approval, OnFailure, Order
 
 #: What a path to a mapping looks like, to the keys that may stand there; ``*`` is any name or position.
 _MODELS: dict[Path, type[BaseModel]] = {
@@ -29,13 +35,21 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("defaults",): DefaultsEntry,
     ("tenants", "*"): TenantEntry,
     ("policy",): PolicyEntry,
+    ("hooks",): HooksEntry,
+    **{("hooks", moment.value, "*"): HookEntry for moment in Moment},
     ("waves", "*"): WaveEntry,
     ("waves", "*", "select"): SelectEntry,
+    ("waves", "*", "verify", "*"): CheckEntry,
     **{("sources", "*", f"<{kind}>"): model for kind, model in SOURCE_KINDS.items()},
 }
 _COLLECTIONS = frozenset({"servers", "tenants", "sources", "waves"})
-#: Keys of a wave that a later release will run. Taken now and not heeded, they would be a safety net that is not there.
-_LATER = frozenset({"bake", "verify", "approve", "jobs", "order", "on_failure", "before", "after"})
+#: Keys that take one word of a few.
+_WORDS: dict[str, type[StrEnum]] = {
+    "isolation": Isolation,
+    "order": Order,
+    "approve": Approval,
+    "on_failure": OnFailure,
+}
 
 
 def problems_of(
@@ -66,7 +80,8 @@ def _problem(details: ErrorDetails, full: Path, written: Callable[[Path], str | 
     if kind in ("not_text", "string_type"):
         return _not_text(path, value, written)
     if kind == "enum":
-        return Problem(path, f"`{value}` is no {key}", suggestion(str(value), [member.value for member in Isolation]))
+        known = [member.value for member in _WORDS[str(key)]]
+        return Problem(path, f"`{value}` is no {key}", suggestion(str(value), known) or f"one of: {', '.join(known)}")
     wanted = {
         "model_type": "must be a mapping of keys",
         "model_attributes_type": "must be a mapping of keys",
@@ -82,10 +97,9 @@ def _problem(details: ErrorDetails, full: Path, written: Callable[[Path], str | 
 
 def _unknown_key(path: Path, around: Path) -> Problem:
     key = str(path[-1])
-    generic = (around[0], "*", *around[2:]) if (around[0] if around else "") in _COLLECTIONS and around[1:] else around
-    if generic[:1] == ("waves",) and key in _LATER:
-        message = f"`{key}` of a wave is not run by this version yet, and leaving it out silently would be unsafe"
-        return Problem(path, message, "take it out", at_key=True)
+    generic = tuple("*" if isinstance(step, int) else step for step in around)
+    if generic[1:] and generic[0] in _COLLECTIONS:
+        generic = (generic[0], "*", *generic[2:])
     model = _MODELS.get(generic)
     known = [field.alias or name for name, field in model.model_fields.items()] if model else []
     return Problem(path, f"unknown key `{key}`", suggestion(key, known) or f"one of: {', '.join(known)}", at_key=True)

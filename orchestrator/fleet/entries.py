@@ -7,11 +7,15 @@ from pathlib import Path
 
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
+from orchestrator.fleet.hooks import Hook, Moment
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
+    CheckEntry,
     DatabasesEntry,
     EntryPointEntry,
+    HookEntry,
+    HooksEntry,
     PolicyEntry,
     PythonEntry,
     SchemasEntry,
@@ -31,6 +35,7 @@ from orchestrator.fleet.sources import (
     SqlSource,
 )
 from orchestrator.fleet.tenant import Server
+from orchestrator.fleet.waves import Check
 
 
 def server_of(name: str, entry: ServerEntry, root: Path) -> Server:
@@ -91,11 +96,17 @@ def source_of(
 def policy_of(entry: PolicyEntry) -> Policy:
     """The policy that an entry declares."""
     budget = FailureBudget(*entry.max_failures)
-    return Policy(max_failures=budget, limits=limits_of(entry), retries=entry.retries)
+    return Policy(max_failures=budget, limits=limits_of(entry), retries=entry.retries, same_cause=entry.same_cause)
 
 
-def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str] = frozenset()) -> Wave:
+def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[str], root: Path) -> Wave:
     """The wave that an entry declares.
+
+    Args:
+        entry: one of ``waves:``.
+        servers: servers it may select.
+        broken: names of servers that are wrong themselves, and told already.
+        root: the directory of tenants.yaml.
 
     Raises:
         Refused: its bounds contradict each other, or it selects a server that is not declared.
@@ -113,4 +124,42 @@ def wave_of(entry: WaveEntry, servers: Mapping[str, Server], broken: frozenset[s
         percent=entry.percent,
         count=entry.count,
         max_failures=None if entry.max_failures is None else FailureBudget(*entry.max_failures),
+        jobs=entry.jobs,
+        order=entry.order,
+        verify=tuple(_check_of(check, number, root) for number, check in enumerate(entry.verify)),
+        bake=entry.bake,
+        approve=entry.approve,
+        on_failure=entry.on_failure,
     )
+
+
+def hooks_of(entry: HooksEntry, root: Path) -> dict[Moment, tuple[Hook, ...]]:
+    """The hooks that an entry declares, without moments that have none.
+
+    Raises:
+        Refused: one of them is not exactly one of the three.
+    """
+    found = {}
+    for moment in Moment:
+        declared: list[HookEntry] = getattr(entry, moment.value)
+        if declared:
+            found[moment] = tuple(_hook_of(hook, (moment.value, number), root) for number, hook in enumerate(declared))
+    return found
+
+
+def _hook_of(entry: HookEntry, path: tuple[str | int, ...], root: Path) -> Hook:
+    if sum(given is not None for given in (entry.command, entry.python, entry.webhook)) != 1:
+        raise Refused(Problem(path, "a hook is one of `command`, `python` and `webhook`", "keep one of them"))
+    return Hook(
+        command=entry.command,
+        python=None if entry.python is None else PythonSource(entry.python, root),
+        webhook=None if entry.webhook is None else template_at((*path, "webhook"), entry.webhook, root),
+    )
+
+
+def _check_of(entry: CheckEntry, number: int, root: Path) -> Check:
+    if sum(given is not None for given in (entry.sql, entry.command, entry.python)) != 1:
+        message = "a check is one of `sql`, `command` and `python`"
+        raise Refused(Problem(("verify", number), message, "keep one of them"))
+    python = None if entry.python is None else PythonSource(entry.python, root)
+    return Check(sql=entry.sql, command=entry.command, python=python)

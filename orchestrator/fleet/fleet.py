@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.fleet.hooks import Hook, Moment
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
+from orchestrator.fleet.waves import Approval, Check, OnFailure, Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Policy:
     limits: Limits = field(default_factory=lambda: Limits(2.0, 3600.0, 60.0))
     #: Times a tenant is tried again after a lock timeout, a deadlock or a lost connection.
     retries: int = 5
+    #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budget says.
+    same_cause: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,16 @@ class Wave:
     count: int | None = None
     #: Failures tolerated in this wave; ``None`` for the policy's.
     max_failures: FailureBudget | None = None
+    #: Tenants at once in this wave; ``None`` for no bound but the run's.
+    jobs: int | None = None
+    order: Order = Order.LONGEST
+    #: What has to be true once it is through.
+    verify: tuple[Check, ...] = ()
+    #: Seconds between its end and the next wave, through restarts of the run.
+    bake: float = 0.0
+    #: Who lets the next wave begin; ``None`` for nobody in particular.
+    approve: Approval | None = None
+    on_failure: OnFailure = OnFailure.STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ class Fleet:
     defaults: Defaults = field(default_factory=Defaults)
     policy: Policy = field(default_factory=Policy)
     waves: tuple[Wave, ...] = ()
+    #: What is called before and after a run, a wave, a tenant.
+    hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 

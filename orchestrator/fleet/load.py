@@ -15,8 +15,9 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
+from orchestrator.fleet.hooks import Hook, Moment
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
 from orchestrator.fleet.schema import DefaultsEntry, FleetEntry, normalized
@@ -107,6 +108,7 @@ class _Loader:
         tenants, own = self._tenants(entry, servers, defaults)
         sources = self._sources(entry, servers, defaults)
         waves = self._waves(entry, {**servers, **own})
+        hooks = self._hooks(entry)
         self._check_journal(entry)
         if not tenants and not sources:
             hint = "list them under `tenants:`, or name a source under `sources:`"
@@ -121,6 +123,7 @@ class _Loader:
             defaults=defaults,
             policy=policy_of(entry.policy),
             waves=tuple(waves),
+            hooks=hooks,
             journal=entry.journal,
         )
 
@@ -207,6 +210,13 @@ class _Loader:
                 self._refuse(("sources", position), refused)
         return sources
 
+    def _hooks(self, entry: FleetEntry) -> dict[Moment, tuple[Hook, ...]]:
+        try:
+            return hooks_of(entry.hooks, self.path.parent)
+        except Refused as refused:
+            self._refuse(("hooks",), refused)
+            return {}
+
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}
         for position, declared in zip(self.positions["waves"], entry.waves, strict=True):
@@ -215,7 +225,7 @@ class _Loader:
                 message = f"there is a wave `{declared.name}` already"
                 self._note([Problem((*path, "name"), message, "give it another name")])
             try:
-                waves[declared.name] = wave_of(declared, servers, self.broken)
+                waves[declared.name] = wave_of(declared, servers, self.broken, self.path.parent)
             except Refused as refused:
                 self._refuse(path, refused)
         return list(waves.values())

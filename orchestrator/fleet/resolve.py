@@ -185,7 +185,7 @@ def limits_of(entry: ServerEntry | TenantEntry | PolicyEntry) -> Limits:
     return Limits(entry.lock_timeout, entry.statement_timeout, entry.idle_in_transaction_timeout)
 
 
-def template_at(path: tuple[str, ...], text: str, root: Path) -> Template:
+def template_at(path: tuple[str | int, ...], text: str, root: Path) -> Template:
     """A template whose syntax errors are told at ``path``.
 
     Raises:

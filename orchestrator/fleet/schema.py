@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from orchestrator.fleet.kinds import (
     Budget,
@@ -21,6 +21,7 @@ from orchestrator.fleet.kinds import (
     Text,
 )
 from orchestrator.fleet.tenant import Isolation
+from orchestrator.fleet.waves import Approval, OnFailure, Order
 
 _Count = Annotated[int, Field(strict=True, ge=1)]
 
@@ -153,6 +154,7 @@ class PolicyEntry(_Entry):
     statement_timeout: Duration = 3600.0
     idle_in_transaction_timeout: Duration = 60.0
     retries: Annotated[int, Field(strict=True, ge=0)] = 5
+    same_cause: Annotated[Given[_Count], Field(description="Stop when so many fail for one cause")] = None
 
 
 class SelectEntry(_Entry):
@@ -164,6 +166,22 @@ class SelectEntry(_Entry):
     exclude: Names = ()
 
 
+class CheckEntry(_Entry):
+    """What has to be true once a wave is through. Plain text is SQL."""
+
+    sql: Given[Text] = Field(None, description="Query for every tenant of the wave; its value must be true")
+    command: Given[Text] = Field(None, description="Shell command, once for the wave; must exit with 0")
+    python: Given[Reference] = Field(None, description="module:function, once for the wave; must return true")
+
+
+def _as_checks(value: Any) -> Any:
+    checks = value if isinstance(value, list) else [value]
+    return [{"sql": check} if isinstance(check, str) else check for check in checks]
+
+
+_Checks = Annotated[list[CheckEntry], BeforeValidator(_as_checks)]
+
+
 class WaveEntry(_Entry):
     """One group of tenants in a run's order; what it leaves is for the later ones."""
 
@@ -172,6 +190,39 @@ class WaveEntry(_Entry):
     percent: Given[Percent] = None
     count: Given[_Count] = None
     max_failures: Given[Budget] = None
+    jobs: Given[_Count] = Field(None, description="Tenants at once in this wave")
+    order: Order = Field(Order.LONGEST, description="Who starts first")
+    verify: _Checks = Field(default_factory=list, description="What must be true once the wave is through")
+    bake: Duration = Field(0.0, description="Time between this wave and the next: 10m")
+    approve: Given[Approval] = Field(None, description="manual: somebody lets the next wave begin")
+    on_failure: OnFailure = Field(OnFailure.STOP, description="What follows when the wave fails")
+
+
+class HookEntry(_Entry):
+    """Something to call. Plain text is a command."""
+
+    command: Given[Text] = Field(None, description="Shell command; gets the document as JSON on stdin")
+    python: Given[Reference] = Field(None, description="module:function; gets the document as a dictionary")
+    webhook: Given[Text] = Field(None, description="Address that the document is posted to; may hold ${...}")
+
+
+def _as_hooks(value: Any) -> Any:
+    hooks = value if isinstance(value, list) else [value]
+    return [{"command": hook} if isinstance(hook, str) else hook for hook in hooks]
+
+
+_Hooks = Annotated[list[HookEntry], BeforeValidator(_as_hooks)]
+
+
+class HooksEntry(_Entry):
+    """What is called before and after; what is called before may say no."""
+
+    before_run: _Hooks = Field(default_factory=list)
+    after_run: _Hooks = Field(default_factory=list)
+    before_wave: _Hooks = Field(default_factory=list)
+    after_wave: _Hooks = Field(default_factory=list)
+    before_tenant: _Hooks = Field(default_factory=list)
+    after_tenant: _Hooks = Field(default_factory=list)
 
 
 class FleetEntry(_Entry):
@@ -183,6 +234,7 @@ class FleetEntry(_Entry):
     sources: list[SourceEntry] = Field(default_factory=list)
     policy: PolicyEntry = Field(default_factory=PolicyEntry)
     waves: list[WaveEntry] = Field(default_factory=list)
+    hooks: HooksEntry = Field(default_factory=HooksEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 
@@ -194,6 +246,15 @@ def json_schema() -> dict[str, Any]:
     for key in schema["properties"]:
         schema["properties"][key].pop("default", None)
     schema["$defs"]["PolicyEntry"]["properties"]["max_failures"]["default"] = 0  # the model holds it as (0, None)
+    check = [{"type": "string"}, {"$ref": "#/$defs/CheckEntry"}]
+    schema["$defs"]["WaveEntry"]["properties"]["verify"] = {
+        "anyOf": [*check, {"type": "array", "items": {"anyOf": check}}],
+        "description": "What must be true once the wave is through",
+    }
+    hook = [{"type": "string"}, {"$ref": "#/$defs/HookEntry"}]
+    for moment in schema["$defs"]["HooksEntry"]["properties"].values():
+        moment.update({"anyOf": [*hook, {"type": "array", "items": {"anyOf": hook}}]})
+        del moment["items"], moment["type"]
     # What load() takes as a short form (see normalized).
     schema["properties"]["servers"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/ServerEntry"}]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from hashlib import blake2b
+from typing import Any
 
 from orchestrator.errors import SelectionError, UsageError
 from orchestrator.fleet.nearest import did_you_mean
@@ -44,6 +45,18 @@ class Selection:
             raise UsageError(message, hint="write --shard I/N with I from 1 to N")
         if self.sample is not None and self.sample < 1:
             raise UsageError(f"a sample of {self.sample} tenants is none", hint="write --sample N with N from 1")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, which :meth:`from_json` takes back."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Selection:
+        """What :meth:`as_json` gave."""
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**given)
 
     @property
     def is_empty(self) -> bool:

@@ -20,6 +20,7 @@ from orchestrator.history.broken import explain
 from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import Hazard, find_hazards
 from orchestrator.history.purity import Impurity, impurity
+from orchestrator.history.reach import Reach, find_reach
 
 if TYPE_CHECKING:
     from orchestrator.history.position import Position
@@ -55,6 +56,7 @@ class History:
         self._path = lru_cache(maxsize=None)(self._find_path)
         self._hazards = lru_cache(maxsize=None)(self._find_hazards)
         self._impurity = lru_cache(maxsize=None)(self._find_impurity)
+        self._reach = lru_cache(maxsize=None)(self._find_reach)
 
     @classmethod
     def beside(cls, root: Path) -> History:
@@ -138,6 +140,16 @@ class History:
         """What is hazardous in these revisions, in their order."""
         return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
 
+    def transactions(self, revisions: Collection[str]) -> tuple[Reach, ...]:
+        """What each transaction of an upgrade over ``revisions`` may touch.
+
+        A revision is a transaction of its own where env.py says so; otherwise all of them are one.
+        """
+        parts = tuple(self._reach(revision) for revision in revisions)
+        if "transaction_per_migration" in (Path(self.script.dir) / "env.py").read_text(encoding="utf-8"):
+            return parts
+        return (Reach.together(parts),) if parts else ()
+
     def impurity(self, revision: str, direction: str) -> Impurity | None:
         """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.
 
@@ -194,6 +206,9 @@ class History:
 
     def _find_hazards(self, revision: str) -> tuple[Hazard, ...]:
         return find_hazards(revision, self.file(revision))
+
+    def _find_reach(self, revision: str) -> Reach:
+        return find_reach(revision, self.file(revision))
 
     def _find_impurity(self, revision: str, direction: str) -> Impurity | None:
         return impurity(self.file(revision), direction)

@@ -228,6 +228,23 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_events(connection, run_id, tenant, kind)
 
+    async def ask(self, run_id: str, status: RunStatus) -> bool:
+        """Ask the process that carries out a run to end it as ``status``, or end it where nobody does.
+
+        Returns:
+            Whether the run had not ended before.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        return await self._whole(self._write_asked(run_id, status))
+
+    async def asked(self, run_id: str) -> RunStatus | None:
+        """What a run under way here was asked to end as by another process; ``None`` while nobody did."""
+        async with self._store.reading() as connection:
+            status = await reading.status_of(connection, run_id)
+        return status if status in (RunStatus.PAUSED, RunStatus.CANCELLED) else None
+
     async def open_steps(self, tenant: str | None = None) -> list[tuple[StepRecord, RunRecord | None]]:
         """Steps outside transactions that nobody has seen the end of, of one tenant where given, each with its run."""
         if not self.exists or self._store.is_earlier:
@@ -294,6 +311,10 @@ class Journal:
     async def _write_start(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
         async with self._one_batch, self._store.writing() as connection:
             await writing.write_start(connection, run, attempts)
+
+    async def _write_asked(self, run_id: str, status: RunStatus) -> bool:
+        async with self._one_batch, self._store.writing(durable=True) as connection:
+            return await writing.write_asked(connection, run_id, status)
 
     async def _flush(self) -> bool:
         async with self._one_batch:

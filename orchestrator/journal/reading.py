@@ -12,7 +12,7 @@ from orchestrator.errors import JournalError
 from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
 from orchestrator.journal.rows import attempt_record, event_record, revision_record, run_record, step_record
 from orchestrator.journal.tables import attempts, events, revisions, runs, steps
-from orchestrator.statuses import TenantStatus
+from orchestrator.statuses import RunStatus, TenantStatus
 
 #: Stands for the run that started last.
 LAST = "last"
@@ -85,9 +85,13 @@ async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRe
     return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
 
 
-async def list_events(
-    connection: AsyncConnection, run: str, tenant: str | None, kind: str | None = None
-) -> list[EventRecord]:
+async def status_of(connection: AsyncConnection, run: str) -> RunStatus | None:
+    """What the journal says of a run now; ``None`` when it does not know it."""
+    status = await connection.scalar(select(runs.c.status).where(runs.c.id == run))
+    return None if status is None else RunStatus(status)
+
+
+async def list_events(connection: AsyncConnection, run: str, tenant: str | None, kind: str | None) -> list[EventRecord]:
     """The run's events in the order they happened."""
     query = select(events).where(events.c.run == run).order_by(events.c.at, events.c.writer, events.c.number)
     if tenant is not None:

@@ -20,6 +20,7 @@ from orchestrator.journal.pending import Pending
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.journal.rows import attempt_row, event_row, revision_row, run_row, step_row
 from orchestrator.journal.tables import Moment, attempts, events, revisions, runs, steps
+from orchestrator.statuses import RunStatus
 
 #: Characters of a point in time that SQLAlchemy's type for SQLite reads back: all but the offset, which is UTC's.
 _MOMENT_LENGTH = len("2026-11-22 21:53:07.123456")
@@ -33,6 +34,12 @@ async def write_start(connection: AsyncConnection, run: RunRecord, selected: Seq
     """Write ``run`` and the attempts on its ``selected`` tenants, which keep this order."""
     await _write(connection, runs, [run_row(run)])
     await _write(connection, attempts, [attempt_row(attempt, position) for position, attempt in enumerate(selected)])
+
+
+async def write_asked(connection: AsyncConnection, run: str, status: RunStatus) -> bool:
+    """Ask for a run to end as ``status``; says whether it had not ended yet."""
+    asked = update(runs).where(runs.c.id == run, runs.c.finished_at.is_(None)).values(status=status.value)
+    return (await connection.execute(asked)).rowcount == 1
 
 
 async def write_pending(connection: AsyncConnection, pending: Pending) -> None:

@@ -14,6 +14,7 @@ from orchestrator.databases.port import Reading
 from orchestrator.errors import HistoryError, UsageError
 from orchestrator.fleet.fleet import FailureBudget, Fleet, Wave
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.waves import Order
 from orchestrator.history.directory import History
 from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard, HazardKind
 from orchestrator.history.position import is_relative, position
@@ -66,6 +67,15 @@ class PlannedWave:
     name: str
     tenants: tuple[PlannedTenant, ...]
     budget: FailureBudget
+    #: What tenants.yaml says of it.
+    settings: Wave = field(default_factory=lambda: Wave(""))
+    #: How many tenants it has, those included that an earlier part of the run has done; 0 for as many as ``tenants``.
+    whole: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many tenants it has over all parts of the run: what percentages are of."""
+        return max(self.whole, len(self.tenants))
 
 
 class Kind(NamedTuple):
@@ -174,6 +184,12 @@ class Request:
     wave: str | None = None
     #: Targets that an earlier part of the run has fixed, by tenant id: ``-1`` is counted once.
     fixed: Mapping[str, str] = field(default_factory=dict)
+    #: In place of the waves of tenants.yaml; ``None`` for those.
+    waves: tuple[Wave, ...] | None = None
+    #: The wave that an earlier part of the run has given each tenant to, by tenant id.
+    dealt: Mapping[str, str] = field(default_factory=dict)
+    #: Waves that are to be closed, whether or not they have tenants left.
+    unclosed: frozenset[str] = frozenset()
 
 
 def make_plan(
@@ -204,14 +220,23 @@ def make_plan(
         tenant.id: plan_tenant(request, tenant, readings[tenant.id], kinds.get(tenant.server, ("", "")), history, today)
         for tenant in tenants
     }
+    declared = fleet.waves if request.waves is None else request.waves
+    whole = Counter(request.dealt.values())
     waves = tuple(
-        PlannedWave(wave.name, tuple(planned[tenant.id] for tenant in members), _budget(request, fleet, wave))
-        for wave, members in assign_waves(fleet.waves, tenants)
+        PlannedWave(
+            wave.name,
+            tuple(planned[tenant.id] for tenant in members),
+            _budget(request, fleet, wave),
+            wave,
+            whole[wave.name],
+        )
+        for wave, members in assign_waves(declared, tenants, request.dealt)
+        if members or wave.name in request.unclosed
     )
     if request.wave is not None:
         waves = tuple(wave for wave in waves if wave.name == request.wave)
         if not waves:
-            known = [wave.name for wave in fleet.waves]
+            known = [wave.name for wave in declared]
             raise UsageError(
                 f"no wave {request.wave!r} with a selected tenant in it",
                 hint=f"waves in {fleet.path.name}: {', '.join(known) or 'none'}",
@@ -294,12 +319,21 @@ def _fixed(target: str, heads: tuple[str, ...], end: tuple[str, ...]) -> str | N
     return None
 
 
-def assign_waves(waves: Sequence[Wave], tenants: Sequence[Tenant]) -> list[tuple[Wave, list[Tenant]]]:
+def assign_waves(
+    waves: Sequence[Wave], tenants: Sequence[Tenant], dealt: Mapping[str, str] | None = None
+) -> list[tuple[Wave, list[Tenant]]]:
     """Give every tenant to exactly one wave: each wave takes what it selects from those that are left.
 
+    Args:
+        waves: in order.
+        tenants: who is to be given to one.
+        dealt: the wave that an earlier part of the run has given each tenant to, which it keeps, by tenant id.
+
     Returns:
-        Waves with at least one tenant, in order; those that no wave takes come last, as ``rest``.
+        The waves in order, also those without a tenant; those that no wave takes come last, as ``rest``.
     """
+    if dealt:
+        return _as_dealt(waves, tenants, dealt)
     left = list(tenants)
     assigned: list[tuple[Wave, list[Tenant]]] = []
     for wave in waves:
@@ -315,15 +349,28 @@ def assign_waves(waves: Sequence[Wave], tenants: Sequence[Tenant]) -> list[tuple
         assigned.append((wave, members))
     if left:
         assigned.append((Wave(LAST_WAVE if waves else SINGLE_WAVE), left))
-    return [(wave, members) for wave, members in assigned if members]
+    return assigned
+
+
+def _as_dealt(
+    waves: Sequence[Wave], tenants: Sequence[Tenant], dealt: Mapping[str, str]
+) -> list[tuple[Wave, list[Tenant]]]:
+    """Each to its own; waves that tenants.yaml no longer has come last, in the order in which they were."""
+    last = LAST_WAVE if waves else SINGLE_WAVE
+    known = {wave.name: wave for wave in waves}
+    names = dict.fromkeys([*known, *(name for name in dealt.values() if name != last), last])
+    members: dict[str, list[Tenant]] = {name: [] for name in names}
+    for tenant in tenants:
+        members[dealt.get(tenant.id, last)].append(tenant)
+    return [(known.get(name, Wave(name)), members[name]) for name in names]
 
 
 def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:
     return request.budget or wave.max_failures or fleet.policy.max_failures
 
 
-def longest_first(plan: Plan, durations: Mapping[str, float]) -> Plan:
-    """``plan`` with those who take long at the front of their waves: begun last, one alone would hold up the end.
+def in_order(plan: Plan, durations: Mapping[str, float]) -> Plan:
+    """``plan`` with each wave in its order; by default, those who take long come first.
 
     Args:
         plan: with tenants in the fleet's order, which the others keep.
@@ -331,9 +378,16 @@ def longest_first(plan: Plan, durations: Mapping[str, float]) -> Plan:
     """
 
     def ordered(wave: PlannedWave) -> PlannedWave:
-        return replace(wave, tenants=tuple(sorted(wave.tenants, key=lambda each: -durations.get(each.tenant.id, 0))))
+        match wave.settings.order:
+            case Order.LISTED:
+                return wave
+            case Order.NAME:
+                tenants = sorted(wave.tenants, key=lambda each: each.tenant.id)
+            case Order.LONGEST:
+                tenants = sorted(wave.tenants, key=lambda each: -durations.get(each.tenant.id, 0))
+        return replace(wave, tenants=tuple(tenants))
 
-    return replace(plan, waves=tuple(ordered(wave) for wave in plan.waves)) if durations else plan
+    return replace(plan, waves=tuple(ordered(wave) for wave in plan.waves))
 
 
 def kind_of(planned: PlannedTenant) -> Kind:

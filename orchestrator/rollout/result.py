@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
 
 #: Names, numbers and strings in a statement differ between tenants where the cause is the same.
@@ -44,6 +45,8 @@ class RunResult:
 
     run: RunRecord
     tenants: tuple[AttemptRecord, ...]
+    #: Waves of tenants.yaml whose tenants are through, in order.
+    waves: tuple[WaveRecord, ...] = ()
     #: Backups that it made: ``tenant``, ``file``, ``bytes``, ``sha256`` and ``heads`` of each.
     backups: tuple[Mapping[str, Any], ...] = ()
 
@@ -61,7 +64,13 @@ class RunResult:
     @property
     def satisfied(self) -> bool:
         """All that was asked for is so."""
-        return all(attempt.status in SATISFIED for attempt in self.tenants)
+        through = all(wave.state is WaveState.DONE for wave in self.waves)
+        return through and all(attempt.status in SATISFIED for attempt in self.tenants)
+
+    @property
+    def held_up(self) -> WaveRecord | None:
+        """The wave that keeps later ones from beginning."""
+        return next((wave for wave in reversed(self.waves) if wave.state is not WaveState.DONE), None)
 
     @property
     def failed(self) -> tuple[AttemptRecord, ...]:
@@ -81,9 +90,16 @@ class RunResult:
 
     @property
     def retry(self) -> str:
-        """What to type to go on with what is left."""
-        needs = [cause.retry for cause in self.causes if cause.retry.endswith("--provision")]
-        return needs[0] if needs else retry_of(self.run)
+        """What to type to go on with what is left.
+
+        Partial tenants are named by it when they alone are left: while there is more to do, nobody is to run their
+        revisions again by the way.
+        """
+        left = [attempt for attempt in self.tenants if attempt.status not in SATISFIED]
+        provision = any(_is_unprovisioned(attempt) for attempt in left)
+        waits = self.held_up is not None and self.held_up.state is WaveState.WAITING
+        command = retry_of(self.run, provision=provision, partial=bool(left) and all(map(_is_left_alone, left)))
+        return command + (" --approve" if waits else "")
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``upgrade --json`` and ``runs show --json`` print (see docs/cli.md)."""
@@ -98,7 +114,7 @@ class RunResult:
             "actor": f"{run.actor.user}@{run.actor.host}",
             "git_commit": run.actor.git_commit,
             "directory_digest": run.directory_digest,
-            "tenants": [_tenant(attempt) for attempt in self.tenants],
+            "tenants": [tenant_document(attempt) for attempt in self.tenants],
             "causes": [
                 {
                     "fingerprint": cause.fingerprint,
@@ -109,15 +125,17 @@ class RunResult:
                 }
                 for cause in self.causes
             ],
+            "waves": [wave.as_json() for wave in self.waves],
             "summary": self.summary,
             "backups": [dict(each) for each in self.backups],
         }
 
 
-def retry_of(run: RunRecord) -> str:
+def retry_of(run: RunRecord, *, provision: bool = False, partial: bool = False) -> str:
     """What to type to go on with what is left of a run."""
     if run.command not in NOT_RESUMED:
-        return f"orchestrator resume {run.id}"
+        flags = (" --provision" if provision else "") + (" --retry-partial" if partial else "")
+        return f"orchestrator resume {run.id}{flags}"
     tenants = "".join(f" -t {shlex.quote(name)}" for name in run.options.get("patterns", ())) or " -t TENANT"
     source = shlex.quote(str(run.options.get("source", "")))
     return f"orchestrator {run.command} {'--to ' if run.command == 'backup' else ''}{source}{tenants}"
@@ -125,9 +143,21 @@ def retry_of(run: RunRecord) -> str:
 
 def _cause(key: str, group: Sequence[AttemptRecord], run: RunRecord) -> Cause:
     error = group[0].error or {}
-    missing = error.get("type") == "unprovisioned" and run.command not in NOT_RESUMED
-    retry = retry_of(run) + (" --provision" if missing else "")
+    retry = retry_of(run, provision=any(map(_is_unprovisioned, group)), partial=any(map(_is_left_alone, group)))
     return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, error.get("hint"))
+
+
+def _is_unprovisioned(attempt: AttemptRecord) -> bool:
+    return attempt.error is not None and attempt.error.get("type") == "unprovisioned"
+
+
+def _is_left_alone(attempt: AttemptRecord) -> bool:
+    """Whether a resume leaves the tenant alone unless it is told otherwise.
+
+    Not one whose revision is through, and has left an invalid index: once that is mended, any command goes on.
+    """
+    invalid = attempt.error is not None and attempt.error.get("type") == "invalid_index"
+    return attempt.status is TenantStatus.PARTIAL and not invalid
 
 
 def fingerprint(error: Mapping[str, Any], tenant: str) -> str:
@@ -143,14 +173,19 @@ def fingerprint(error: Mapping[str, Any], tenant: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_status(attempts: Sequence[AttemptRecord], interrupted: bool) -> RunStatus:
-    """How a run ended, from how its tenants did."""
-    if interrupted:
-        return RunStatus.INTERRUPTED
-    return RunStatus.SUCCEEDED if all(attempt.status in SATISFIED for attempt in attempts) else RunStatus.FAILED
+def run_status(
+    attempts: Sequence[AttemptRecord], asked: RunStatus | None, waves: Sequence[WaveRecord] = ()
+) -> RunStatus:
+    """How a run ended, from how its tenants and waves did, and from what it was asked to end as."""
+    if asked is not None:
+        return asked
+    fine = all(attempt.status in SATISFIED for attempt in attempts)
+    failed = any(wave.state is WaveState.FAILED for wave in waves)
+    return RunStatus.SUCCEEDED if fine and not failed else RunStatus.FAILED
 
 
-def _tenant(attempt: AttemptRecord) -> dict[str, Any]:
+def tenant_document(attempt: AttemptRecord) -> dict[str, Any]:
+    """A tenant in a run's document."""
     return {
         "tenant": attempt.tenant,
         "status": attempt.status.value,

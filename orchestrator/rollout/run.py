@@ -10,13 +10,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from orchestrator.databases.failures import describe
+from orchestrator.fleet.hooks import Moment
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.waves import OnFailure
 from orchestrator.journal.records import AttemptRecord, EventRecord
 from orchestrator.migration.attempt import ALEMBIC, Migrator, Outcome, Work
 from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
+from orchestrator.rollout.gates import Gates
+from orchestrator.rollout.hooks import HookRefused, Hooks
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, ids
+from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
@@ -52,16 +58,24 @@ class Run:
     revisions: Revisions
     #: What is done outside transactions.
     steps: Steps
+    #: What stands between the waves.
+    gates: Gates
+    #: What is called before and after waves and tenants.
+    hooks: Hooks
     #: Tenants at once over all.
     jobs: int
     #: Times a tenant is tried again after a failure that may pass.
     retries: int
+    #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
+    same_cause: int | None = None
     #: What the run had done to a tenant before it was carried on, by tenant id.
     earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
     _serial: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: By wave; counted as they come, because it is asked for before every tenant.
     _failures: Counter[str] = field(default_factory=Counter)
+    #: By what failures of one cause have in common.
+    _causes: Counter[str] = field(default_factory=Counter)
 
     async def execute(self) -> tuple[AttemptRecord, ...]:
         """Do it.
@@ -69,10 +83,9 @@ class Run:
         Returns:
             How every tenant of the plan ended, in the plan's order. Nothing is left pending or running.
         """
-        over_all = asyncio.Semaphore(self.jobs)
         try:
             for wave in self.plan.waves:
-                if self.stop.draining or not await self._execute_wave(wave, over_all):
+                if self.stop.draining or not await self._may_follow(wave):
                     break
         finally:
             # Also when whoever called is cancelled: the journal says of every tenant how it ended.
@@ -82,8 +95,33 @@ class Run:
                         self._settle_unstarted(planned, wave)
         return tuple(self.attempts[planned.tenant.id] for planned in self.plan.tenants)
 
-    async def _execute_wave(self, wave: PlannedWave, over_all: asyncio.Semaphore) -> bool:
-        """Returns whether the next wave may start."""
+    async def _may_follow(self, wave: PlannedWave) -> bool:
+        """Carry out a wave and close it. Returns whether the next one may start."""
+        about = {"wave": wave.name, "tenants": ids(wave.tenants)}
+        try:
+            await self.hooks.before(Moment.BEFORE_WAVE, about)
+        except HookRefused as refused:
+            await self.gates.failed(wave, refused.message)
+            return False
+        may_follow = await self._carried_out(wave)
+        counts = Counter(self.attempts[each].status.value for each in about["tenants"] if each in self.attempts)
+        await self.hooks.after(Moment.AFTER_WAVE, {**about, "summary": counts}, self.recorder)
+        return may_follow
+
+    async def _carried_out(self, wave: PlannedWave) -> bool:
+        await self._execute_wave(wave)
+        if self.stop.draining or self._is_broken():
+            return False
+        if self._may_go_on(wave):
+            attempts = {**self.earlier, **self.attempts}
+            if await self.gates.passed(wave, attempts, is_last=wave is self.plan.waves[-1]):
+                return True
+        elif self.gates.asked_for:
+            await self.gates.failed(wave, f"{self._failures[wave.name]} of {wave.size} tenants failed")
+        return not self.stop.draining and wave.settings.on_failure is OnFailure.CONTINUE
+
+    async def _execute_wave(self, wave: PlannedWave) -> None:
+        over_all = asyncio.Semaphore(min(self.jobs, wave.settings.jobs or self.jobs))
         waiting: dict[str, deque[PlannedTenant]] = defaultdict(deque)
         for planned in wave.tenants:
             if planned.verdict is TenantStatus.PENDING:
@@ -98,7 +136,6 @@ class Run:
             for _ in range(min(self._cap(identity), len(queue)))
         ]
         await until_done(workers, self.stop)
-        return self._may_go_on(wave)
 
     async def _work(self, wave: PlannedWave, queue: deque[PlannedTenant], over_all: asyncio.Semaphore) -> None:
         while queue:
@@ -114,11 +151,15 @@ class Run:
         )
         self._note(attempt)
         try:
+            await self.hooks.before(Moment.BEFORE_TENANT, {"wave": wave.name, "tenant": planned.tenant.id})
             if planned.serial:
                 async with self._serial:
                     attempt = await self._tried(attempt, planned)
             else:
                 attempt = await self._tried(attempt, planned)
+        except HookRefused as refused:
+            failure = describe(refused).as_json()
+            attempt = replace(attempt, status=TenantStatus.FAILED, error=failure, finished_at=datetime.now(UTC))
         except BaseException:
             left = self.steps.cut_off(planned.tenant.id)
             status = TenantStatus.INTERRUPTED if left is None else TenantStatus.PARTIAL
@@ -127,6 +168,8 @@ class Run:
             raise
         self._note(attempt)
         self.revisions.reached(attempt)
+        if Moment.AFTER_TENANT in self.hooks.declared:
+            await self.hooks.after(Moment.AFTER_TENANT, {"wave": wave.name, **tenant_document(attempt)}, self.recorder)
 
     async def _tried(self, attempt: AttemptRecord, planned: PlannedTenant) -> AttemptRecord:
         """Try, and try again while what went wrong may pass by itself."""
@@ -212,7 +255,11 @@ class Run:
         return (await database.fingerprints([tenant], table)).get(tenant.id)
 
     def _may_go_on(self, wave: PlannedWave) -> bool:
-        return wave.budget.allows(self._failures[wave.name], len(wave.tenants))
+        return not self._is_broken() and wave.budget.allows(self._failures[wave.name], wave.size)
+
+    def _is_broken(self) -> bool:
+        """So many tenants have failed for one cause that the others would, too."""
+        return self.same_cause is not None and max(self._causes.values(), default=0) >= self.same_cause
 
     def _cap(self, identity: str) -> int:
         # Two declarations of one physical server: the more careful one holds.
@@ -256,6 +303,8 @@ class Run:
         self.attempts[attempt.tenant] = attempt
         if counts and attempt.wave is not None and attempt.status in FAILURES:
             self._failures[attempt.wave] += 1
+            if attempt.error is not None:
+                self._causes[fingerprint(attempt.error, attempt.tenant)] += 1
         self.recorder.record(attempt)
         self.observer.tenant(attempt)
 

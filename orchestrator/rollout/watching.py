@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
     from orchestrator.migration.scope import StepDone
     from orchestrator.rollout.plan import Plan
+    from orchestrator.rollout.waves import WaveRecord
 
 
 class Recorder(Protocol):
@@ -54,6 +55,10 @@ class Observer(Protocol):
         """A tenant has run a revision."""
         ...
 
+    def wave(self, record: WaveRecord) -> None:
+        """A wave's tenants are through; how it stands now."""
+        ...
+
 
 class Silent:
     """An observer that does not look."""
@@ -65,4 +70,7 @@ class Silent:
         """Ignored."""
 
     def step(self, tenant: str, step: StepDone) -> None:
+        """Ignored."""
+
+    def wave(self, record: WaveRecord) -> None:
         """Ignored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -160,12 +161,20 @@ class World:
             found[schema] = tuple(row[0] for row in rows)
         return found
 
+    def wait_for_backends(self) -> None:
+        """Until nobody works here any more: the backend of a killed client notices within a second or so."""
+        at_work = "FROM pg_stat_activity WHERE application_name LIKE 'orchestrator %' AND datname = current_database()"
+        deadline = time.monotonic() + 30
+        while fetch(self.url, f"SELECT count(*) {at_work}")[0][0]:
+            assert time.monotonic() < deadline
+
     def assert_describable(self, statuses: Mapping[str, str]) -> None:
         """Every tenant is what its heads say, or the journal calls it partial.
 
         Args:
             statuses: what the run said of each tenant; empty where nobody was left to say it.
         """
+        self.wait_for_backends()
         heads, held = self.heads(), catalogs(self.url, TENANTS)
         for tenant in TENANTS:
             assert heads[tenant] in self.clean, (tenant, heads[tenant])

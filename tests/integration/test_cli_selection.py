@@ -20,9 +20,9 @@ ALL = ["acme", "eu-one", "eu-two", "eu-three", "zeta"]
 
 def chosen(document: dict[str, Any]) -> list[str]:
     """The tenants in a command's document, whichever command it was."""
-    if "waves" in document:
-        return [tenant for wave in document["waves"] for tenant in wave["tenants"]]
-    return [tenant["tenant"] for tenant in document["tenants"]]
+    if "tenants" in document:
+        return [tenant["tenant"] for tenant in document["tenants"]]
+    return [tenant for wave in document["waves"] for tenant in wave["tenants"]]
 
 
 @pytest.mark.parametrize(

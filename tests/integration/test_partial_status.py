@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import orchestrator
 from orchestrator.statuses import TenantStatus
 from tests.projects import ACCOUNTS, Project, make_project, schemas
 from tests.servers import execute
+from tests.workspace import Workspace
 
 #: Fails on tenant `a` alone, after what the block has committed.
 BLOCK = """
@@ -38,6 +40,22 @@ async def test_a_partial_tenant_is_told_from_one_that_is_behind(tmp_path: Path, 
 
     (tenant,) = report.as_json()["tenants"]
     assert (tenant["state"], tenant["pending"], tenant["error"]["revision"]) == ("partial", 1, "r2")
+
+
+async def test_the_command_to_go_on_does_go_on(tmp_path: Path, database: str) -> None:
+    """A plain resume leaves a partial tenant alone: the command that is shown for its cause does not."""
+    project = await half_done(tmp_path, database)
+    execute(database, "INSERT INTO a.accounts VALUES (1)")
+    workspace = Workspace(project.path)
+    (cause,) = json.loads(workspace.run("runs", "show", "last", "--json").stdout)["causes"]
+    shown = workspace.run("resume")
+    assert (shown.returncode, f"go on with: {cause['retry']}" in shown.stdout) == (1, True), shown
+
+    program, *arguments = cause["retry"].split()
+    done = workspace.run(*arguments)
+
+    assert (program, done.returncode) == ("orchestrator", 0), done
+    assert await states(project) == {"a": TenantStatus.CURRENT}
 
 
 async def test_a_tenant_that_was_finished_is_partial_no_more(tmp_path: Path, database: str) -> None:

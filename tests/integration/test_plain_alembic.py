@@ -157,6 +157,26 @@ def test_failure(sample: Sample) -> None:
     assert sample.workspace.json("resume")["summary"] == {"succeeded": 1}
 
 
+def test_edited_revision(sample: Sample) -> None:
+    """An edited revision stops upgrade and downgrade with what to type here; -x accept-edited= takes it, for good."""
+    sample.alembic("upgrade", BEFORE_HEAD)
+    (file,) = (sample.workspace.path / "alembic/versions").glob(f"*_{BEFORE_HEAD}.py")
+    file.write_text(f"{file.read_text()}\n# Edited.\n")
+    for command in (("upgrade", "head"), ("-x", "tenant=acme", "downgrade", "-1")):
+        told = sample.refused(*command)
+        assert f"revision {BEFORE_HEAD} was edited after it was applied" in told
+        assert f"-x accept-edited={BEFORE_HEAD} before the command" in told
+        assert "--accept-edited" not in told
+    assert "does not say which revision" in sample.refused("-x", "accept-edited=", "upgrade", "head")
+    assert "no revision 'nosuch'" in sample.refused("-x", "accept-edited=nosuch", "upgrade", "head")
+    assert sample.heads() == [BEFORE_HEAD] * 3
+
+    sample.alembic("-x", "accept-edited=4b9e", "-x", "tenant=acme", "upgrade", "head")
+    assert sample.heads() == [HEAD, BEFORE_HEAD, BEFORE_HEAD]
+    sample.alembic("upgrade", "head")
+    assert sample.heads() == [HEAD] * 3
+
+
 def test_inside_a_running_loop(sample: Sample) -> None:
     """alembic.command.upgrade works where an event loop is running already, and leaves it running."""
     result = sample.workspace.python("-c", INSIDE_A_LOOP)

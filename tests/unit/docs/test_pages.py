@@ -193,6 +193,7 @@ def test_every_status_is_documented() -> None:
         ("Entry points", schema.EntryPointEntry),
         ("Policy", schema.PolicyEntry),
         ("Waves", schema.WaveEntry),
+        ("Hooks", schema.HooksEntry),
         ("Sections", schema.FleetEntry),
     ],
 )

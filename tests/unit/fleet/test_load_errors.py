@@ -277,27 +277,18 @@ SMALL = "servers: {main: 'postgresql://db1/app'}\ntenants: [a]\n"
             "unknown server `mian`",
             "did you mean `main`?",
         ),
-        (
-            SMALL + "waves: [{name: a, bake: 10m}]",
-            3,
-            19,
-            "`bake` of a wave is not run by this version yet",
-            "take it out",
-        ),
-        (
-            SMALL + "waves: [{name: a, verify: SELECT 1}]",
-            3,
-            19,
-            "`verify` of a wave is not run by this version yet",
-            "take it out",
-        ),
-        (
-            SMALL + "waves: [{name: a, approve: manual}]",
-            3,
-            19,
-            "`approve` of a wave is not run by this version yet",
-            "take it out",
-        ),
+        (SMALL + "waves: [{name: a, bake: soon}]", 3, 25, "`soon` is not a length of time", ""),
+        (SMALL + "waves: [{name: a, approve: yes}]", 3, 28, "`True` is no approve", "one of: manual"),
+        (SMALL + "waves: [{name: a, order: longst}]", 3, 26, "`longst` is no order", "did you mean `longest`?"),
+        (SMALL + "waves: [{name: a, on_failure: explode}]", 3, 31, "`explode` is no on_failure", "stop, continue"),
+        (SMALL + "waves: [{name: a, jobs: 0}]", 3, 25, "must be 1 or more, not `0`", ""),
+        (SMALL + "waves: [{name: a, verify: [{}]}]", 3, 28, "one of `sql`, `command` and `python`", "keep one"),
+        (SMALL + "waves: [{name: a, verify: {sqll: SELECT 1}}]", 3, 28, "unknown key `sqll`", "did you mean `sql`?"),
+        (SMALL + "waves: [{name: a, verify: {python: x}}]", 3, 36, "`x` does not name a Python callable", "module:"),
+        (SMALL + "hooks: {before_run: [{}]}", 3, 22, "one of `command`, `python` and `webhook`", "keep one of them"),
+        (SMALL + "hooks: {before_run: {webhok: x}}", 3, 22, "unknown key `webhok`", "did you mean `webhook`?"),
+        (SMALL + "hooks: {before_runs: x}", 3, 9, "unknown key `before_runs`", "did you mean `before_run`?"),
+        (SMALL + "hooks: {after_run: {webhook: 'http://${X'}}", 3, 30, "a `${` is not closed", "${NAME}"),
         (SMALL + "journal: '${X'", 3, 10, "a `${` is not closed", "${NAME}"),
         (SMALL + "tenants: [b]", 3, 1, "`tenants` stands here twice, first in line 2", "keep one"),
         (SMALL + "policy: &p {retries: 1}", 3, 9, "`p` is an anchor", "write the value out"),
@@ -362,7 +353,7 @@ sources:
   - {python: x}
   - {schemas: x, server: tow}
 waves:
-  - {name: x, bake: 1m}
+  - {name: x, bakes: 1m}
   - {name: y, select: {servers: [main, tow]}}
 """
     error = refusal(text)
@@ -376,7 +367,7 @@ waves:
         "10:10: the id `d` is taken already",
         "12:14: python: `x` does not name a Python callable",
         "13:26: unknown server `tow`",
-        "15:15: `bake` of a wave is not run by this version yet, and leaving it out silently would be unsafe",
+        "15:15: unknown key `bakes`",
         "16:40: unknown server `tow`",
     ]
     assert "did you mean `two`?" in lines[2]

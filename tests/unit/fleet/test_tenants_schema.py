@@ -38,7 +38,8 @@ def _keys(document: dict[str, Any]) -> dict[str, list[str]]:
 def test_keys() -> None:
     """The keys of the contract, in its order, and none else."""
     published = json_schema()
-    assert list(published["properties"]) == ["servers", "defaults", "tenants", "sources", "policy", "waves", "journal"]
+    keys = ["servers", "defaults", "tenants", "sources", "policy", "waves", "hooks", "journal"]
+    assert list(published["properties"]) == keys
     assert published["additionalProperties"] is False
     tenant = published["$defs"]["TenantEntry"]
     assert list(tenant["properties"]) == [

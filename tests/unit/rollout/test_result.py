@@ -88,6 +88,36 @@ def test_a_tenant_called_like_a_word_of_the_message() -> None:
     assert fingerprint({"message": message}, "a") == fingerprint({"message": message}, "count")
 
 
+def test_partial_tenants_need_to_be_named() -> None:
+    """A plain resume leaves them alone; but nobody is told to run them again as long as others are left, too."""
+    cut = attempt("t1", "partial", type="cut_off", message="run x was cut off in revision r2")
+    invalid = attempt("t2", "partial", type="invalid_index", message="index i is invalid")
+    failed = attempt("t3", **DUPLICATE, message="m")
+    done = attempt("t4", "succeeded")
+
+    assert {cause.example: cause.retry for cause in result(cut, invalid, failed, done).causes} == {
+        "t1": "orchestrator resume run-1 --retry-partial",
+        "t2": "orchestrator resume run-1",
+        "t3": "orchestrator resume run-1",
+    }
+    assert result(cut, failed).retry == result(cut, invalid).retry == "orchestrator resume run-1"
+    assert result(cut, done).retry == "orchestrator resume run-1 --retry-partial"
+
+
+def test_one_of_a_cause_is_partial() -> None:
+    """The same statement failed inside a transaction and outside one: the command goes on with both."""
+    (cause,) = result(attempt("t1", **DUPLICATE), attempt("t2", "partial", **DUPLICATE)).causes
+
+    assert cause.retry == "orchestrator resume run-1 --retry-partial"
+
+
+def test_missing_places_have_to_be_made() -> None:
+    """Who has no schema is not made one without a word."""
+    found = result(attempt("t1", "blocked", type="unprovisioned", message="m"), attempt("t2", **DUPLICATE))
+
+    assert found.retry == "orchestrator resume run-1 --provision"
+
+
 def test_what_is_all_right_is_no_cause() -> None:
     """A skipped tenant's remark is not a failure."""
     assert result(attempt("t1", "skipped", type="gone", message="no longer in the fleet")).causes == ()
@@ -107,8 +137,8 @@ def test_status_of_a_run(status: TenantStatus) -> None:
     attempts = [attempt("t1", "succeeded"), attempt("t2", status.value)]
 
     fine = status.value in {"succeeded", "already_current", "skipped"}
-    assert run_status(attempts, interrupted=False) is (RunStatus.SUCCEEDED if fine else RunStatus.FAILED)
-    assert run_status(attempts, interrupted=True) is RunStatus.INTERRUPTED
+    assert run_status(attempts, None) is (RunStatus.SUCCEEDED if fine else RunStatus.FAILED)
+    assert run_status(attempts, RunStatus.PAUSED) is RunStatus.PAUSED
 
 
 def test_document() -> None:

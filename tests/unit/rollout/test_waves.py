@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Isolation, Tenant
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, assign_waves, ids, longest_first
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, assign_waves, ids, in_order
 from orchestrator.statuses import TenantStatus
 from tests.unit.rollout.fleets import tenant
 
@@ -37,12 +37,11 @@ def fleets(draw: st.DrawFn) -> list[Tenant]:
 
 @given(waves(), fleets())
 def test_partition(given_waves: list[Wave], fleet: list[Tenant]) -> None:
-    """No tenant is lost, none is in two waves, no wave is empty, and within a wave the fleet's order is kept."""
+    """No tenant is lost, none is in two waves, and within a wave the fleet's order is kept."""
     assigned = assign_waves(given_waves, fleet)
 
     dealt = [each.id for _, members in assigned for each in members]
     assert sorted(dealt) == sorted(each.id for each in fleet)
-    assert all(members for _, members in assigned)
     for _, members in assigned:
         assert [each for each in fleet if each in members] == members
 
@@ -84,7 +83,25 @@ def test_pattern_that_matches_none_of_those_left() -> None:
 @pytest.mark.parametrize(("waves", "name"), [([], "all"), ([Wave("none", Selection(tags=("nobody",)))], "rest")])
 def test_name_of_the_last_wave(waves: list[Wave], name: str) -> None:
     """Without waves there is one called `all`; those that no wave took are `rest`."""
-    assert [(wave.name, len(members)) for wave, members in assign_waves(waves, [tenant("a")])] == [(name, 1)]
+    assert [wave.name for wave, members in assign_waves(waves, [tenant("a")]) if members] == [name]
+
+
+@given(waves(), fleets(), st.data())
+def test_carried_on(given_waves: list[Wave], fleet: list[Tenant], data: st.DataObject) -> None:
+    """Whoever is left of a run stays in the wave that he was dealt to; whoever has joined since comes last."""
+    given_waves = list({wave.name: wave for wave in given_waves}.values())
+    dealt = {each.id: wave.name for wave, members in assign_waves(given_waves, fleet) for each in members}
+    left = [each for each in fleet if data.draw(st.booleans())]
+    joined = [tenant("joined")] if dealt else []
+
+    again = assign_waves(given_waves, [*left, *joined], dealt)
+
+    names = [wave.name for wave, _ in again]
+    assert len(set(names)) == len(names)
+    if dealt:
+        found = {each.id: wave.name for wave, members in again for each in members}
+        assert found == {**{each.id: dealt[each.id] for each in left}, "joined": "rest" if given_waves else "all"}
+        assert names[: len(given_waves)] == [wave.name for wave in given_waves]
 
 
 def test_share_is_of_the_whole_run() -> None:
@@ -118,10 +135,10 @@ def test_those_who_take_long_go_first() -> None:
     tenants = [planned(name) for name in "abcd"]
     plan = Plan("upgrade", None, (PlannedWave("one", (*tenants,), FailureBudget()),))
 
-    ordered = longest_first(plan, {"b": 10_000.0, "d": 20_000.0, "gone": 1.0})
+    ordered = in_order(plan, {"b": 10_000.0, "d": 20_000.0, "gone": 1.0})
 
     assert ids(ordered.tenants) == ["d", "b", "a", "c"]
-    assert ids(longest_first(plan, {}).tenants) == ["a", "b", "c", "d"]
+    assert ids(in_order(plan, {}).tenants) == ["a", "b", "c", "d"]
 
 
 def planned(name: str) -> PlannedTenant:
