@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
+    from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
     from orchestrator.actions.status import status
@@ -42,8 +43,10 @@ _HOMES = {
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
     "plan": "orchestrator.actions.plan",
+    "plan_rollback": "orchestrator.actions.rollback",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
+    "rollback": "orchestrator.actions.rollback",
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
     "status": "orchestrator.actions.status",
@@ -63,8 +66,10 @@ __all__ = [
     "list_runs",
     "load",
     "plan",
+    "plan_rollback",
     "restore",
     "resume",
+    "rollback",
     "show_run",
     "stamp",
     "status",

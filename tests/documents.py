@@ -54,6 +54,7 @@ _VOLATILE = tuple(
         r"(?<=\"version\": \")[\d.]+",
         r"(?<=sqlite )[\d.]+",
         r"(?<=pid )\d+",
+        r"\b\d+ kB\b",  # a table's size
         r"(?<=, version )[\d.]+",
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
+from orchestrator.actions.shapes import as_before
 from orchestrator.actions.stopping import heeding
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
@@ -29,13 +30,13 @@ from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import Hooks
-from orchestrator.rollout.plan import Plan, Request, in_order
+from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.steps import Steps
-from orchestrator.rollout.waves import WaveRecord
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.rollout.waves import WaveRecord, WaveState
+from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
 
@@ -48,6 +49,8 @@ class Earlier:
     attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
     #: By name.
     waves: Mapping[str, WaveRecord] = field(default_factory=dict)
+    #: It is carried on at once, with tenants that have come meanwhile.
+    joining: bool = False
 
 
 async def execute(
@@ -192,7 +195,8 @@ async def run_plan(
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
     about = {"run": record.id, "command": plan.command, "target": list(record.target)}
-    hooks = Hooks(project.fleet.hooks, project.fleet.root, about)
+    hooks = Hooks(project.fleet.hooks, project.fleet.root, about, watch.stop)
+    declared = project.fleet.waves if request.waves is None else request.waves
     gates = Gates(
         record.id,
         journal,
@@ -201,7 +205,8 @@ async def run_plan(
         Checks(migrator, project.budgets, about).verdict,
         records=dict(earlier.waves),
         # A stamp changes nothing that could be waited for.
-        asked_for=bool(project.fleet.waves if request.waves is None else request.waves) and plan.command != "stamp",
+        asked_for=bool(declared) and plan.command != "stamp",
+        last=last_wave(declared, {*request.dealt.values(), *(wave.name for wave in plan.waves)}),
         approved=execution.approve,
     )
     run = Run(
@@ -227,9 +232,11 @@ async def run_plan(
         gates=gates,
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        shapes=execution.verify_all,
         earlier=earlier.attempts,
     )
-    await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
+    if not earlier.joining:
+        await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
     await journal.flush()
@@ -237,7 +244,12 @@ async def run_plan(
     try:
         with migrating(migrator):
             async with heeding(journal, record.id, watch.stop):
-                await run.execute()
+                done = {attempt.tenant: attempt for attempt in await run.execute()}
+        if plan.command == "rollback":
+            for attempt in await as_before(project, record, {**earlier.attempts, **done}.values()):
+                done[attempt.tenant] = attempt
+                journal.record(attempt)
+                watch.observer.tenant(attempt)
     except BaseException:
         await journal.finish_run(record.id, RunStatus.INTERRUPTED, datetime.now(UTC))
         raise
@@ -247,14 +259,25 @@ async def run_plan(
     untouched = {tenant: _settled(attempt) for tenant, attempt in before.items() if tenant not in run.attempts}
     for attempt in untouched.values():
         journal.record(attempt)
-    everyone = {**before, **untouched, **run.attempts}
-    attempts = tuple(everyone.values())
+    # In the plan's order, which is that of the journal, too.
+    attempts = tuple({**before, **untouched, **done}.values())
     waves = tuple(gates.records.values())
-    finished = replace(record, status=run_status(attempts, watch.stop.asked, waves), finished_at=ended)
+    asked = watch.stop.asked
+    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED) and _is_whole(plan, gates, attempts):
+        # It was asked too late: nothing is left that could be resumed.
+        asked = None
+    finished = replace(record, status=run_status(attempts, asked, waves), finished_at=ended)
+    await journal.finish_run(record.id, finished.status, ended)
     made = () if backups is None else listed(tuple(backups.made.values()))
     kept = [each for each in await backups_of(journal, record.id) if each not in made] if before else []
     result = RunResult(finished, attempts, waves, (*kept, *made))
     if Moment.AFTER_RUN in hooks.declared:
         await hooks.after(Moment.AFTER_RUN, result.as_json(), journal)
-    await journal.finish_run(record.id, finished.status, ended)
     return result
+
+
+def _is_whole(plan: Plan, gates: Gates, attempts: Sequence[AttemptRecord]) -> bool:
+    """All tenants are where they were to be, and all waves closed."""
+    closed = {name for name, wave in gates.records.items() if wave.state is WaveState.DONE}
+    through = not gates.asked_for or all(wave.name in closed for wave in plan.waves)
+    return through and all(attempt.status in SATISFIED for attempt in attempts)

@@ -11,11 +11,13 @@ from dataclasses import replace
 from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.project import opened_project
+from orchestrator.actions.project import read_project
+from orchestrator.actions.servers import opened_servers
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
 from orchestrator.fleet.selection import Selection
+from orchestrator.history.position import is_relative
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.rollout.plan import Plan, PlannedWave, Request
@@ -51,19 +53,28 @@ async def joined(
         loop: given by env.py when it is plain Alembic that runs.
     """
     for _ in range(_ROUNDS):
-        # With a wave named, or a sample taken, the run never meant all there are.
-        if result.run.status is not RunStatus.SUCCEEDED or request.wave is not None or selection.sample is not None:
+        if result.run.status is not RunStatus.SUCCEEDED or not _takes_newcomers(request, selection):
             return result
         if not any(attempt.status is TenantStatus.SUCCEEDED for attempt in result.tenants):
             return result
         now = _as_it_is(fleet, result.run)
         if now is None:
             return result
-        more = await _with_newcomers(now, result, request, selection, execution, watch, loop)
+        try:
+            more = await _with_newcomers(now, result, request, selection, execution, watch, loop)
+        except OrchestratorError as error:
+            log.warning("who has come into the fleet during the run could not be read: %s", error.message)
+            return result
         if more is None:
             return result
         result = more
     return result
+
+
+def _takes_newcomers(request: Request, selection: Selection) -> bool:
+    """Not a run of one wave or a sample, which never meant all there are, nor one whose target is counted from each."""
+    counted = request.target is not None and is_relative(request.target)
+    return request.wave is None and selection.sample is None and not counted
 
 
 def _as_it_is(fleet: Fleet, run: RunRecord) -> Fleet | None:
@@ -86,11 +97,13 @@ async def _with_newcomers(
     loop: TenantLoop | None,
 ) -> RunResult | None:
     """The run, carried on; ``None`` where nobody has come."""
-    async with opened_project(fleet, loop) as project:
-        met = {attempt.tenant for attempt in result.tenants}
-        new = [tenant for tenant in selection.filter(project.fleet.tenants) if tenant.id not in met]
+    met = {attempt.tenant: attempt for attempt in result.tenants}
+    async with opened_servers(fleet) as servers:
+        tenants = selection.filter((await servers.fleet()).tenants)
+        new = [tenant for tenant in tenants if tenant.id not in met]
         if not new:
             return None
+        project = await read_project(fleet, servers, loop)
         dealt = {attempt.tenant: attempt.wave for attempt in result.tenants if attempt.wave is not None}
         request = replace(request, dealt=dealt)
         async with opened_journal(fleet) as journal:
@@ -98,9 +111,7 @@ async def _with_newcomers(
             plan = _of_those_there(plan)
             if not plan.tenants:
                 return None
-            earlier = Earlier(
-                {each.tenant: each for each in result.tenants}, {each.name: each for each in result.waves}
-            )
+            earlier = Earlier(met, {wave.name: wave for wave in result.waves}, joining=True)
             record = replace(result.run, status=RunStatus.RUNNING, finished_at=None)
             return await run_plan(project, journal, record, plan, files, request, execution, watch, earlier)
 

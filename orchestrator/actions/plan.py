@@ -9,13 +9,14 @@ from typing import Any
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.losses import Loss, measured, with_rendered
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.failures import describe
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.history.hazards import Hazard, HazardKind
+from orchestrator.history.position import direction_of
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.rollout.estimate import estimate
 from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
@@ -36,20 +37,16 @@ class PlanReport:
     not_replayable: tuple[Mapping[str, str], ...] = ()
     #: Revisions whose files are not those that tenants were migrated with: the command would refuse.
     edited: tuple[Edited, ...] = ()
-
-    @property
-    def loses_data(self) -> tuple[Hazard, ...]:
-        """Steps of the plan that throw rows or columns away, for the direction it goes."""
-        kind = {
-            "upgrade": HazardKind.UPGRADE_LOSES_DATA,
-            "downgrade": HazardKind.DOWNGRADE_LOSES_DATA,
-        }.get(self.plan.command)
-        return tuple(hazard for hazard in self.plan.hazards if hazard.kind is kind)
+    #: What throws rows or columns away, in the direction that the plan goes, with the sizes of the tables.
+    losses: tuple[Loss, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json`` (see docs/cli.md)."""
         document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
         document["edited"] = [each.as_json() for each in self.edited]
+        losses = {loss.hazard: loss.as_json() for loss in self.losses}
+        for hazard, told in zip(self.plan.hazards, document["hazards"], strict=True):
+            told.update(losses.get(hazard, {}))
         for cohort, reasons in zip(document["cohorts"], self.not_replayable, strict=False):
             cohort["not_replayable"] = dict(reasons)
         for cohort, script in zip(document["cohorts"], self.sql, strict=False):
@@ -83,22 +80,32 @@ async def plan(
     """
     request = Request(command, target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
     async with opened_project(fleet) as project:
-        made, known = await _judged(project, await project.plan(request, project.choose(tenants)), execution)
-        revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
-        messages = {revision: project.history.message(revision) for revision in revisions}
-        scripts = _render(project, made) if sql else ()
-        reasons = tuple(_not_replayable(project, command, cohort) for cohort in made.cohorts)
-        estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
-        return PlanReport(made, messages, scripts, estimated, reasons, known.edited if known is not None else ())
+        made = await project.plan(request, project.choose(tenants))
+        return await report_on(project, made, execution, sql=sql)
 
 
-def _not_replayable(project: Project, command: str, cohort: Cohort) -> dict[str, str]:
+async def report_on(project: Project, made: Plan, execution: Execution, *, sql: bool) -> PlanReport:
+    """``made`` as a run would see it, with what a reader needs to judge it."""
+    made, known = await _judged(project, made, execution)
+    revisions = dict.fromkeys(revision for each in made.tenants for revision in each.path)
+    messages = {revision: project.history.message(revision) for revision in revisions}
+    back = direction_of(made.command) == "downgrade"
+    scripts = _render(project, made) if sql or back else ()
+    made = with_rendered(project, made, scripts)
+    reasons = tuple(_not_replayable(project, direction_of(made.command), cohort) for cohort in made.cohorts)
+    estimated = None if known is None else estimate(made, known.durations, await project.budgets(made.pending))
+    edited = known.edited if known is not None else ()
+    losses = await measured(project, made)
+    return PlanReport(made, messages, scripts if sql else (), estimated, reasons, edited, losses)
+
+
+def _not_replayable(project: Project, direction: str, cohort: Cohort) -> dict[str, str]:
     """What stands against replaying the cohort's revisions: in their files, and found by recording them earlier."""
     if not project.databases[cohort.example.tenant.server].replays:
         return dict.fromkeys(cohort.path, f"nothing is replayed on {cohort.dialect}")
-    recorded = project.transcripts.load(command, kind_of(cohort.example)) or ()
+    recorded = project.transcripts.load(direction, kind_of(cohort.example)) or ()
     found = {revision: each.reason for each in recorded if each.reason for revision in each.step.revisions}
-    return {**found, **project.history.impurities(cohort.path, command)}
+    return {**found, **project.history.impurities(cohort.path, direction)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ async def _judged(project: Project, made: Plan, execution: Execution) -> tuple[P
     """``made`` as a run would see it; ``None`` where the journal cannot be read."""
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
-            durations = await journal.mean_durations(made.command)
+            durations = await journal.mean_durations(direction_of(made.command))
             accepted = project.history.all_of(execution.accept_edited)
             edited = (each for each in (await integrity(project, journal)).edited if each.revision not in accepted)
             left = await left_partial(project, journal, made)

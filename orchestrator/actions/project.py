@@ -20,6 +20,7 @@ from orchestrator.journal.journal import DIRECTORY
 from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop, load_loop
+from orchestrator.rollout.inventory import Inventory
 from orchestrator.rollout.plan import Plan, Request, make_plan
 from orchestrator.rollout.transcripts import Transcripts
 
@@ -45,7 +46,14 @@ class Project:
 
     async def plan(self, request: Request, tenants: Sequence[Tenant]) -> Plan:
         """Read where ``tenants`` stand and decide what ``request`` means for each."""
-        found = await self.servers.inventory(tenants, self.loop.version_table)
+        return self.plan_of(request, tenants, await self.inventory(tenants))
+
+    async def inventory(self, tenants: Sequence[Tenant]) -> Inventory:
+        """Read where ``tenants`` stand."""
+        return await self.servers.inventory(tenants, self.loop.version_table)
+
+    def plan_of(self, request: Request, tenants: Sequence[Tenant], found: Inventory) -> Plan:
+        """Decide what ``request`` means for each of ``tenants``, from where they were found."""
         return make_plan(request, self.fleet, tenants, found.readings, found.kinds, self.history, date.today())
 
     async def require_backups(self, directory: Path, tenants: Sequence[Tenant]) -> None:

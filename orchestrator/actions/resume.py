@@ -20,7 +20,7 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
-from orchestrator.rollout.plan import LAST_WAVE, Plan, Request
+from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
@@ -64,6 +64,13 @@ async def resume(
         # An option of resume's own wins over the run's.
         asked = execution.waves or record.options.get("waves")
         declared = fleet.waves if asked is None else waves_from(asked)
+        if execution.approve and not any(wave.state is WaveState.WAITING for wave in waves.values()):
+            raise UsageError(
+                f"no wave of run {record.id} waits for approval", hint=f"go on with: orchestrator resume {record.id}"
+            )
+        for gone in _undeclared(declared, waves):
+            waves[gone.name] = gone
+            journal.record_event(gone.event(record.id))
         unclosed = _unclosed(record, declared, earlier, waves)
         if not left and not unclosed:
             backups = await backups_of(journal, record.id)
@@ -111,18 +118,27 @@ def _unclosed(
     waves: Mapping[str, WaveRecord],
 ) -> frozenset[str]:
     """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for."""
-    if not declared or record.command == "stamp":
+    if record.command == "stamp":
         return frozenset()
-    names = {wave.name for wave in declared} | {LAST_WAVE}
-    dealt = {attempt.wave for attempt in earlier.values() if attempt.wave in names}
-    return frozenset(name for name in dealt if name and (name not in waves or waves[name].state is not WaveState.DONE))
+    begun = {attempt.wave for attempt in earlier.values()} & _names(declared) if declared else waves.keys()
+    return frozenset(name for name in begun if name and (name not in waves or waves[name].state is not WaveState.DONE))
+
+
+def _names(declared: Sequence[Wave]) -> set[str | None]:
+    return {*(wave.name for wave in declared), LAST_WAVE if declared else SINGLE_WAVE}
+
+
+def _undeclared(declared: Sequence[Wave], waves: Mapping[str, WaveRecord]) -> list[WaveRecord]:
+    """Waves that were not closed and that nobody asks for any more: nothing of theirs is left to be waited for."""
+    left = [wave for name, wave in waves.items() if wave.state is not WaveState.DONE and name not in _names(declared)]
+    return [WaveRecord(wave.name, WaveState.DONE, reason="no longer in tenants.yaml") for wave in left]
 
 
 async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> RunResult:
     """All tenants are done; where the run was cut off after its last one, only its end is still to be written down."""
     record = result.run
     watch.observer.started(Plan(record.command, record.requested_target, ()), record.id)
-    if record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
+    if record.status is not RunStatus.SUCCEEDED:
         ended = record.finished_at or datetime.now(UTC)
         record = replace(record, status=RunStatus.SUCCEEDED, finished_at=ended)
         await journal.finish_run(record.id, record.status, ended)

@@ -73,5 +73,6 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
 
 def _as_it_is(run: RunRecord) -> RunRecord:
     """A run whose process is gone is not running, whatever it last wrote down; ``resume`` sees it the same way."""
-    gone = run.finished_at is None and not alive(run, datetime.now(UTC))
+    open_ = run.finished_at is None and run.status is not RunStatus.CANCELLED
+    gone = open_ and not alive(run, datetime.now(UTC))
     return replace(run, status=RunStatus.INTERRUPTED) if gone else run

@@ -74,7 +74,7 @@ async def heeding(journal: Journal, run: str, stop: Stop) -> AsyncIterator[None]
             # One that cannot be read says so by itself, and the run goes on.
             with suppress(JournalError):
                 asked = await journal.asked(run)
-                if asked is not None and not stop.draining:
+                if asked is not None and asked is not stop.asked:
                     stop.request(asked)
 
     looking = asyncio.create_task(look())

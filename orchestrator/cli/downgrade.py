@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.agreeing import agree, allowing_loss
 from orchestrator.cli.group import command
 from orchestrator.cli.options import backing_up, executing, execution_from, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
-from orchestrator.cli.render import tenant_count
-from orchestrator.cli.running import migrate, read
+from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
-from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.execution import Watch
-    from orchestrator.actions.plan import PlanReport
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 @executing
 @backing_up
 @everyone_option
-@click.option("--allow-data-loss", is_flag=True, help="Agree that rows and columns are thrown away.")
+@allowing_loss
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
 @command
 def downgrade(
@@ -45,15 +43,7 @@ def downgrade(
 
         return show(settings, target, **asked)
     fleet = settings.fleet()
-    agreed = settings.yes and allow_data_loss
-    if not agreed:
-        # Whether there is anything to lose is not asked first: a script that needs the flags always needs them.
-        if not settings.on_terminal:
-            raise UsageError(
-                "downgrade can lose data, and nobody is there to ask",
-                hint="look at it with --dry-run, then add --yes --allow-data-loss",
-            )
-        _ask(settings, read(plan(fleet, target, **asked)), allow_data_loss)
+    agree(settings, "downgrade", allow_data_loss, lambda: plan(fleet, target, **asked))
 
     def work(watch: Watch) -> Any:
         from orchestrator.actions.downgrade import downgrade
@@ -61,19 +51,3 @@ def downgrade(
         return downgrade(fleet, target, tenants=selection, everyone=everyone, execution=execution, watch=watch)
 
     return migrate(settings, work)
-
-
-def _ask(settings: Settings, report: PlanReport, allow_data_loss: bool) -> None:
-    """Show what would be lost and ask."""
-    todo = sum(cohort.tenants for cohort in report.plan.cohorts)
-    if todo == 0:
-        return
-    click.echo(f"downgrade of {tenant_count(todo)}:", err=True)
-    for cohort in report.plan.cohorts:
-        start, goal = ", ".join(cohort.start), ", ".join(cohort.goal) or "base"
-        click.echo(f"  {tenant_count(cohort.tenants)} from {start} to {goal}", err=True)
-    for hazard in report.loses_data:
-        click.echo(f"  {hazard.revision} throws data away: {hazard.detail}", err=True)
-    agreed = settings.yes and (allow_data_loss or not report.loses_data)
-    if not agreed and not click.confirm("Go on?", err=True):
-        raise UsageError("downgrade was declined; nothing was touched")

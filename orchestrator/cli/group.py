@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "plan",
     "upgrade": "upgrade",
     "downgrade": "downgrade",
+    "rollback": "rollback",
     "resume": "resume",
     "backup": "backup",
     "restore": "restore",

@@ -8,12 +8,15 @@ import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
-from orchestrator.cli.render import print_json, print_table, show_edited, tenant_count
+from orchestrator.cli.render import print_json, print_table, show_edited, sized, tenant_count
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
+    from orchestrator.actions.losses import Loss
     from orchestrator.actions.plan import PlanReport
+    from orchestrator.databases.sizes import Size
+    from orchestrator.history.hazards import Hazard
 
 
 @click.command()
@@ -33,7 +36,11 @@ def show(settings: Settings, target: str | None, **options: Any) -> int:
     """Make the plan that :func:`orchestrator.plan` makes and print it. Returns the exit code."""
     from orchestrator.actions.plan import plan as make
 
-    report = read(make(settings.fleet(), target, **options))
+    return show_report(settings, read(make(settings.fleet(), target, **options)))
+
+
+def show_report(settings: Settings, report: PlanReport) -> int:
+    """Print a plan. Returns the exit code."""
     if settings.json:
         print_json(report)
     else:
@@ -51,7 +58,8 @@ def show_plan(report: PlanReport) -> None:
     several = len({cohort.goal for cohort in made.cohorts}) > 1
     goal = (made.requested if several else None) or ", ".join(made.target) or made.requested or "base"
     taking = f", about {max(report.estimate_s, 0.1):.1f} s" if todo and report.estimate_s is not None else ""
-    click.echo(f"{made.command} to {goal}: {todo} of {tenant_count(len(made.tenants))} to migrate{taking}")
+    meant = f"of run {made.requested}" if made.command == "rollback" else f"to {goal}"
+    click.echo(f"{made.command} {meant}: {todo} of {tenant_count(len(made.tenants))} to migrate{taking}")
     if len(made.waves) > 1:
         click.echo()
         print_table(
@@ -84,5 +92,28 @@ def show_plan(report: PlanReport) -> None:
         click.echo()
         print_table(
             ("REVISION", "HAZARD", "WHAT"),
-            [(hazard.revision, hazard.kind, f"{hazard.detail} (line {hazard.line})") for hazard in made.hazards],
+            [(hazard.revision, hazard.kind, f"{hazard.detail} ({_place(hazard)})") for hazard in made.hazards],
         )
+    sizes = [(loss.hazard.revision, loss.hazard.table or "", told_size(loss)) for loss in report.losses]
+    sizes = list(dict.fromkeys(size for size in sizes if size[2]))
+    if sizes:
+        click.echo()
+        print_table(("REVISION", "LOSES FROM", "WHICH HAS"), sizes)
+
+
+def told_size(loss: Loss) -> str:
+    """How large the table is that a loss is about; empty where that is not known."""
+    if loss.largest is None or loss.total is None:
+        return ""
+    name, largest = loss.largest
+    text = f"{_amount(largest)} in {name}"
+    return text if loss.tenants == 1 else f"{text}, {_amount(loss.total)} in {tenant_count(loss.tenants)}"
+
+
+def _amount(size: Size) -> str:
+    rows = "1 row" if size.rows == 1 else f"{size.rows} rows"
+    return f"about {rows}" if size.bytes is None else f"about {rows}, {sized(size.bytes)}"
+
+
+def _place(hazard: Hazard) -> str:
+    return f"line {hazard.line}" if hazard.line else "in its SQL"

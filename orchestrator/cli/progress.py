@@ -106,4 +106,6 @@ def opening(plan: Plan, run: str) -> str:
     if not plan.tenants:
         return f"run {run}: nothing is left to do"
     goal = f" to {', '.join(plan.target)}" if plan.target else ""
+    if plan.command == "rollback":
+        goal = f" of run {plan.requested}"
     return f"run {run}: {plan.command}{goal}, {tenant_count(len(plan.tenants))}{waves}"

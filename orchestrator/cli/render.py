@@ -56,6 +56,16 @@ def tenant_count(count: int) -> str:
     return f"{count} tenant" if count == 1 else f"{count} tenants"
 
 
+def sized(count: int) -> str:
+    """``512 bytes``, ``24 kB``, ``1.5 GB``: as PostgreSQL's ``pg_size_pretty``, with one digit where it is large."""
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GB" if amount < 1024 else f"{amount / 1024:.1f} TB"
+
+
 def counted(summary: dict[str, int]) -> str:
     """``11 succeeded, 1 failed``."""
     return ", ".join(f"{count} {status}" for status, count in summary.items()) or "no tenants"

@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.script import Step
+from orchestrator.databases.sizes import Size
 from orchestrator.fleet.tenant import Limits, Tenant
 
 if TYPE_CHECKING:
@@ -173,6 +174,18 @@ class Database(Protocol):
         Raises:
             TenantLocked: another process is at work on the tenant.
             OrchestratorError: it could not be done; the tenant is as it was.
+        """
+        ...
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+        """How large tables of ``tenants`` (all on this server) are, read from statistics where the server has them.
+
+        Args:
+            tenants: tenants on this server.
+            tables: names of tables, in the tenant's scope.
+
+        Returns:
+            Sizes by tenant id and table. What is not there, or cannot be looked at, is left out; never raises for it.
         """
         ...
 

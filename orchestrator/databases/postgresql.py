@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +34,7 @@ from orchestrator.databases.postgresql_dump import BESIDE, Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.databases.server_binaries import find_client
+from orchestrator.databases.sizes import Size, table_sizes
 from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
@@ -146,6 +147,30 @@ class PostgreSQL:
 
         found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
         return {tenant: digest for part in found for tenant, digest in part.items()}
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+        """One connection per database, and one statement for all its schemas."""
+        by_database: dict[str | None, list[Tenant]] = defaultdict(list)
+        for tenant in tenants:
+            by_database[tenant.database].append(tenant)
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+
+        async def measure(database: str | None, here: list[Tenant]) -> dict[str, Mapping[str, Size]]:
+            try:
+                async with budget, self._connected(database) as raw:
+                    await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
+                    alone = next((tenant for tenant in here if tenant.schema is None), None)
+                    if alone is not None and (path := self._search_path(alone)) is not None:
+                        await raw.execute(f"SET search_path = {path}")
+                    visible = await raw.fetchval("SELECT current_schema()") if alone is not None else None
+                    schemas = {tenant.id: tenant.schema or visible for tenant in here}
+                    found = await table_sizes(raw, {schema for schema in schemas.values() if schema}, tables)
+                    return {tenant: found.get(schema or "", {}) for tenant, schema in schemas.items()}
+            except OrchestratorError:
+                return {}
+
+        found = await asyncio.gather(*(measure(database, here) for database, here in by_database.items()))
+        return {tenant: sizes for part in found for tenant, sizes in part.items()}
 
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:

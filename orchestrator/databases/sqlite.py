@@ -11,7 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
+from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_dump import dump_file, restore_file
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -114,6 +115,10 @@ class SQLite:
             return await asyncio.to_thread(restore_file, file, work, _wait(work.limits))
         finally:
             lock.unlock()
+
+    async def sizes(self, tenants: Sequence[Tenant], tables: Collection[str]) -> Mapping[str, Mapping[str, Size]]:
+        """Counted, in one thread."""
+        return await asyncio.to_thread(lambda: {tenant.id: _sizes(tenant, tables) for tenant in tenants})
 
     def limit_connections(self, most: int) -> None:
         """None are kept."""
@@ -268,6 +273,15 @@ def _fingerprint(tenant: Tenant) -> str | None:
             return fingerprint_file(connection)
     except sqlite3.Error:
         return None
+
+
+def _sizes(tenant: Tenant, tables: Collection[str]) -> dict[str, Size]:
+    file = _file(tenant)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return sizes_in_file(connection, tables)
+    except sqlite3.Error:
+        return {}
 
 
 def _leave_transactions_to_us(connection: Any, _: Any) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import importlib
 import inspect
 import sys
+import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -48,10 +50,31 @@ async def called(source: PythonSource, argument: Any) -> Any:
     """
     function: Callable[..., Any] = await asyncio.to_thread(_found, source)
     try:
-        result = await asyncio.to_thread(function, argument)
+        result = await _in_thread(function, argument)
         return await result if isinstance(result, Awaitable) else result
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(source, "raised", error) from error
+
+
+async def _in_thread(function: Callable[..., Any], argument: Any) -> Any:
+    """Call it in a thread that keeps no process from ending: nothing can stop a function that hangs."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function(argument))
+        except BaseException as error:
+            errors.append(error)
+        with suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=call, daemon=True).start()
+    await done.wait()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _found(source: PythonSource | EntryPointSource) -> Callable[[], Any]:

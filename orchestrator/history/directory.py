@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.config import Config
+from alembic.runtime.migration import MigrationStep
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
 from orchestrator.errors import HistoryError
 from orchestrator.history.broken import explain
+from orchestrator.history.data_loss import Loss
 from orchestrator.history.graph import Graph
-from orchestrator.history.hazards import Hazard, find_hazards
+from orchestrator.history.hazards import Hazard, find_hazards, find_losses
 from orchestrator.history.purity import Impurity, impurity
 from orchestrator.history.reach import Reach, find_reach
 
@@ -136,6 +138,26 @@ class History:
         """
         return self._path(direction, frozenset(heads), target)
 
+    def steps_back(self, revisions: Sequence[str]) -> list[MigrationStep]:
+        """Alembic's own steps that take ``revisions`` back, in this order.
+
+        ``alembic downgrade`` takes one target, and the way back across a merge, or of one of two branches, has none
+        that says it; what Alembic runs are these steps, however they were found.
+
+        Raises:
+            Irreversible: one of them has no function to run.
+        """
+        steps: list[MigrationStep] = []
+        for revision in revisions:
+            try:
+                step = MigrationStep.downgrade_from_script(self.script.revision_map, self._scripts[revision])
+            except AttributeError as error:
+                raise Irreversible(
+                    f"revision {revision} cannot be taken back: {error}", hint=f"write it: {self.file(revision).name}"
+                ) from error
+            steps.append(step)
+        return steps
+
     def hazards(self, revisions: Collection[str]) -> tuple[Hazard, ...]:
         """What is hazardous in these revisions, in their order."""
         return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
@@ -149,6 +171,10 @@ class History:
         if "transaction_per_migration" in (Path(self.script.dir) / "env.py").read_text(encoding="utf-8"):
             return parts
         return (Reach.together(parts),) if parts else ()
+
+    def losses(self, revision: str) -> tuple[Loss, ...]:
+        """What taking ``revision`` back throws away, as its source says it; see :func:`find_losses`."""
+        return find_losses(self.file(revision))
 
     def impurity(self, revision: str, direction: str) -> Impurity | None:
         """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,25 @@ class Graph:
     def tips(self, applied: frozenset[str]) -> tuple[str, ...]:
         """The heads of what is applied, sorted; ``applied`` holds everything before each of its members."""
         return tuple(sorted(applied - {parent for revision in applied for parent in self.parents[revision]}))
+
+    def back(self, revisions: frozenset[str]) -> tuple[str, ...]:
+        """``revisions`` in an order to take them back in: each after all of them that need it, otherwise by name.
+
+        One line is followed down as far as it goes before the next one is begun, as Alembic does it.
+        """
+        needed_by = Counter(parent for revision in revisions for parent in self.parents[revision])
+        ready = sorted((revision for revision in revisions if not needed_by[revision]), reverse=True)
+        order: list[str] = []
+        while ready:
+            revision = ready.pop()
+            order.append(revision)
+            free = []
+            for parent in self.parents[revision]:
+                needed_by[parent] -= 1
+                if not needed_by[parent] and parent in revisions:
+                    free.append(parent)
+            ready.extend(sorted(free, reverse=True))
+        return tuple(order)
 
     def before(self, revision: str) -> frozenset[str]:
         """Everything before ``revision``, itself not included."""

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-#: ``op`` calls that throw stored rows or values away.
-_LOSSY_CALLS = frozenset({"drop_table", "drop_column", "drop_schema"})
-#: How SQL that throws stored rows away begins, as given to ``op.execute``.
-_LOSSY_SQL = ("drop table", "drop schema", "truncate", "delete from")
+from orchestrator.history.data_loss import Loss, in_source
 
 
 class HazardKind(StrEnum):
@@ -61,6 +58,8 @@ class Hazard:
     detail: str
     #: 1-based line in the revision file.
     line: int
+    #: The table whose rows or values are lost; ``None`` for another kind, and where the file does not say it.
+    table: str | None = None
 
 
 def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
@@ -88,13 +87,18 @@ def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
         ("upgrade", HazardKind.UPGRADE_LOSES_DATA),
         ("downgrade", HazardKind.DOWNGRADE_LOSES_DATA),
     ):
-        if name in functions:
-            for detail, node in _lossy(functions[name]):
-                add(kind, detail, node)
+        for loss in in_source(tree, name):
+            if loss.loses:
+                found.append(Hazard(revision, kind, loss.detail, loss.line, loss.table))
     way_back = _way_back(tree, functions)
     if way_back is not None:
         add(way_back, "downgrade", functions.get("downgrade"))
     return tuple(found)
+
+
+def find_losses(file: Path) -> tuple[Loss, ...]:
+    """What a revision's ``downgrade`` throws away, as its source says it; also types changed without loss."""
+    return tuple(in_source(ast.parse(file.read_text(encoding="utf-8")), "downgrade"))
 
 
 def _way_back(tree: ast.Module, functions: dict[str, ast.FunctionDef]) -> HazardKind | None:
@@ -105,7 +109,8 @@ def _way_back(tree: ast.Module, functions: dict[str, ast.FunctionDef]) -> Hazard
         # A merge does nothing in either direction.
         forward = "upgrade" in functions and _statements(functions["upgrade"])
         return HazardKind.EMPTY_DOWNGRADE if forward else None
-    return HazardKind.IRREVERSIBLE if isinstance(body[0], ast.Raise) else None
+    ends = next((node for node in body if isinstance(node, ast.Raise | ast.Return)), None)
+    return HazardKind.IRREVERSIBLE if isinstance(ends, ast.Raise) else None
 
 
 def _bound_names(tree: ast.Module) -> set[str]:
@@ -126,16 +131,3 @@ def _statements(function: ast.FunctionDef) -> list[ast.stmt]:
         for node in function.body
         if not (isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)))
     ]
-
-
-def _lossy(function: ast.FunctionDef) -> list[tuple[str, ast.AST]]:
-    found: list[tuple[str, ast.AST]] = []
-    for node in ast.walk(function):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-        if node.func.attr in _LOSSY_CALLS:
-            found.append((f"{node.func.attr} {'.'.join(texts)}".strip(), node))
-        elif node.func.attr in {"execute", "text"} and texts and texts[0].strip().lower().startswith(_LOSSY_SQL):
-            found.append((" ".join(texts[0].split())[:80], node))
-    return found

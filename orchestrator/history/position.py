@@ -10,6 +10,7 @@ from orchestrator.errors import HistoryError
 from orchestrator.history.directory import History, Irreversible
 from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import NO_WAY_BACK
+from orchestrator.history.way_back import Stand, WayBack, stand_to
 from orchestrator.statuses import TenantStatus
 
 
@@ -39,6 +40,11 @@ def stand(graph: Graph, heads: Collection[str], target: Collection[str]) -> Tena
     return TenantStatus.DIVERGED if related and not on_the_way else TenantStatus.BEHIND
 
 
+def direction_of(command: str) -> str:
+    """Which of a revision's functions a command runs: ``upgrade`` or ``downgrade``; ``stamp`` runs none."""
+    return "downgrade" if command == "rollback" else command
+
+
 #: ``+1``, ``-2``, ``label@-1``, ``3f2a9c+1``: counted from where a tenant is, or from a revision.
 _RELATIVE = re.compile(r"(?:.+@)?\w*[+-]\d+")
 
@@ -58,12 +64,18 @@ class Position:
     path: tuple[str, ...] = ()
     #: Why the command must not touch the tenant; ``None`` when it may.
     problem: HistoryError | None = None
-    #: The problem's short name in JSON: ``unknown_revision``, ``diverged``, ``irreversible``.
+    #: The problem's short name in JSON: ``unknown_revision``, ``diverged``, ``irreversible``, ``moved_on``.
     kind: str | None = None
 
 
 def position(history: History, command: str, heads: Collection[str], target: str) -> Position:
-    """Where a tenant at ``heads`` stands for ``command`` (upgrade, downgrade, stamp) to ``target`` (as typed).
+    """Where a tenant at ``heads`` stands for ``command`` (upgrade, downgrade, rollback, stamp) to ``target``.
+
+    Args:
+        history: the shared directory.
+        command: which.
+        heads: the revisions in the tenant's version table.
+        target: as typed; for a rollback, a :class:`WayBack` as text.
 
     Raises:
         HistoryError: ``target`` itself is not in the directory.
@@ -86,6 +98,8 @@ def _position(history: History, command: str, heads: Collection[str], target: st
             hint="deploy the directory that has it, or say where the tenant is: orchestrator stamp REV -t TENANT",
         )
         return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
+    if command == "rollback":
+        return _position_back(history, heads, WayBack.parse(target))
     relative = is_relative(target)
     goals = () if relative else history.resolve(target)
     if command == "upgrade" and not relative:
@@ -106,13 +120,50 @@ def _position(history: History, command: str, heads: Collection[str], target: st
         return Position(TenantStatus.DIVERGED, problem=error, kind="diverged")
     if command == "upgrade":
         return Position(TenantStatus.BEHIND if path else TenantStatus.CURRENT, path)
+    return _taken_back(history, path, "choose a target that does not pass it, or write its downgrade()")
+
+
+def _position_back(history: History, heads: Collection[str], way: WayBack) -> Position:
+    gone = history.graph.unknown((*way.start, *way.goal))
+    if gone:
+        problem = HistoryError(
+            f"the run began or ended at {', '.join(gone)}, which this directory does not have",
+            hint="deploy the directory that has it",
+        )
+        return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
+    stand, path = stand_to(history.graph, heads, way)
+    if stand is Stand.MOVED_ON:
+        problem = HistoryError(
+            f"the tenant is at {_names(heads)}; the run left it at {_names(way.start)}",
+            hint="look at what came after the run with: orchestrator runs list -t TENANT; --to-before takes that along",
+        )
+        return Position(TenantStatus.AHEAD, problem=problem, kind="moved_on")
+    if stand is Stand.BEYOND:
+        problem = HistoryError(
+            f"the tenant is at {_names(heads)}, and no longer has all that it had before the run ({_names(way.goal)})",
+            hint=f"it was taken further back meanwhile; forward again: orchestrator upgrade {way.goal[0]} -t TENANT",
+        )
+        return Position(TenantStatus.DIVERGED, problem=problem, kind="moved_on")
+    try:
+        history.steps_back(path)
+    except Irreversible as error:
+        return Position(TenantStatus.AHEAD, path, error, "irreversible")
+    return _taken_back(history, path, "write its downgrade(), or leave out the tenants that have it: --exclude")
+
+
+def _taken_back(history: History, path: tuple[str, ...], hint: str) -> Position:
+    """What stands against taking back the revisions on ``path``, as far as their files tell."""
     no_way_back = [hazard for hazard in history.hazards(path) if hazard.kind in NO_WAY_BACK]
     if no_way_back:
         hazard = no_way_back[0]
         problem = Irreversible(
             f"revision {hazard.revision} cannot be taken back"
             f" ({hazard.kind.value}, {history.file(hazard.revision).name}:{hazard.line})",
-            hint="choose a target that does not pass it, or write its downgrade()",
+            hint=hint,
         )
         return Position(TenantStatus.AHEAD, path, problem, "irreversible")
     return Position(TenantStatus.AHEAD if path else TenantStatus.CURRENT, path)
+
+
+def _names(revisions: Collection[str]) -> str:
+    return ", ".join(revisions) or "base"

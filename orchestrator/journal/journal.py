@@ -221,6 +221,11 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_attempts(connection, run_id)
 
+    async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
+        """What other runs, begun after ``run``, did to their tenants, oldest first; without those that did nothing."""
+        async with self._reading() as connection:
+            return await reading.changes_after(connection, run)
+
     async def events(self, run_id: str, tenant: str | None = None, kind: str | None = None) -> list[EventRecord]:
         """The run's events, of one tenant and of one kind where given, in the order they happened."""
         if not self.exists:

@@ -49,6 +49,8 @@ class Pulse:
         told = False
         while not self._stopped.wait(self._interval):
             self._answered.clear()
+            if self._stopped.is_set():  # between the two: who stops us waits for us on that very loop
+                return
             try:
                 self._loop.call_soon_threadsafe(self._answered.set)
             except RuntimeError:  # closed, and nobody has stopped us
@@ -57,7 +59,7 @@ class Pulse:
             if held_up and not told:
                 log.warning("a migration computes or sleeps in Python: until it is through, all other tenants wait")
             told = held_up
-            while held_up and not self._answered.is_set():
+            while held_up and not self._answered.is_set() and not self._stopped.is_set():
                 self._beat()
                 self._answered.wait(self._interval)
 

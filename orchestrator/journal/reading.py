@@ -91,6 +91,20 @@ async def status_of(connection: AsyncConnection, run: str) -> RunStatus | None:
     return None if status is None else RunStatus(status)
 
 
+async def changes_after(connection: AsyncConnection, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
+    """Attempts of other runs, begun after ``run``, that changed their tenant or may have, each with its run."""
+    query = (
+        select(attempts)
+        .where(attempts.c.run != run.id, attempts.c.started_at > run.started_at)
+        .order_by(attempts.c.started_at, attempts.c.run)
+    )
+    found = [attempt_record(row) for row in await connection.execute(query)]
+    found = [attempt for attempt in found if attempt.to_heads != attempt.from_heads]
+    ids = list({attempt.run for attempt in found})
+    theirs = {row.id: run_record(row) for row in await connection.execute(select(runs).where(runs.c.id.in_(ids)))}
+    return [(theirs[attempt.run], attempt) for attempt in found]
+
+
 async def list_events(connection: AsyncConnection, run: str, tenant: str | None, kind: str | None) -> list[EventRecord]:
     """The run's events in the order they happened."""
     query = select(events).where(events.c.run == run).order_by(events.c.at, events.c.writer, events.c.number)

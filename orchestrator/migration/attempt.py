@@ -22,7 +22,8 @@ from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.history.directory import History
-from orchestrator.history.position import Position, is_relative, position
+from orchestrator.history.position import Position, direction_of, is_relative, position
+from orchestrator.history.way_back import WayBack
 from orchestrator.migration import seam
 from orchestrator.migration.containment import is_its_own
 from orchestrator.migration.loop import TenantLoop
@@ -41,9 +42,9 @@ ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
 class Work:
     """What is to be done to a tenant: one of Alembic's commands."""
 
-    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    #: ``upgrade``, ``downgrade``, ``rollback`` or ``stamp``.
     command: str
-    #: As typed.
+    #: As typed; for a rollback, a :class:`WayBack` as text.
     target: str
     #: What Alembic's own command would give its EnvironmentContext; ``fn`` yields the steps.
     options: Mapping[str, Any]
@@ -54,14 +55,35 @@ class Work:
 
     @classmethod
     def of(cls, history: History, command: str, target: str) -> Work:
-        """The work that ``alembic COMMAND TARGET`` does."""
+        """The work that ``alembic COMMAND TARGET`` does, or what a rollback does, which Alembic has no command for."""
         script = history.script
+        if command == "rollback":
+            goal = WayBack.parse(target).goal
+            destination = goal if len(goal) > 1 else goal[0] if goal else "base"
+
+            def back(heads: tuple[str, ...], _: Any) -> Iterable[Any]:
+                here = position(history, command, heads, target)
+                if here.problem is not None:
+                    raise here.problem
+                return history.steps_back(here.path)
+
+            return cls(command, target, {"fn": back, "destination_rev": destination})
         steps: dict[str, Callable[..., Iterable[Any]]] = {
             "upgrade": lambda heads, _: script._upgrade_revs(target, heads),
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
             "stamp": lambda heads, _: script._stamp_revs(target, heads),
         }
         return cls(command, target, {"fn": steps[command], "destination_rev": target})
+
+    @property
+    def direction(self) -> str:
+        """Which of a revision's functions it runs: ``upgrade`` or ``downgrade``; or ``stamp``."""
+        return direction_of(self.command)
+
+    @property
+    def end(self) -> str:
+        """Where it leads, for people."""
+        return _names(WayBack.parse(self.target).goal) if self.command == "rollback" else self.target
 
     def limited(self, limit: int) -> Work:
         """The first ``limit`` revisions of it."""
@@ -132,7 +154,7 @@ class Migrator:
             keep: writes down what is about to be done outside any transaction.
         """
         started = time.perf_counter()
-        progress = Progress(listener=listener, recording=recording, command=work.command, keep=keep)
+        progress = Progress(listener=listener, recording=recording, command=work.direction, keep=keep)
         outcome = await self._settled(tenant, work, progress)
         duration_ms = (time.perf_counter() - started) * 1000
         return replace(outcome, steps=tuple(progress.done), duration_ms=duration_ms, outside=progress.outside)
@@ -326,7 +348,7 @@ class Migrator:
         elif progress.running or self._left_over(work, after, progress):
             failure = Failure(
                 "not_finished",
-                f"env.py ended without an error before {work.target} was reached: the tenant is at {_names(after)}",
+                f"env.py ended without an error before {work.end} was reached: the tenant is at {_names(after)}",
                 revision=progress.revision,
                 hint="migrate() in env.py must let errors through",
             )

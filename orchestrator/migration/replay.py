@@ -109,7 +109,7 @@ async def migrate(
                 refused(str(error))
                 rest = await migrator.attempt(tenant, work, listener, keep=keep)
                 if isinstance(error, _CutShort):
-                    for before in _committed(steps, rest, work.command):
+                    for before in _committed(steps, rest, work.direction):
                         outcomes.append(before)
                         _tell(listener, before)
                 outcomes.append(rest)
@@ -142,7 +142,7 @@ async def _replay(
             # What was committed is known only from reading again: the next try does, through Alembic.
             return Outcome(TenantStatus.UNKNOWN, steps[0].before, failure=failure, path=REPLAY)
         raise _refusal(failure.message) from error
-    return _replayed(steps, (time.perf_counter() - started) * 1000, work.command)
+    return _replayed(steps, (time.perf_counter() - started) * 1000, work.direction)
 
 
 def _refusal(message: str) -> NotReplayed:

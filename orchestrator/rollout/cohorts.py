@@ -12,6 +12,7 @@ from itertools import pairwise
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Database
 from orchestrator.history.directory import History
+from orchestrator.history.position import direction_of
 from orchestrator.migration.attempt import Outcome
 from orchestrator.migration.recording import Recorded, Recording, compared
 from orchestrator.migration.replay import Transcript
@@ -33,7 +34,8 @@ _TWO_WAYS = "two tenants were migrated in different ways"
 class Cohort:
     """Tenants of one kind, and what has been found out about their way so far."""
 
-    command: str
+    #: ``upgrade`` or ``downgrade``.
+    direction: str
     kind: Kind
     transcripts: Transcripts
     #: Why a revision must not be replayed, as far as its file tells, by revision.
@@ -146,7 +148,7 @@ class Cohort:
             same = compared(one.transactions, other.transactions) if one.options == other.options else []
             made = self._made(replace(one, reason=one.reason or other.reason), same)
             self._conclude(made)
-            self.transcripts.save(self.command, self.kind, made.transactions)
+            self.transcripts.save(self.direction, self.kind, made.transactions)
 
     def _conclude(self, made: Transcript) -> None:
         self.settled = True
@@ -212,11 +214,13 @@ class Cohorts:
         todo = [each for each in plan.tenants if each.verdict is TenantStatus.PENDING]
         can = Counter(kind_of(each) for each in todo if databases[each.tenant.server].replays)
         for kind, count in can.items():
-            impure = history.impurities(kind.path, plan.command)
+            # What is sent on the way back is the same, whatever asks for it.
+            direction = direction_of(plan.command)
+            impure = history.impurities(kind.path, direction)
             if len(impure) == len(kind.path):
                 continue
-            stored = transcripts.load(plan.command, kind)
-            cohort = Cohort(plan.command, kind, transcripts, impure, verify_all, _stored=stored)
+            stored = transcripts.load(direction, kind)
+            cohort = Cohort(direction, kind, transcripts, impure, verify_all, _stored=stored)
             # Recording is worth it where somebody is left to be replayed.
             if count > cohort._wanted:
                 self._cohorts[kind] = cohort

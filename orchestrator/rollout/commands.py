@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from orchestrator.fleet.masking import mask
 
-#: Characters of its output that are told, from the end.
+#: Bytes of its output that are told, from the end.
 _TOLD = 500
 
 
@@ -28,23 +29,26 @@ async def refusal(command: str, directory: Path, document: Mapping[str, Any]) ->
     Returns:
         Its exit code and the end of its output, masked, in a line; ``None`` when it exited with 0.
     """
-    process = await asyncio.create_subprocess_shell(
-        command,
-        cwd=directory,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        told, _ = await process.communicate(json.dumps(document).encode())
-    except BaseException:
-        # The shell's children, too: they hold its output open.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        raise
-    if process.returncode == 0:
-        return None
-    text = mask(told.decode(errors="replace").strip()[-_TOLD:])
+    # Files, not pipes: what it leaves running in the background may hold them open for ever.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as told:
+        given.write(json.dumps(document).encode())
+        given.seek(0)
+        try:
+            process = await asyncio.create_subprocess_shell(
+                command, cwd=directory, stdin=given, stdout=told, stderr=told, start_new_session=True
+            )
+        except OSError as error:
+            return f"cannot be run: {error}"
+        try:
+            await process.wait()
+        except BaseException:
+            # The shell's children, too.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
+        if process.returncode == 0:
+            return None
+        told.seek(max(0, told.seek(0, os.SEEK_END) - _TOLD))
+        text = mask(told.read().decode(errors="replace").strip())
     return f"exit code {process.returncode}" + (f": {text}" if text else "")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from orchestrator.fleet.waves import Approval
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.checks import Verdict
 from orchestrator.rollout.plan import PlannedWave
-from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.stop import CutOff, Stop
 from orchestrator.rollout.watching import Observer, Recorder
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus
@@ -26,37 +26,42 @@ class Gates:
     observer: Observer
     stop: Stop
     #: Carries out a wave's checks.
-    check: Callable[[PlannedWave, Mapping[str, AttemptRecord]], Awaitable[Verdict]]
+    check: Callable[[PlannedWave, Mapping[str, AttemptRecord]], Coroutine[Any, Any, Verdict]]
     #: How the run's waves stand, by name; to begin with, how they stood when it was carried on.
     records: dict[str, WaveRecord] = field(default_factory=dict)
     #: Whether there are waves that somebody has asked for.
     asked_for: bool = True
-    #: Somebody has approved whatever wave waits for it.
+    #: The wave that nothing follows in this run.
+    last: str | None = None
+    #: Somebody has approved what waits for it.
     approved: bool = False
 
-    async def passed(self, wave: PlannedWave, attempts: Mapping[str, AttemptRecord], *, is_last: bool) -> bool:
+    async def passed(self, wave: PlannedWave, attempts: Mapping[str, AttemptRecord]) -> bool:
         """Check ``wave``, let it bake, check it again, ask for approval.
 
         Args:
             wave: its tenants are through, within its budget.
             attempts: how the run's tenants stand, by id.
-            is_last: no wave follows: nobody has to let it begin.
 
         Returns:
             Whether the next wave may begin. If not, its record says why, or :attr:`Stop.asked`.
         """
-        settings, before = wave.settings, self.records.get(wave.name)
-        if not self.asked_for and before is None:
+        before = self.records.get(wave.name)
+        if before is None and not self.asked_for:
+            return True
+        if before is not None and before.state is WaveState.DONE:
+            # Closed by an earlier part of the run; somebody that had failed within its budget was tried again.
             return True
         waiting = before is not None and before.state is WaveState.WAITING
         if not waiting and not await self._bake(wave, attempts, before):
             return False
-        if settings.approve is Approval.MANUAL and not is_last and not self.approved:
-            await self.note(WaveRecord(wave.name, WaveState.WAITING))
+        # Nobody has to let anything begin where no wave follows; an approval is for what waited when it was given.
+        needed = wave.settings.approve is Approval.MANUAL and wave.name != self.last
+        if needed and not (waiting and self.approved):
+            if not waiting:
+                await self.note(WaveRecord(wave.name, WaveState.WAITING))
             self.stop.request(RunStatus.PAUSED)
             return False
-        # One approval lets one wave begin.
-        self.approved = self.approved and settings.approve is None
         await self.note(WaveRecord(wave.name, WaveState.DONE))
         return True
 
@@ -96,17 +101,10 @@ class Gates:
     async def _checked(self, wave: PlannedWave, attempts: Mapping[str, AttemptRecord]) -> bool:
         if not wave.settings.verify:
             return True
-        checking = asyncio.ensure_future(self.check(wave, attempts))
-        cut = asyncio.create_task(self.stop.at_once.wait())
         try:
-            await asyncio.wait({checking, cut}, return_when=asyncio.FIRST_COMPLETED)
-            if not checking.done():
-                return False
-            verdict = checking.result()
-        finally:
-            cut.cancel()
-            checking.cancel()
-            await asyncio.gather(cut, checking, return_exceptions=True)
+            verdict = await self.stop.unless_cut(self.check(wave, attempts))
+        except CutOff:
+            return False
         if verdict.reason is not None:
             await self.failed(wave, verdict.reason, verdict.refused)
         return verdict.reason is None

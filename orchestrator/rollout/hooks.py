@@ -10,16 +10,19 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from orchestrator.errors import ConfigurationError, OrchestratorError
+from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.callables import called
 from orchestrator.fleet.hooks import Hook, Moment
-from orchestrator.fleet.masking import mask
+from orchestrator.fleet.masking import mask, remember
 from orchestrator.fleet.secrets import Template
 from orchestrator.journal.records import EventRecord
 from orchestrator.rollout.commands import refusal
+from orchestrator.rollout.stop import CutOff, Stop
 from orchestrator.rollout.watching import Recorder
 
 #: Seconds that a webhook may take to answer, and the pauses before it is tried again.
@@ -43,6 +46,8 @@ class Hooks:
     root: Path = field(default_factory=Path)
     #: What every document has: ``run``, ``command``, ``target``.
     about: Mapping[str, Any] = field(default_factory=dict)
+    #: Cuts off what hangs.
+    stop: Stop = field(default_factory=Stop)
 
     async def before(self, moment: Moment, document: Mapping[str, Any]) -> None:
         """Ask the hooks of ``moment``, one after the other.
@@ -76,20 +81,34 @@ class Hooks:
     async def _called(self, hook: Hook, moment: Moment, document: Mapping[str, Any]) -> str | None:
         """Why it says no."""
         whole = {"event": moment.value, **self.about, **document}
-        if hook.command is not None:
-            return await refusal(hook.command, self.root, whole)
         try:
-            if hook.webhook is not None:
-                return await _posted(hook.webhook, whole)
-            assert hook.python is not None
-            await called(hook.python, whole)
-        except ConfigurationError as error:
+            return await self.stop.unless_cut(self._one(hook, whole))
+        except CutOff:
+            return "cut off"
+        except OrchestratorError as error:
             return error.message
+        except Exception as error:
+            # Whatever it is, a hook's fault must not end the run with a traceback.
+            return mask(f"{type(error).__name__}: {error}")
+
+    async def _one(self, hook: Hook, document: Mapping[str, Any]) -> str | None:
+        if hook.command is not None:
+            return await refusal(hook.command, self.root, document)
+        if hook.webhook is not None:
+            return await _posted(hook.webhook, document)
+        assert hook.python is not None
+        await called(hook.python, dict(document))
         return None
 
 
 async def _posted(address: Template, document: Mapping[str, Any]) -> str | None:
     url = await asyncio.to_thread(address.resolve)
+    parts = urlsplit(url)
+    for secret in (url, parts.path.strip("/"), parts.query):
+        # Whoever has a webhook's address may post to it.
+        remember(secret)
+    if parts.scheme not in ("http", "https"):
+        return "not an http or https address"
     reason = None
     for pause in (*_PAUSES, None):
         reason, passing = await asyncio.to_thread(_post, url, json.dumps(document).encode())
@@ -103,10 +122,24 @@ def _post(url: str, body: bytes) -> tuple[str | None, bool]:
     """Why it failed, if it did, and whether that may pass."""
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT):
+        with _opener().open(request, timeout=_TIMEOUT):
             return None, False
     except urllib.error.HTTPError as error:
         with error:
             return f"HTTP {error.code} {error.reason}", error.code in _PASSING
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return str(getattr(error, "reason", error)), isinstance(error, OSError)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Without redirections: a POST would become a GET, and a page to log in on would count as a yes."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -17,7 +17,8 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import Order
 from orchestrator.history.directory import History
 from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard, HazardKind
-from orchestrator.history.position import is_relative, position
+from orchestrator.history.position import direction_of, is_relative, position
+from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import blocked
 from orchestrator.statuses import TenantStatus
 
@@ -172,9 +173,9 @@ class Plan:
 class Request:
     """What was asked of the fleet."""
 
-    #: ``upgrade``, ``downgrade`` or ``stamp``.
+    #: ``upgrade``, ``downgrade``, ``rollback`` or ``stamp``.
     command: str
-    #: As typed; ``None`` and ``heads`` for each tenant's own target.
+    #: As typed; ``None`` and ``heads`` for each tenant's own target; the run that a rollback takes back.
     target: str | None = None
     #: Make missing schemas, databases and files.
     provision: bool = False
@@ -182,7 +183,8 @@ class Request:
     budget: FailureBudget | None = None
     #: Only the tenants of this wave; ``None`` for all.
     wave: str | None = None
-    #: Targets that an earlier part of the run has fixed, by tenant id: ``-1`` is counted once.
+    #: Targets that an earlier part of the run has fixed, by tenant id: ``-1`` is counted once. For a rollback, each
+    #: tenant's way back.
     fixed: Mapping[str, str] = field(default_factory=dict)
     #: In place of the waves of tenants.yaml; ``None`` for those.
     waves: tuple[Wave, ...] | None = None
@@ -242,7 +244,7 @@ def make_plan(
                 hint=f"waves in {fleet.path.name}: {', '.join(known) or 'none'}",
             )
     revisions = list(dict.fromkeys(revision for wave in waves for each in wave.tenants for revision in each.path))
-    relevant = ON_DOWNGRADE if request.command == "downgrade" else ON_UPGRADE
+    relevant = ON_DOWNGRADE if direction_of(request.command) == "downgrade" else ON_UPGRADE
     hazards = tuple(hazard for hazard in history.hazards(revisions) if hazard.kind in relevant)
     return Plan(request.command, request.target, waves, hazards)
 
@@ -257,8 +259,12 @@ def plan_tenant(
     typed = None if request.target == "heads" else request.target
     asked = tenant.pin if pinned and tenant.pin is not None else typed or tenant.target
     target = request.fixed.get(tenant.id, asked)
+    back = request.command == "rollback"
     relative = is_relative(target)
-    goal = () if relative else _goal(history, tenant, target, own=pinned or not typed)
+    if back:
+        goal = WayBack.parse(target).goal
+    else:
+        goal = () if relative else _goal(history, tenant, target, own=pinned or not typed)
 
     def planned(
         state: TenantStatus, verdict: TenantStatus, failure: Failure | None = None, path: tuple[str, ...] = ()
@@ -363,6 +369,17 @@ def _as_dealt(
     for tenant in tenants:
         members[dealt.get(tenant.id, last)].append(tenant)
     return [(known.get(name, Wave(name)), members[name]) for name in names]
+
+
+def last_wave(waves: Sequence[Wave], present: Collection[str]) -> str | None:
+    """The wave of a run that nothing follows.
+
+    Args:
+        waves: as declared, in order.
+        present: names of those that the run has; ones that are not declared any more come before the last.
+    """
+    names = [*(wave.name for wave in waves), LAST_WAVE, SINGLE_WAVE]
+    return max(present, key=lambda name: names.index(name) if name in names else -1, default=None)
 
 
 def _budget(request: Request, fleet: Fleet, wave: Wave) -> FailureBudget:

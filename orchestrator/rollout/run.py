@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from orchestrator.databases.failures import describe
 from orchestrator.fleet.hooks import Moment
@@ -21,12 +22,13 @@ from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import HookRefused, Hooks
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, ids
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Recorder
+from orchestrator.rollout.waves import WaveState
 from orchestrator.rollout.workers import until_done
 from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 
@@ -36,6 +38,8 @@ _BACKOFF = (0.1, 5.0)
 #: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
 _CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
 
+#: Kind of the event that tells what a tenant looked like before and after.
+SHAPE = "shape"
 #: Types of errors that are found after the last commit, and that the journal's steps do not tell.
 _LEFT_WRONG = frozenset({"shape"})
 
@@ -68,6 +72,8 @@ class Run:
     retries: int
     #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
     same_cause: int | None = None
+    #: Look at every tenant that goes through Alembic, too, and write down what it looked like.
+    shapes: bool = False
     #: What the run had done to a tenant before it was carried on, by tenant id.
     earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
@@ -97,28 +103,41 @@ class Run:
 
     async def _may_follow(self, wave: PlannedWave) -> bool:
         """Carry out a wave and close it. Returns whether the next one may start."""
-        about = {"wave": wave.name, "tenants": ids(wave.tenants)}
-        try:
-            await self.hooks.before(Moment.BEFORE_WAVE, about)
-        except HookRefused as refused:
-            await self.gates.failed(wave, refused.message)
-            return False
-        may_follow = await self._carried_out(wave)
-        counts = Counter(self.attempts[each].status.value for each in about["tenants"] if each in self.attempts)
-        await self.hooks.after(Moment.AFTER_WAVE, {**about, "summary": counts}, self.recorder)
-        return may_follow
-
-    async def _carried_out(self, wave: PlannedWave) -> bool:
+        pending = [each.tenant.id for each in wave.tenants if each.verdict is TenantStatus.PENDING]
+        if pending:
+            try:
+                await self.hooks.before(Moment.BEFORE_WAVE, {"wave": wave.name, "tenants": pending})
+            except HookRefused as refused:
+                await self.gates.failed(wave, refused.message)
+                return False
         await self._execute_wave(wave)
-        if self.stop.draining or self._is_broken():
+        if self.stop.draining:
             return False
+        passed = await self._closed(wave)
+        if not self.stop.draining:
+            await self.hooks.after(Moment.AFTER_WAVE, self._ended(wave, passed), self.recorder)
+        goes_on = passed or (wave.settings.on_failure is OnFailure.CONTINUE and not self._is_broken())
+        return goes_on and not self.stop.draining
+
+    async def _closed(self, wave: PlannedWave) -> bool:
+        """Whether the wave is as it should be."""
         if self._may_go_on(wave):
-            attempts = {**self.earlier, **self.attempts}
-            if await self.gates.passed(wave, attempts, is_last=wave is self.plan.waves[-1]):
-                return True
+            return await self.gates.passed(wave, {**self.earlier, **self.attempts})
+        if self._is_broken():
+            await self.gates.failed(wave, f"{max(self._causes.values())} tenants failed for one cause")
         elif self.gates.asked_for:
             await self.gates.failed(wave, f"{self._failures[wave.name]} of {wave.size} tenants failed")
-        return not self.stop.draining and wave.settings.on_failure is OnFailure.CONTINUE
+        return False
+
+    def _ended(self, wave: PlannedWave, passed: bool) -> dict[str, Any]:
+        """What is told of a wave that is over."""
+        members = [each for each in {**self.earlier, **self.attempts}.values() if each.wave == wave.name]
+        return {
+            "wave": wave.name,
+            "state": (WaveState.DONE if passed else WaveState.FAILED).value,
+            "tenants": [each.tenant for each in members],
+            "summary": Counter(each.status.value for each in members),
+        }
 
     async def _execute_wave(self, wave: PlannedWave) -> None:
         over_all = asyncio.Semaphore(min(self.jobs, wave.settings.jobs or self.jobs))
@@ -221,7 +240,11 @@ class Run:
         keep = self.steps.keeper(tenant.id)
         way = await cohort.join() if cohort is not None else None
         if cohort is None or way is None:
-            return await self.migrator.attempt(tenant, work, stepped, keep=keep)
+            was = await self._shape(tenant) if self.shapes else None
+            done = await self.migrator.attempt(tenant, work, stepped, keep=keep)
+            if was is not None and done.status is TenantStatus.SUCCEEDED:
+                self._seen(tenant, was, await self._shape(tenant))
+            return done
         if isinstance(way, Transcript):
             refused = partial(self._not_replayed, tenant.id)
             replay = partial(migrate, self.migrator, tenant, work, way, stepped, refused, keep)
@@ -235,7 +258,10 @@ class Run:
             if cohort.leave(way, outcome) and cohort.reasons:
                 self._not_replayed(None, dict(cohort.reasons))
         with cohort.looking():
-            cohort.note_shape(before, await self._shape(tenant))
+            after = await self._shape(tenant)
+            cohort.note_shape(before, after)
+        if outcome.status is TenantStatus.SUCCEEDED:
+            self._seen(tenant, before, after)
         return outcome
 
     async def _looked_at(self, tenant: Tenant, cohort: Cohort, replay: Callable[[], Awaitable[Outcome]]) -> Outcome:
@@ -247,7 +273,15 @@ class Run:
         after = await self._shape(tenant)
         await cohort.looked()
         failure = cohort.judge_shape(before, after)
+        if failure is None:
+            self._seen(tenant, before, after)
         return outcome if failure is None else replace(outcome, status=TenantStatus.FAILED, failure=failure)
+
+    def _seen(self, tenant: Tenant, before: str | None, after: str | None) -> None:
+        """Keep what a tenant looked like: a rollback of this run compares with it."""
+        if before is not None and after is not None:
+            detail = {"before": before, "after": after}
+            self.recorder.record_event(EventRecord(self.id, tenant.id, datetime.now(UTC), SHAPE, detail=detail))
 
     async def _shape(self, tenant: Tenant) -> str | None:
         """Fingerprint of what the tenant holds; ``None`` where it holds nothing, or could not be read."""

@@ -34,19 +34,19 @@ class Transcripts:
     #: Of the shared directory's files.
     digest: str
 
-    def load(self, command: str, kind: Kind) -> tuple[Recorded, ...] | None:
-        """What tenants of ``kind`` were sent by an earlier ``command``; ``None`` where that is not known."""
+    def load(self, direction: str, kind: Kind) -> tuple[Recorded, ...] | None:
+        """What tenants of ``kind`` were sent on an earlier ``direction``; ``None`` if not known."""
         try:
-            document = json.loads(self._file(command, kind).read_bytes())
+            document = json.loads(self._file(direction, kind).read_bytes())
             return tuple(_recorded(each) for each in document["transactions"])
         except (OSError, ValueError, KeyError, TypeError):
             # Missing, cut off or of another form: the same as never recorded.
             return None
 
-    def save(self, command: str, kind: Kind, recorded: Sequence[Recorded]) -> None:
+    def save(self, direction: str, kind: Kind, recorded: Sequence[Recorded]) -> None:
         """Keep what tenants of ``kind`` were sent; a directory that cannot be written keeps nothing."""
-        file = self._file(command, kind)
-        document = {"command": command, **kind._asdict(), "transactions": [asdict(each) for each in recorded]}
+        file = self._file(direction, kind)
+        document = {"command": direction, **kind._asdict(), "transactions": [asdict(each) for each in recorded]}
         new = file.with_suffix(f".{os.getpid()}")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -56,8 +56,8 @@ class Transcripts:
         except OSError as error:
             log.info("recordings are not kept: %s", error)
 
-    def _file(self, command: str, kind: Kind) -> Path:
-        key = json.dumps([_FORMAT, self.digest, command, kind])
+    def _file(self, direction: str, kind: Kind) -> Path:
+        key = json.dumps([_FORMAT, self.digest, direction, kind])
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def _forget_old(self) -> None:

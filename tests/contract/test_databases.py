@@ -350,6 +350,27 @@ async def test_unusable_place_opens_no_session(place: Place) -> None:
             await session.heads(VERSIONS)
 
 
+async def test_sizes(place: Place) -> None:
+    """Tables are measured where they are; one that is not there, and a tenant that is not, is left out."""
+    acme, other = await place.made("acme"), await place.made("other")
+    rows = ", ".join(f"({number})" for number in range(300))
+    await place.run(
+        acme, "CREATE TABLE notes (id int)", f"INSERT INTO notes VALUES {rows}", "CREATE TABLE logs (id int)"
+    )
+    # What PostgreSQL says of rows is as its last analysis found it; SQLite knows the same word.
+    await place.run(acme, "ANALYZE notes")
+    await place.run(other, "CREATE TABLE notes (id int)")
+
+    sizes = await place.database.sizes([acme, other, place.tenant("nowhere")], ["notes", "logs", "nothing"])
+
+    assert {tenant: set(found) for tenant, found in sizes.items() if found} == {
+        "acme": {"notes", "logs"},
+        "other": {"notes"},
+    }
+    assert (sizes["acme"]["notes"].rows, sizes["other"]["notes"].rows) == (300, 0)
+    assert (sizes["acme"]["notes"].bytes or 0) >= 4096
+
+
 async def test_version(place: Place) -> None:
     """The server's version begins with a number."""
     assert (await place.database.version())[0].isdigit()

@@ -57,7 +57,7 @@ def ordinary() -> Iterator[str]:
 
 
 def test_suite_without_superuser(thorough: bool, ordinary: str) -> None:
-    """Tests of provisioning, upgrade, replay, downgrade, stamp, resume, status, doctor and backup pass without a superuser."""
+    """Provisioning, upgrade, replay, downgrade, stamp, resume, status, doctor and backup need no superuser."""
     assert fetch(ordinary, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")[0][0] is False
     result = subprocess.run(
         [

@@ -80,6 +80,46 @@ def test_migrating(project: Project) -> None:
     assert [run["command"] for run in project.json("runs", "list", "-t", "globex")["runs"]] == ["upgrade"]
 
 
+def test_rollback(project: Project) -> None:
+    """rollback prints the document of its run, alone or with --all; --dry-run prints the plan's and touches nothing."""
+    project.fleet("acme", "globex", "initech")
+    project.json("upgrade", SECOND, "-t", "acme")
+    run = project.json("upgrade")["run"]
+    plan = project.json("rollback", run, "--dry-run")
+    assert [(each["from"], each["to"]) for each in plan["cohorts"]] == [([THIRD], []), ([THIRD], [SECOND])]
+    assert project.heads("acme") == [THIRD]
+    agreed = ("--yes", "--allow-data-loss")
+    some = project.json("rollback", run, "-t", "globex", *agreed)
+    assert_run(some, "rollback", "succeeded")
+    assert (statuses(some), project.heads("initech")) == ({"globex": "succeeded"}, [THIRD])
+    rest = project.json("rollback", run, "--all", *agreed)
+    assert statuses(rest) == {"acme": "succeeded", "globex": "already_current", "initech": "succeeded"}
+    acme = tenant_of(rest, "acme")
+    assert (acme["from"], acme["to"], acme["wave"], acme["path"]) == ([THIRD], [SECOND], "all", "alembic")
+    assert rest["target"] == [SECOND]
+    assert project.json("runs", "show", "last") == rest
+
+
+def test_rollback_refused(project: Project) -> None:
+    """A tenant that has moved on: exit code 1, and its error names the later run. A wrong run: 2, nothing touched."""
+    project.fleet("acme", "globex")
+    run = project.json("upgrade", SECOND)["run"]
+    later = project.json("upgrade", "-t", "acme")["run"]
+    agreed = ("--yes", "--allow-data-loss")
+    assert_error(project.run("rollback", "20990101-000000-xxxxx", *agreed), "no run", "runs list")
+    assert_error(project.run("rollback", run, *agreed, "-t", "acne"), "did you mean 'acme'?")
+    assert_error(project.run("rollback", run, "--yes"), "--yes --allow-data-loss", "--dry-run")
+    assert_error(project.run("rollback", run), "--yes --allow-data-loss", "--dry-run")
+    assert (project.heads("acme"), project.heads("globex")) == ([THIRD], [SECOND])
+    document = project.json("rollback", run, *agreed, exit_code=1)
+    assert_run(document, "rollback", "failed")
+    assert statuses(document) == {"acme": "blocked", "globex": "succeeded"}
+    error = tenant_of(document, "acme")["error"]
+    assert (error["type"], later in error["message"], "--to-before" in error["hint"]) == ("moved_on", True, True)
+    assert project.json("rollback", run, "--to-before", *agreed)["summary"] == {"succeeded": 1, "already_current": 1}
+    assert project.heads("acme") == project.heads("globex") == []
+
+
 def test_tenants(project: Project) -> None:
     """tenants list, show and validate print the fleet as it was read."""
     project.fleet("{id: acme, tags: [eu]}", "globex", schemas=False)

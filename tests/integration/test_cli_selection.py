@@ -76,6 +76,7 @@ def test_every_command(project: Project) -> None:
         ("plan",),
         ("upgrade", "--dry-run"),
         ("upgrade",),
+        ("rollback", "last", "--dry-run"),
         ("downgrade", "base", "--dry-run"),
         ("downgrade", FIRST, "--yes", "--allow-data-loss"),
         ("stamp", THIRD),

@@ -34,10 +34,10 @@ def gated(project: Project) -> Project:
 
 
 @asynccontextmanager
-async def upgrading(project: Project) -> AsyncIterator[Process]:
-    """``orchestrator upgrade --jobs 2 --json`` under way; dead at the end in any case."""
+async def upgrading(project: Project, *command: str) -> AsyncIterator[Process]:
+    """``orchestrator upgrade --jobs 2 --json``, or another command, under way; dead at the end in any case."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "orchestrator", "upgrade", "--jobs", "2", "--json",
+        sys.executable, "-m", "orchestrator", *(command or ("upgrade",)), "--jobs", "2", "--json",
         cwd=project.workspace.path, env=project.workspace.environment(), stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     try:
@@ -116,6 +116,52 @@ async def test_killed(gated: Project) -> None:
     assert (resumed["run"], resumed["status"], resumed["summary"]) == (left["run"], "succeeded", {"succeeded": 4})
     assert [gated.heads(tenant) for tenant in TENANTS] == [[THIRD]] * 4
     assert [run["status"] for run in gated.json("runs", "list")["runs"]] == ["succeeded"]
+
+
+async def test_rollback_killed(gated: Project) -> None:
+    """kill -9 in the middle of a rollback: resume takes back what is left, to each tenant's own heads."""
+    gated.json("upgrade", SECOND, "-t", "acme", "-t", "initech")
+    up = gated.json("upgrade")
+    down = "op.execute('SELECT pg_advisory_xact_lock(42)'); op.drop_table('extras')"
+    gated.revision(THIRD, SECOND, "op.create_table('extras', sa.Column('id', sa.Integer))", down)
+    agreed = ("--yes", "--allow-data-loss", "--accept-edited", THIRD)
+    async with upgrading(gated, "rollback", up["run"], *agreed) as process:
+        async with held(gated.url, GATE) as gate:
+            await waiting_backend(gate, 2)
+            process.kill()
+            assert (await ended(process))[0] == -signal.SIGKILL
+        left = gated.json("runs", "show", "last")
+        assert (left["command"], left["status"]) == ("rollback", "interrupted")
+        assert [gated.heads(tenant) for tenant in TENANTS] == [[THIRD]] * 4
+    resumed = gated.json("resume")
+    assert (resumed["run"], resumed["command"], resumed["status"]) == (left["run"], "rollback", "succeeded")
+    assert resumed["summary"] == {"succeeded": 4}
+    assert [gated.heads(tenant) for tenant in TENANTS] == [[SECOND], [], [SECOND], []]
+
+
+async def test_rollback_of_a_killed_run(gated: Project) -> None:
+    """What a killed run had done goes back, also where it could not write down that it had; what it had not, stays."""
+    gated.json("upgrade", SECOND)
+    async with upgrading(gated) as process, held(gated.url, GATE) as gate:
+        await waiting_backend(gate, 2)
+        going = gated.run("rollback", "last", "--yes", "--allow-data-loss")
+        process.kill()
+        await ended(process)
+    assert_error(going, "still going", "stop it first")
+    left = gated.json("runs", "show", "last")
+    # The one whose commit nobody has seen any more.
+    gated.execute(f"CREATE TABLE initech.extras (id int); UPDATE initech.alembic_version SET version_num = '{THIRD}'")
+    assert set(statuses(left).values()) <= {"running", "pending"}
+
+    # And one that another run has done what this one was to do to.
+    later = gated.json("upgrade", "-t", "globex")["run"]
+
+    back = gated.json("rollback", left["run"], "--yes", "--allow-data-loss", exit_code=1)
+
+    assert statuses(back) == {"initech": "succeeded", "globex": "blocked"}
+    assert later in tenant_of(back, "globex")["error"]["message"]
+    assert "was cut off" in tenant_of(back, "globex")["error"]["message"]
+    assert [gated.heads(tenant) for tenant in TENANTS] == [[SECOND], [THIRD], [SECOND], [SECOND]]
 
 
 async def test_resume_while_alive(gated: Project) -> None:

@@ -91,6 +91,21 @@ def test_question(project: Project) -> None:
     assert "[y/N]" not in screen
 
 
+def test_rollback_asks(project: Project) -> None:
+    """rollback says what would be lost and asks; no leaves everything as it is, yes does it, --yes is not enough."""
+    project.fleet("acme", "globex")
+    project.json("upgrade", SECOND, "-t", "acme")
+    run = project.json("upgrade")["run"]
+    code, screen = in_terminal(project, "rollback", run, "--yes", answer="n")
+    assert code == 2
+    for part in ("1 tenant from", f"{THIRD} throws data away: drop_table extras", "nothing was touched"):
+        assert part in screen, part
+    assert project.heads("acme") == [THIRD]
+    code, screen = in_terminal(project, "rollback", run, answer="y")
+    assert (code, project.heads("acme"), project.heads("globex")) == (0, [SECOND], [])
+    assert f"rollback of run {run}, 2 tenants" in screen
+
+
 @pytest.mark.parametrize("variable", ["CI", "NO_COLOR"])
 def test_variables(project: Project, variable: str) -> None:
     """NO_COLOR takes colours and bold away on a terminal; CI makes it no terminal at all."""

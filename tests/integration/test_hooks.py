@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,9 +16,10 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator.actions.execution import Execution
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.rollout.hooks import HookRefused
-from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, tables
+from orchestrator.rollout.stop import Stop
+from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, tables, until
 from tests.workspace import Workspace
 
 TENANTS = ["a", "b", "c"]
@@ -194,4 +198,104 @@ async def test_webhook_that_nobody_answers(tmp_path: Path, database: str, monkey
     project = project_of(tmp_path, database, {"before_run": {"webhook": address}})
 
     with pytest.raises(HookRefused, match="Connection refused"):
+        await project.upgrade()
+
+
+async def test_after_a_wave_once(tmp_path: Path, database: str) -> None:
+    """A wave that waits is not over: what comes after it is told once, of all its tenants; before it, only then."""
+    hooks = {"before_wave": {"python": "hooks:note"}, "after_wave": {"python": "hooks:note"}}
+    waves = [{"name": "first", "count": 1, "approve": "manual"}]
+    project = project_of(tmp_path, database, hooks, waves=waves)
+
+    await project.upgrade()
+    assert [each["event"] for each in told(tmp_path)] == ["before_wave"]
+    await orchestrator.resume(project.fleet, execution=Execution(approve=True))
+
+    assert [(each["event"], each["wave"], each.get("state")) for each in told(tmp_path)] == [
+        ("before_wave", "first", None),
+        ("after_wave", "first", "done"),
+        ("before_wave", "rest", None),
+        ("after_wave", "rest", "done"),
+    ]
+    assert told(tmp_path)[1]["summary"] == {"succeeded": 1}
+
+
+@pytest.mark.parametrize("moment", ["before_run", "before_wave", "before_tenant", "after_wave", "after_run"])
+@pytest.mark.parametrize("hook", ["sleep 600", {"python": "hooks:hang"}], ids=["command", "python"])
+async def test_one_that_hangs_is_cut_off(tmp_path: Path, database: str, moment: str, hook: Any) -> None:
+    """Two signals end a run also while it waits for a hook."""
+    project = project_of(tmp_path, database, {moment: hook})
+    (tmp_path / "hooks.py").write_text(MODULE + "\ndef hang(document):\n    import time\n    time.sleep(600)\n")
+    stop = Stop()
+    running = asyncio.create_task(project.upgrade(watch=Watch(stop=stop)))
+    await _hanging(database, moment)
+    stop.request()
+    stop.request()
+
+    async with asyncio.timeout(30):
+        if moment == "before_run":
+            with pytest.raises(HookRefused, match="cut off"):
+                await running
+        else:
+            await running
+
+
+async def _hanging(url: str, moment: str) -> None:
+    """Until what comes before the hook has happened; the hook itself tells nobody."""
+
+    async def through() -> bool:
+        if moment.startswith("before"):
+            return True
+        return all(tables(url, tenant) for tenant in TENANTS)
+
+    await until(through, bool)
+
+
+async def test_what_it_leaves_behind_holds_up_nobody(tmp_path: Path, database: str) -> None:
+    """A command that starts a process in the background is through when it has ended itself."""
+    project = project_of(tmp_path, database, {"before_run": "sleep 600 & echo $! > pid"})
+
+    async with asyncio.timeout(30):
+        assert (await project.upgrade()).satisfied
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+async def test_whatever_it_raises(tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """sys.exit() in a function is its way to say no, not the end of the process."""
+    project = project_of(tmp_path, database, {"before_tenant": {"python": "hooks:leave"}})
+    (tmp_path / "hooks.py").write_text(MODULE + "\ndef leave(document):\n    raise SystemExit('not today')\n")
+
+    result = await project.upgrade(execution=Execution(continue_on_error=True))
+
+    assert statuses(result) == dict.fromkeys(TENANTS, "failed")
+    assert all("SystemExit: not today" in (each.error or {})["message"] for each in result.tenants)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:1/S3CRET TOKEN", "can't contain control characters"),
+        ("S3CRETTOKEN", "not an http or https address"),
+        ("file:///S3CRETTOKEN", "not an http or https address"),
+    ],
+)
+async def test_addresses_that_are_none(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+) -> None:
+    """They are a no, and show nothing of what they hold."""
+    monkeypatch.setenv("HOOK", address)
+    project = project_of(tmp_path, database, {"before_run": {"webhook": "${HOOK}"}})
+
+    with pytest.raises(HookRefused, match=reason) as refused:
+        await project.upgrade()
+    assert "S3CRET" not in refused.value.message
+
+
+async def test_a_redirection_is_no_yes(tmp_path: Path, database: str, receiver: Receiver) -> None:
+    """A page to log in on is not what was asked."""
+    receiver.answers = [302]
+    address = f"http://127.0.0.1:{receiver.server_port}/"
+    project = project_of(tmp_path, database, {"before_run": {"webhook": address}})
+
+    with pytest.raises(HookRefused, match="HTTP 302"):
         await project.upgrade()

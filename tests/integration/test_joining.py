@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -17,6 +18,15 @@ from orchestrator.rollout.stop import Stop
 from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, tables, until
 from tests.servers import execute
 
+#: A source that can be read once.
+SOURCED = """
+calls = []
+
+def once():
+    calls.append(1)
+    assert len(calls) < 2, "not again"
+    return [{"id": "a", "server": "main"}]
+"""
 GATED = f'{ACCOUNTS}\nop.execute("SELECT pg_advisory_xact_lock_shared(42)")'
 PATIENT = Execution(limits=Limits(lock_timeout=60.0))
 
@@ -135,3 +145,19 @@ async def test_not_into_a_run_of_one_wave(tmp_path: Path, database: str) -> None
 
     assert statuses(await orchestrator.resume(project.fleet)) == {"a": "succeeded"}
     assert statuses(await project.upgrade(execution=Execution(wave="canary"))) == {"a": "already_current"}
+
+
+async def test_a_source_that_fails_the_second_time(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that has succeeded stays so, with its result, where the fleet cannot be read again."""
+    execute(database, "CREATE SCHEMA a")
+    text = json.dumps({"servers": {"main": database}, "sources": [{"python": "sourced:once"}]})
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, text)
+    sys.modules.pop("sourced", None)
+    (tmp_path / "sourced.py").write_text(SOURCED)
+
+    result = await project.upgrade()
+
+    assert (result.satisfied, statuses(result)) == (True, {"a": "succeeded"})
+    assert "not again" in caplog.text

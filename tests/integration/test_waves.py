@@ -21,6 +21,7 @@ from orchestrator.errors import UsageError
 from orchestrator.fleet.tenant import Limits
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
+from orchestrator.statuses import RunStatus
 from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, until
 from tests.servers import execute, fetch
 from tests.workspace import Workspace
@@ -365,3 +366,108 @@ async def test_nothing_to_pause_or_cancel(tmp_path: Path, database: str) -> None
     ended = (await orchestrator.show_run(project.fleet, "last")).run.finished_at
     assert ended is not None
     assert ended < now
+
+
+MANUAL = {"approve": "manual"}
+
+
+async def approve(project: Project, **options: Any) -> RunResult:
+    """``orchestrator resume --approve``."""
+    return await orchestrator.resume(project.fleet, execution=Execution(approve=True, **options))
+
+
+async def test_an_approval_is_for_what_waits(tmp_path: Path, database: str) -> None:
+    """A wave that was approved is not asked about again, also where one of its tenants is tried again each time."""
+    canary = {**CANARY, **MANUAL, "max_failures": 1}
+    middle = {"name": "middle", "count": 1, **MANUAL}
+    project = project_of(tmp_path, database, canary, middle, body=FAILING)
+
+    assert waves(await project.upgrade()) == {"canary": "waiting"}
+    assert waves(await approve(project)) == {"canary": "done", "middle": "waiting"}
+    found = await approve(project)
+
+    assert waves(found)["middle"] == "done"
+    assert statuses(found)["c"] == "failed"
+
+
+async def test_nothing_waits_for_approval(tmp_path: Path, database: str) -> None:
+    """Nobody approves in advance."""
+    project = project_of(tmp_path, database, {**CANARY, **MANUAL, "verify": "SELECT false"})
+    await project.upgrade()
+
+    with pytest.raises(UsageError, match=r"no wave of run .* waits for approval"):
+        await approve(project)
+    assert seen(database) == ["a"]
+
+
+async def test_approval_is_not_got_round(tmp_path: Path, database: str) -> None:
+    """Carried on for one wave alone, that one is still not the run's last."""
+    project = project_of(tmp_path, database, {**CANARY, **MANUAL})
+    await project.upgrade()
+
+    result = await orchestrator.resume(project.fleet, execution=Execution(wave="canary"))
+    assert (result.run.status, waves(result)) == ("paused", {"canary": "waiting"})
+    assert (await orchestrator.resume(project.fleet)).run.status == "paused"
+    assert seen(database) == ["a"]
+
+
+@pytest.mark.parametrize("wave", [MANUAL, {"verify": "SELECT false"}], ids=["waiting", "failed"])
+async def test_a_wave_that_nobody_asks_for_any_more(tmp_path: Path, database: str, wave: dict[str, str]) -> None:
+    """Taken out of tenants.yaml, it holds up nobody."""
+    project = project_of(tmp_path, database, {**CANARY, **wave})
+    await project.upgrade()
+    (tmp_path / "tenants.yaml").write_text(schemas(database, *TENANTS, waves=[{"name": "other", "count": 1}]))
+
+    result = await orchestrator.resume(project.fleet)
+
+    assert (result.run.status, result.satisfied) == ("succeeded", True)
+    assert (await shown(project))["canary"] == "done"
+
+
+async def test_asked_too_late(tmp_path: Path, database: str) -> None:
+    """A run that is paused while its last tenant is migrated has simply ended."""
+    project = project_of(tmp_path, database, body=GATED)
+    holder = await asyncpg.connect(database)
+    await holder.execute("SELECT pg_advisory_lock(42)")
+    stop = Stop()
+    patient = Execution(limits=Limits(lock_timeout=60.0))
+    running = asyncio.create_task(project.upgrade(tenants=["a"], execution=patient, watch=Watch(stop=stop)))
+    await until(lambda: holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), bool)
+    stop.request(RunStatus.PAUSED)
+    await holder.close()
+
+    assert (await running).run.status == "succeeded"
+
+
+def test_what_a_stop_is_called() -> None:
+    """To cancel is final; of several signals the second cuts off, also where somebody has paused the run before."""
+    stop = Stop()
+    stop.request(RunStatus.PAUSED)
+    stop.request()
+    assert (stop.asked, stop.at_once.is_set()) == (RunStatus.INTERRUPTED, False)
+    stop.request(RunStatus.CANCELLED)
+    stop.request()
+    assert (stop.asked, stop.at_once.is_set()) == (RunStatus.CANCELLED, True)
+
+
+async def test_cancelled_and_then_killed(tmp_path: Path, database: str) -> None:
+    """A run that was to be cancelled is cancelled, whatever became of its process."""
+    project = project_of(tmp_path, database, {**CANARY, "bake": "1h"})
+    process = on_the_command_line(project, "upgrade", "--provision")
+    await until(lambda: _shown_or_nothing(project), lambda found: found == {"canary": "baking"})
+    process.send_signal(signal.SIGSTOP)
+    await cancel(project.fleet, "last")
+    process.kill()
+    process.communicate()
+
+    assert (await orchestrator.show_run(project.fleet, "last")).run.status == "cancelled"
+    with pytest.raises(UsageError, match="was cancelled"):
+        await orchestrator.resume(project.fleet)
+
+
+async def test_the_breaker_says_so(tmp_path: Path, database: str) -> None:
+    """Why it stopped is told, also where nobody has asked for waves."""
+    project = project_of(tmp_path, database, body=FAILING, max_failures="100%", same_cause=2)
+    result = await project.upgrade(execution=Execution(jobs=1))
+
+    assert str(result.held_up) == "wave all: 2 tenants failed for one cause"

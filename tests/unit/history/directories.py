@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -121,11 +122,20 @@ class Ran:
 
 def alembic_runs(history: History, command: str, heads: Sequence[str], target: str) -> Ran:
     """Carry out ``alembic COMMAND TARGET`` on an in-memory database whose version table holds ``heads``."""
-    ran: list[str] = []
     find = {"upgrade": history.script._upgrade_revs, "downgrade": history.script._downgrade_revs}[command]
+    try:
+        return runs(history, lambda current: find(target, current), heads)
+    except KeyError:
+        # In some directories with dependencies Alembic (1.20) loses count of its own version table's rows.
+        reject()
+
+
+def runs(history: History, find: Callable[[Any], Iterable[Any]], heads: Sequence[str]) -> Ran:
+    """Let Alembic carry out the steps that ``find`` makes of its version table's rows, which are ``heads``."""
+    ran: list[str] = []
 
     def steps(current: tuple[str, ...], _: MigrationContext) -> Iterator[object]:
-        for step in find(target, current):
+        for step in find(current):
             ran.append(step.revision.revision)
             yield step
 
@@ -142,9 +152,6 @@ def alembic_runs(history: History, command: str, heads: Sequence[str], target: s
         except (CommandError, RevisionError):
             connection.rollback()
             return Ran(None, tuple(sorted(heads)))
-        except KeyError:
-            # In some directories with dependencies Alembic (1.20) loses count of its own version table's rows.
-            reject()
         after = tuple(sorted(context.get_current_heads()))
     engine.dispose()
     return Ran(tuple(ran), after)

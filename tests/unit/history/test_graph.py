@@ -87,3 +87,16 @@ def test_many_diamonds_are_walked_once() -> None:
         parents[f"top{number + 1}"] = (f"left{number}", f"right{number}")
 
     assert len(Graph(parents, parents).closure(["top60"])) == 181
+
+
+@given(graphs(), some)
+def test_back_is_an_order(graph: Graph, data: st.DataObject) -> None:
+    """Taken back is all of what is asked for, each revision once, and after all of them that need it."""
+    kept = graph.closure(data.draw(st.lists(st.sampled_from(sorted(graph.parents)))))
+    applied = graph.closure({*kept, *data.draw(st.lists(st.sampled_from(sorted(graph.parents))))})
+
+    order = graph.back(applied - kept)
+
+    assert sorted(order) == sorted(applied - kept)
+    for number, revision in enumerate(order):
+        assert not any(revision in graph.before(later) for later in order[number + 1 :])

@@ -115,6 +115,14 @@ def test_irreversible(tmp_path: Path) -> None:
     assert found(tmp_path, with_downgrade("raise NotImplementedError")) == [("irreversible", "downgrade", 6)]
 
 
+def test_raises_in_the_end(tmp_path: Path) -> None:
+    """One that raises whatever comes before it; not one that has returned by then."""
+    late = found(tmp_path, with_downgrade('op.f()\n    raise ValueError("one way")'))
+    never = found(tmp_path, with_downgrade('op.f()\n    return\n    raise ValueError("unreachable")'))
+
+    assert (late, never) == ([("irreversible", "downgrade", 6)], [])
+
+
 def test_downgrade_that_raises_on_a_condition(tmp_path: Path) -> None:
     """Only a downgrade that always raises is irreversible."""
     assert found(tmp_path, with_downgrade('op.f()\n    if odd:\n        raise ValueError("odd")')) == []

@@ -1,0 +1,232 @@
+"""rollback: put the tenants that a run changed back to the heads that each of them had before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.plan import PlanReport, report_on
+from orchestrator.actions.project import Project, opened_project
+from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.actions.shapes import OPTION, shapes_before
+from orchestrator.databases.failures import Failure
+from orchestrator.databases.port import Reading
+from orchestrator.errors import SelectionError, UsageError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.graph import Graph
+from orchestrator.history.way_back import WayBack
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive, new_run_id
+from orchestrator.rollout.plan import Plan, PlannedTenant, Request
+from orchestrator.rollout.result import RunResult
+from orchestrator.statuses import RunStatus, TenantStatus
+
+#: Runs that only go forward, so that the way back from them is a way down.
+_FORWARD = frozenset({"upgrade", "onboard"})
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A run that is to be taken back, as the journal has it."""
+
+    run: RunRecord
+    #: What it did to the tenants that it changed, or may have changed, by tenant id.
+    changed: Mapping[str, AttemptRecord]
+    #: The runs that changed a tenant after it, oldest first, by tenant id.
+    later: Mapping[str, Sequence[RunRecord]]
+
+    def way(self, tenant: str, heads: Sequence[str], *, to_before: bool) -> WayBack:
+        """From where to where a tenant at ``heads`` goes back."""
+        attempt = self.changed[tenant]
+        goal = attempt.from_heads or ()
+        if to_before:
+            return WayBack(tuple(heads), goal)
+        if attempt.to_heads is not None:
+            return WayBack(attempt.to_heads, goal)
+        # Its process was killed, or lost the tenant: as long as nobody came after it, whatever is between where it
+        # began and where it was going is its work.
+        return WayBack(goal if self.later.get(tenant) else tuple(sorted({*goal, *self.run.target})), goal)
+
+
+async def rollback(
+    fleet: Fleet,
+    run: str,
+    *,
+    tenants: Tenants = (),
+    to_before: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    watch: Watch | None = None,
+) -> RunResult:
+    """Take ``run`` back, as a run of its own. Asks nothing: the caller has.
+
+    Each tenant that it changed goes back to its own heads before it, revision by revision in reverse order. One that
+    has moved on since is ``blocked``.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        run: the id of an upgrade, an unambiguous start of one, or ``last``.
+        tenants: ids or globs, or a :class:`Selection`: only those of the tenants that the run changed.
+        to_before: take along what later runs have done to these tenants.
+        execution: how many at once, and how many may fail.
+        watch: who looks on and may stop it.
+
+    Raises:
+        JournalError: no such run.
+        SelectionError: the run changed none of the tenants selected.
+        UsageError: the run is no upgrade, or is still going.
+        OrchestratorError: other bad input; nothing was touched.
+    """
+    async with opened_journal(fleet) as journal, opened_project(fleet) as project:
+        taken = await _taken(journal, run)
+        request, made = await _plan(project, taken, tenants, to_before, execution)
+        plan, files = await guarded(project, journal, made, execution)
+        shapes = await shapes_before(project, journal, taken.run, taken.changed, plan)
+        record = RunRecord(
+            id=new_run_id(),
+            command="rollback",
+            target=plan.target,
+            requested_target=taken.run.id,
+            status=RunStatus.RUNNING,
+            started_at=datetime.now(UTC),
+            finished_at=None,
+            actor=Actor.current(fleet.root),
+            directory_digest=project.history.digest,
+            options={
+                "fixed": dict(request.fixed),
+                "to_before": to_before,
+                "waves": execution.waves,
+                OPTION: shapes,
+            },
+        )
+        gone = {} if not selection_of(tenants).is_empty else _gone(project, record.id, taken)
+        before = Earlier(gone)
+        return await run_plan(project, journal, record, plan, files, request, execution, watch or Watch(), before)
+
+
+async def plan_rollback(
+    fleet: Fleet,
+    run: str,
+    *,
+    tenants: Tenants = (),
+    to_before: bool = False,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    sql: bool = False,
+) -> PlanReport:
+    """Say what :func:`rollback` would do. Reads only.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        run: as for the command.
+        tenants: as for the command.
+        to_before: as for the command.
+        execution: as for the command; says which wave, and how many may fail.
+        sql: render each cohort's SQL, on the example of one of its tenants.
+
+    Raises:
+        OrchestratorError: as the command does.
+    """
+    async with opened_project(fleet) as project:
+        async with opened_journal(fleet, read_only=True) as journal:
+            taken = await _taken(journal, run)
+        _, made = await _plan(project, taken, tenants, to_before, execution)
+        return await report_on(project, made, execution, sql=sql)
+
+
+async def _taken(journal: Journal, name: str) -> Taken:
+    run = await journal.run(name)
+    if run.command not in _FORWARD:
+        raise UsageError(f"run {run.id} is a {run.command}, and only an upgrade can be rolled back", hint=_instead(run))
+    if run.status is RunStatus.RUNNING and alive(run, datetime.now(UTC)):
+        raise UsageError(
+            f"run {run.id} is still going: process {run.actor.pid} on {run.actor.host}",
+            hint="stop it first (one Ctrl-C or SIGTERM, and wait)",
+        )
+    changed = {
+        attempt.tenant: attempt
+        for attempt in await journal.attempts(run.id)
+        if attempt.from_heads is not None and attempt.to_heads != attempt.from_heads
+    }
+    later: dict[str, list[RunRecord]] = {}
+    for after, attempt in await journal.changes_after(run):
+        if attempt.tenant in changed:
+            later.setdefault(attempt.tenant, []).append(after)
+    return Taken(run, changed, later)
+
+
+def _instead(run: RunRecord) -> str:
+    if run.command == "stamp":
+        return "it has run nothing; say again where the tenants are: orchestrator stamp REV -t TENANT"
+    return f"forward again goes: orchestrator upgrade REV -t TENANT, with REV from: orchestrator runs show {run.id}"
+
+
+async def _plan(
+    project: Project, taken: Taken, tenants: Tenants, to_before: bool, execution: Execution
+) -> tuple[Request, Plan]:
+    """Read where the tenants stand that the run changed, and decide what goes back."""
+    chosen = [tenant for tenant in project.choose(tenants) if tenant.id in taken.changed]
+    if not chosen and not selection_of(tenants).is_empty:
+        raise SelectionError(
+            f"run {taken.run.id} changed none of the selected tenants",
+            hint=f"see whom it did change: orchestrator runs show {taken.run.id}",
+        )
+    found = await project.inventory(chosen)
+    chosen = [tenant for tenant in chosen if not _untouched(taken.changed[tenant.id], found.readings[tenant.id])]
+    ways = {
+        tenant.id: str(taken.way(tenant.id, found.readings[tenant.id].heads, to_before=to_before)) for tenant in chosen
+    }
+    request = Request(
+        "rollback", taken.run.id, False, execution.budget, execution.wave, ways, waves=execution.listed_waves
+    )
+    plan = project.plan_of(request, chosen, found)
+    waves = (
+        replace(wave, tenants=tuple(_explained(each, taken, project.history.graph) for each in wave.tenants))
+        for wave in plan.waves
+    )
+    return request, replace(plan, waves=tuple(waves))
+
+
+def _untouched(attempt: AttemptRecord, reading: Reading) -> bool:
+    """The run did not get so far as to write down what it did to this tenant, and has done nothing."""
+    return attempt.to_heads is None and reading.failure is None and reading.heads == attempt.from_heads
+
+
+def _explained(each: PlannedTenant, taken: Taken, graph: Graph) -> PlannedTenant:
+    """``each``, with what moved it on and what to do about that, where it is blocked for that."""
+    if each.failure is None or each.failure.type != "moved_on" or each.heads is None:
+        return each
+    tenant, run = each.tenant, taken.run
+    runs = taken.later.get(tenant.id, ())
+    by = " and ".join(f"run {after.id} ({after.command})" for after in runs)
+    since = f"{by} came after run {run.id}" if runs else f"something that the journal does not know came after {run.id}"
+    left = taken.changed[tenant.id].to_heads
+    was = "was cut off before it wrote down where it left it" if left is None else f"left it at {_names(left)}"
+    message = f"{since}: the tenant is at {_names(each.heads)}, the run {was}"
+    if graph.closure(each.goal) <= graph.closure(each.heads):
+        first = next((after for after in reversed(runs) if after.command in _FORWARD), None)
+        ways = [f"orchestrator rollback {first.id} -t {tenant.id}"] if first else []
+        ways.append(f"take what came after it along: orchestrator rollback {run.id} -t {tenant.id} --to-before")
+        hint = ", or ".join(ways)
+    else:
+        hint = "it was taken further back than the run began; forward again: " + " && ".join(
+            f"orchestrator upgrade {head} -t {tenant.id}" for head in each.goal
+        )
+    return replace(each, failure=replace(each.failure, message=message, hint=hint))
+
+
+def _gone(project: Project, run: str, taken: Taken) -> dict[str, AttemptRecord]:
+    """Tenants that the run changed and that the fleet no longer has: nothing can be done for them."""
+    there = {tenant.id for tenant in project.fleet.tenants}
+    error = Failure("gone", "no longer in the fleet").as_json()
+    return {
+        tenant: AttemptRecord(run, tenant, None, TenantStatus.SKIPPED, None, None, error=error)
+        for tenant, attempt in taken.changed.items()
+        if tenant not in there and attempt.to_heads is not None
+    }
+
+
+def _names(heads: Sequence[str]) -> str:
+    return ", ".join(heads) or "base"

@@ -1,0 +1,169 @@
+"""What throws data away, read from source and from SQL."""
+
+from __future__ import annotations
+
+import ast
+from textwrap import dedent, indent
+
+import pytest
+
+from orchestrator.history.data_loss import Loss, in_script, in_source, in_sql
+
+
+def told(body: str, more: str = "") -> list[tuple[str, str | None, str | None]]:
+    """Verb, table and column of what a downgrade with this body throws away."""
+    source = f"def downgrade():\n{indent(dedent(body).strip(), '    ')}\n\n{dedent(more)}"
+    return [(loss.verb, loss.table, loss.column) for loss in in_source(ast.parse(source), "downgrade") if loss.loses]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('op.drop_table("users")', ("drop table", "users", None)),
+        ('op.drop_column("users", "phone")', ("drop column", "users", "phone")),
+        ("op.drop_table(name)", ("drop table", None, None)),
+        ('batch.drop_column("phone")', ("drop column", None, "phone")),
+        (
+            'with op.batch_alter_table("users") as batch:\n    batch.drop_column("phone")',
+            ("drop column", "users", "phone"),
+        ),
+        ('op.execute("DELETE FROM users WHERE old")', ("delete from", "users", None)),
+        ('op.execute(sa.text("truncate table only users"))', ("truncate", "users", None)),
+        ('op.execute(f"DROP TABLE IF EXISTS users CASCADE; SELECT {x}")', ("drop table", "users", None)),
+        ('op.execute("DROP TABLE " + name)', ("drop table", None, None)),
+        ('op.execute("ALTER TABLE users DROP phone")', ("drop column", "users", "phone")),
+        ('users = sa.table("users")\nop.execute(users.delete().where(x))', ("delete from", "users", None)),
+        ("op.execute(sa.delete(User))", ("delete from", None, None)),
+        (
+            'op.alter_column("users", "name", existing_type=sa.Text(), type_=sa.String(9))',
+            ("type", "users", "name"),
+        ),
+        ('op.alter_column("users", "name", type_=sa.Text())', ("type", "users", "name")),
+    ],
+)
+def test_source(body: str, expected: tuple[str, str | None, str | None]) -> None:
+    """Each way to write it: operations, batches, SQL, table objects, narrower types."""
+    assert told(body) == [expected]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'op.create_table("users")',
+        'op.drop_index("ix")',
+        'op.drop_constraint("users", "ck")',
+        'op.execute("ALTER TABLE users DROP CONSTRAINT ck")',
+        'op.execute("ALTER TABLE users ALTER COLUMN name DROP NOT NULL")',
+        'op.execute("ALTER TABLE users ALTER COLUMN name DROP DEFAULT")',
+        "op.execute(\"INSERT INTO notes VALUES ('; DROP TABLE users;')\")",
+        'op.execute("-- DROP TABLE users\\nSELECT 1")',
+        'op.execute("DROP INDEX ix; DROP VIEW v; DROP TYPE t")',
+        'op.alter_column("users", "name", existing_type=sa.String(9), type_=sa.Text())',
+        'op.alter_column("users", "name", nullable=True)',
+        "cache.delete()",
+    ],
+)
+def test_nothing_lost(body: str) -> None:
+    """What takes away a rule, an index or a default keeps every row; words in texts and comments are no statements."""
+    assert told(body) == []
+
+
+def test_what_it_calls() -> None:
+    """A function of the file that downgrade calls, a text that has a name there; not a function that nobody calls."""
+    more = """
+        CLEAN = "DELETE FROM logs"
+
+        def _tables():
+            op.drop_table("users")
+
+        def _other():
+            op.drop_table("others")
+    """
+    found = told("_tables()\nop.execute(CLEAN)", more)
+
+    assert sorted(found) == [("delete from", "logs", None), ("drop table", "users", None)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "narrower"),
+    [
+        ("sa.String(200)", "sa.String(80)", True),
+        ("sa.String(80)", "sa.String(length=200)", False),
+        ("sa.Text()", "sa.String(500)", True),
+        ("sa.String(500)", "sa.Text", False),
+        ("sa.String()", "sa.String(80)", True),
+        ("sa.String(80)", "sa.String(LENGTH)", True),
+        ("sa.BigInteger()", "sa.Integer()", True),
+        ("sa.Integer", "sa.BigInteger", False),
+        ("sa.Numeric(10, 2)", "sa.Numeric(12, 2)", False),
+        ("sa.Numeric(10, 2)", "sa.Numeric(10, 4)", True),
+        ("sa.Numeric(12, 4)", "sa.Numeric(12, 2)", True),
+        ("sa.Numeric()", "sa.Numeric(12, 2)", True),
+        ("sa.Numeric(12, 2)", "sa.Numeric()", False),
+        ("sa.Integer()", "sa.Numeric(12, 2)", False),
+        ("sa.BigInteger()", "sa.Numeric(12, 2)", True),
+        ("sa.Numeric(12, 2)", "sa.Integer()", True),
+        ("sa.Integer()", "sa.Text()", False),
+        ("sa.Text()", "sa.Integer()", True),
+        ("sa.Integer()", "sa.String(3)", True),
+        ("sa.Date()", "sa.DateTime()", False),
+        ("sa.DateTime()", "sa.Date()", True),
+        ("sa.DateTime()", "sa.DateTime(timezone=True)", False),
+        ("sa.DateTime(timezone=True)", "sa.DateTime()", True),
+        ("postgresql.JSON()", "postgresql.JSONB()", False),
+        ("Mood()", "Mood()", False),
+        ("sa.Enum('a', 'b')", "sa.Enum('a')", True),
+    ],
+)
+def test_types(old: str, new: str, narrower: bool) -> None:
+    """A type that may not hold what the other one did; one that nobody can judge counts as such."""
+    body = f'op.alter_column("t", "c", existing_type={old}, type_={new})'
+
+    assert bool(told(body)) == narrower
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ('DROP TABLE "Users", app.logs', [("drop table", "Users", None), ("drop table", "app.logs", None)]),
+        ("ALTER TABLE t DROP COLUMN IF EXISTS a, DROP b", [("drop column", "t", "a"), ("drop column", "t", "b")]),
+        ("ALTER TABLE t ALTER COLUMN a TYPE INTEGER USING a::integer", [("type", "t", "a")]),
+        ("ALTER TABLE t ALTER a SET DATA TYPE TEXT", [("type", "t", "a")]),
+        ("DO $$ BEGIN IF x THEN DELETE FROM t; END IF; END $$", [("delete from", "t", None)]),
+        ("DO $$ BEGIN EXECUTE format('DROP TABLE t', x); END $$", [("drop table", "t", None)]),
+        ("/* why */ TRUNCATE t", [("truncate", "t", None)]),
+        ("CREATE TABLE n (a int); DROP TABLE t; ALTER TABLE n RENAME TO t", []),
+        ("UPDATE t SET a = 1", []),
+    ],
+)
+def test_sql(sql: str, expected: list[tuple[str, str | None, str | None]]) -> None:
+    """Statements, several in one text, bodies of blocks; a table that another one takes the place of is not lost."""
+    assert [(loss.verb, loss.table, loss.column) for loss in in_sql(sql)] == expected
+
+
+def test_script() -> None:
+    """What Alembic renders is told by revision; its own table's rows are not lost."""
+    script = """
+BEGIN;
+-- Running downgrade c -> a, b
+DROP TABLE x;
+DELETE FROM alembic_version WHERE alembic_version.version_num = 'c';
+-- Running downgrade b -> a
+ALTER TABLE y DROP COLUMN z;
+DELETE FROM s.alembic_version WHERE s.alembic_version.version_num = 'b';
+-- Running downgrade a ->
+DELETE FROM alembic_version WHERE alembic_version.version_num = 'a';
+COMMIT;
+"""
+    found = in_script(script, "alembic_version")
+
+    assert {revision: [loss.table for loss in losses] for revision, losses in found.items()} == {"c": ["x"], "b": ["y"]}
+
+
+def test_the_same_twice() -> None:
+    """SQL that says what the source has said already; a batch operation that does not name its table."""
+    in_file = Loss("drop column", None, "phone", "drop_column phone", 7)
+
+    assert in_file.is_like(Loss("drop column", "users", "phone", "ALTER TABLE users DROP COLUMN phone"))
+    assert not in_file.is_like(Loss("drop column", "users", "name", "ALTER TABLE users DROP COLUMN name"))
+    assert not Loss("drop table", "a", None, "").is_like(Loss("drop table", "b", None, ""))
