@@ -95,6 +95,16 @@ def test_before_downgrade(fleet: Project) -> None:
     assert rows(fleet.url, "acme.notes") == [(1, "x1"), (2, "x2")]
 
 
+def test_before_rollback(fleet: Project) -> None:
+    """A run that is taken back can be had again, with what came in after it."""
+    run = fleet.json("upgrade")["run"]
+    fleet.execute("UPDATE acme.notes SET body = 'x' || id")
+    back = fleet.json("rollback", run, "-t", "acme", "--backup", "kept", *AGREED)
+    assert (fleet.heads("acme"), [each["heads"] for each in back["backups"]]) == ([FIRST], [[THIRD]])
+    fleet.json("restore", back["run"], "--all", *AGREED)
+    assert rows(fleet.url, "acme.notes") == [(1, "x1"), (2, "x2")]
+
+
 def test_backup_and_one_file(fleet: Project) -> None:
     """`backup` writes the selected tenants, and a dump or its manifest alone is enough to go back."""
     run = fleet.json("backup", "--to", "kept", "-t", "acme")
