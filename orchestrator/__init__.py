@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.actions.backup import backup
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
     from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
@@ -34,6 +36,7 @@ _HOMES = {
     "Selection": "orchestrator.fleet.selection",
     "Tenant": "orchestrator.fleet.tenant",
     "Watch": "orchestrator.actions.execution",
+    "backup": "orchestrator.actions.backup",
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
@@ -41,6 +44,7 @@ _HOMES = {
     "load": "orchestrator.fleet.load",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
+    "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
     "rollback": "orchestrator.actions.rollback",
     "show_run": "orchestrator.actions.runs",
@@ -55,6 +59,7 @@ __all__ = [
     "Selection",
     "Tenant",
     "Watch",
+    "backup",
     "doctor",
     "downgrade",
     "for_each_tenant",
@@ -62,6 +67,7 @@ __all__ = [
     "load",
     "plan",
     "plan_rollback",
+    "restore",
     "resume",
     "rollback",
     "show_run",

@@ -77,3 +77,21 @@ class JournalError(OrchestratorError):
 
 class Unprovisioned(DatabaseError):
     """The tenant's schema, database or file does not exist."""
+
+
+class TenantLocked(DatabaseError):
+    """Another process is at work on the tenant."""
+
+
+class BackupError(OrchestratorError):
+    """A tenant cannot be backed up, or not be put back.
+
+    Args:
+        message: what is wrong.
+        passing: it may go well the next time without anybody changing anything.
+        hint: what to do.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.passing = passing

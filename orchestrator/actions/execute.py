@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
@@ -15,6 +16,7 @@ from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.shapes import as_before
 from orchestrator.actions.stopping import heeding
+from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.hooks import Moment
 from orchestrator.history.position import is_relative
@@ -23,6 +25,7 @@ from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_ru
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.seam import self_check
+from orchestrator.rollout.backups import BACKUP, Backups, listed
 from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
@@ -107,6 +110,7 @@ async def execute(
                 "waves": execution.waves,
                 # Where a wave was named or a plan was saved, nobody else is to join when it is resumed.
                 "select": None if request.wave or saved else selection_of(tenants).as_json(),
+                **_backup_option(execution),
             },
         )
         return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())
@@ -133,6 +137,19 @@ def _fixed(plan: Plan) -> dict[str, str]:
     if plan.requested is None or not is_relative(plan.requested):
         return {}
     return {each.tenant.id: each.target for each in plan.tenants if each.path}
+
+
+def _backup_option(execution: Execution) -> dict[str, str]:
+    """Resumed later, the run is to go on as carefully as it began."""
+    return {} if execution.backup is None else {"backup": str(execution.backup)}
+
+
+async def backups_of(journal: Journal, run: str) -> tuple[dict[str, Any], ...]:
+    """A run's backups as the documents list them; none where the journal cannot be read any more."""
+    try:
+        return listed(await journal.events(run, kind=BACKUP))
+    except JournalError:
+        return ()
 
 
 def _settled(attempt: AttemptRecord) -> AttemptRecord:
@@ -165,6 +182,11 @@ async def run_plan(
         watch: who looks on.
         earlier: what the run had done before it was carried on; nothing for a new one.
     """
+    backups = None
+    if execution.backup is not None and plan.pending:
+        await project.require_backups(execution.backup, plan.pending)
+        name = f"orchestrator {record.id}"
+        backups = Backups(record.id, execution.backup, journal, project.databases, name)
     concurrent = await self_check()
     if not concurrent:
         log.warning("tenants are migrated one at a time: with this version of Alembic, they could not be kept apart")
@@ -179,6 +201,7 @@ async def run_plan(
         asked=execution.limits,
         tries=project.fleet.policy.retries + 1,
         concurrent=concurrent,
+        backup=None if backups is None else backups.make,
     )
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
@@ -204,11 +227,12 @@ async def run_plan(
         recorder=journal,
         observer=watch.observer,
         stop=watch.stop,
-        budgets=await project.budgets(plan.pending),
+        budgets=await project.budgets(plan.pending, 1 if backups is None else 2),
         jobs=execution.jobs if concurrent else 1,
         retries=project.fleet.policy.retries,
         cohorts=Cohorts(
-            plan if execution.replay and concurrent else None,
+            # A dump takes far longer than what a replay saves, and wants the lock that a replay takes by itself.
+            plan if execution.replay and concurrent and backups is None else None,
             project.history,
             project.databases,
             project.transcripts,
@@ -255,7 +279,9 @@ async def run_plan(
         asked = None
     finished = replace(record, status=run_status(attempts, asked, waves), finished_at=ended)
     await journal.finish_run(record.id, finished.status, ended)
-    result = RunResult(finished, attempts, waves)
+    made = () if backups is None else listed(tuple(backups.made.values()))
+    kept = [each for each in await backups_of(journal, record.id) if each not in made] if before else []
+    result = RunResult(finished, attempts, waves, (*kept, *made))
     if Moment.AFTER_RUN in hooks.declared:
         await hooks.after(Moment.AFTER_RUN, result.as_json(), journal)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.tenant import Limits
@@ -39,6 +40,8 @@ class Execution:
     retry_partial: bool = False
     #: Revisions that may be other than they were when tenants were migrated with them.
     accept_edited: tuple[str, ...] = ()
+    #: Directory for a backup of each tenant, made right before it is migrated; ``None`` for no backups.
+    backup: Path | None = None
 
     @property
     def budget(self) -> FailureBudget | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
+from orchestrator.databases.archives import prepare
 from orchestrator.databases.port import Database
-from orchestrator.errors import OrchestratorError, SelectionError
+from orchestrator.errors import OrchestratorError, SelectionError, ServerUnreachable
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.directory import History
@@ -54,22 +56,46 @@ class Project:
         """Decide what ``request`` means for each of ``tenants``, from where they were found."""
         return make_plan(request, self.fleet, tenants, found.readings, found.kinds, self.history, date.today())
 
+    async def require_backups(self, directory: Path, tenants: Sequence[Tenant]) -> None:
+        """Make sure that ``tenants`` can be backed up into ``directory``.
+
+        Raises:
+            OrchestratorError: nothing can be written there, or a server needs programs that are not there.
+        """
+        await asyncio.to_thread(prepare, directory)
+        await self.require_dumping(tenants)
+
+    async def require_dumping(self, tenants: Sequence[Tenant]) -> None:
+        """Make sure that the servers of ``tenants`` can be dumped and restored from here.
+
+        Raises:
+            DatabaseError: the programs for it are not there, or too old.
+        """
+        for name in dict.fromkeys(tenant.server for tenant in tenants):
+            # One that cannot be reached is a matter of its tenants.
+            with suppress(ServerUnreachable):
+                await self.databases[name].require_dumping()
+
     @property
     def transcripts(self) -> Transcripts:
         """What earlier runs recorded."""
         return Transcripts(self.fleet.root / DIRECTORY / "transcripts", self.history.digest)
 
-    async def budgets(self, tenants: Sequence[Tenant]) -> dict[str, tuple[str, int]]:
+    async def budgets(self, tenants: Sequence[Tenant], connections: int = 1) -> dict[str, tuple[str, int]]:
         """Each server's physical identity and how many tenants it takes at once, by server name.
 
         Never more than a quarter of the connections that the server has free now: the application needs the others.
+
+        Args:
+            tenants: those to be done.
+            connections: how many each of them uses.
         """
         names = tuple(dict.fromkeys(tenant.server for tenant in tenants))
         # An address may run a command to get its secret: never on the event loop.
         identities = await asyncio.gather(*(asyncio.to_thread(self._identity, name) for name in names))
         free = await asyncio.gather(*(self._free_connections(name) for name in names))
         budgets = {
-            name: (identity, min(self.fleet.servers[name].max_concurrency, max(1, left // 4)))
+            name: (identity, min(self.fleet.servers[name].max_concurrency, max(1, left // (4 * connections))))
             for name, identity, left in zip(names, identities, free, strict=True)
         }
         for name, (_, cap) in budgets.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
-from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
@@ -20,7 +21,7 @@ from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
-from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -72,7 +73,8 @@ async def resume(
             journal.record_event(gone.event(record.id))
         unclosed = _unclosed(record, declared, earlier, waves)
         if not left and not unclosed:
-            done = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
+            backups = await backups_of(journal, record.id)
+            done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
@@ -90,6 +92,8 @@ async def resume(
                 unclosed=unclosed,
             )
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            if execution.backup is None and (directory := record.options.get("backup")):
+                execution = replace(execution, backup=Path(directory))
             plan, files = await guarded(project, journal, await project.plan(request, still), execution)
             again = replace(
                 record,
@@ -142,9 +146,14 @@ async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> Ru
 
 
 async def _resumable(journal: Journal, name: str | None) -> RunRecord:
-    record = await journal.run(name) if name is not None else await journal.last_run()
+    record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
+    if record.command in NOT_RESUMED:
+        raise UsageError(
+            f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
+            hint=retry_of(record),
+        )
     if record.finished_at is None and alive(record, datetime.now(UTC)):
         raise UsageError(
             f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",

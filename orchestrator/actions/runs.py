@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.records import RunRecord, alive
+from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import waves_of
@@ -66,7 +67,8 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
     async with opened_journal(fleet, read_only=True) as journal:
         record = _as_it_is(await journal.run(name))
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
-        return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()))
+        backups = listed(await journal.events(record.id, kind=BACKUP))
+        return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()), backups)
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:

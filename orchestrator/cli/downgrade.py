@@ -8,8 +8,8 @@ import click
 
 from orchestrator.cli.agreeing import agree, allowing_loss
 from orchestrator.cli.group import command
+from orchestrator.cli.options import backing_up, executing, execution_from, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
-from orchestrator.cli.options import executing, execution_from, selecting, selection_from
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("target")
 @selecting
 @executing
+@backing_up
 @everyone_option
 @allowing_loss
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")

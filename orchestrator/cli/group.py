@@ -24,6 +24,8 @@ COMMANDS = {
     "downgrade": "downgrade",
     "rollback": "rollback",
     "resume": "resume",
+    "backup": "backup",
+    "restore": "restore",
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",

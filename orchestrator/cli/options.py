@@ -82,6 +82,24 @@ executing = _with(
     ]
 )
 
+#: How many at once, for what has no revisions to run.
+at_once = _with(
+    [
+        click.option(
+            "--jobs", type=click.IntRange(min=1), default=32, show_default=True, help="Tenants at once, over all."
+        ),
+        click.option(
+            "--lock-wait", default="10s", show_default=True, help="Wait this long for a tenant locked elsewhere."
+        ),
+        click.option("--lock-timeout", metavar="TIME", help="Wait no longer than this for a lock on a table."),
+    ]
+)
+
+#: Save what there is before it is touched.
+backing_up = click.option(
+    "--backup", metavar="DIR", help="Back each tenant up into a file in DIR, right before it is migrated."
+)
+
 #: Make what is missing.
 provisioning = click.option("--provision", is_flag=True, help="Create missing schemas, databases and files.")
 
@@ -110,15 +128,14 @@ def execution_from(given: dict[str, Any]) -> Execution:
     """Take the options of :data:`executing` out of ``given``."""
     from orchestrator.actions.execution import Execution
     from orchestrator.fleet.fleet import FailureBudget
-    from orchestrator.fleet.kinds import Budget, Duration
+    from orchestrator.fleet.kinds import Budget
     from orchestrator.fleet.tenant import Limits
 
     budget = given.pop("max_failures")
+    backup = given.pop("backup", None)
 
     def duration(name: str) -> float | None:
-        text = given.pop(name)
-        option = f"--{name.replace('_', '-')}"
-        return None if text is None else _validated(Duration, text, option, "10s, 1m or a number of seconds")
+        return _duration(given, name)
 
     wait = duration("lock_wait")
     return Execution(
@@ -135,7 +152,26 @@ def execution_from(given: dict[str, Any]) -> Execution:
         verify_all=given.pop("verify") == "all",
         retry_partial=given.pop("retry_partial"),
         accept_edited=given.pop("accept_edited"),
+        backup=None if backup is None else Path(backup).absolute(),
     )
+
+
+def at_once_from(given: dict[str, Any]) -> Execution:
+    """Take the options of :data:`at_once` out of ``given``."""
+    from orchestrator.actions.execution import Execution
+    from orchestrator.fleet.tenant import Limits
+
+    wait = _duration(given, "lock_wait")
+    limits = Limits(lock_timeout=_duration(given, "lock_timeout"))
+    return Execution(jobs=given.pop("jobs"), lock_wait=10.0 if wait is None else wait, limits=limits)
+
+
+def _duration(given: dict[str, Any], name: str) -> float | None:
+    from orchestrator.fleet.kinds import Duration
+
+    text = given.pop(name)
+    option = f"--{name.replace('_', '-')}"
+    return None if text is None else _validated(Duration, text, option, "10s, 1m or a number of seconds")
 
 
 def _validated(kind: Any, text: str, option: str, form: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -86,6 +87,9 @@ def show_run(settings: Settings, result: RunResult) -> None:
     if run.finished_at is not None:
         took = f" in {(run.finished_at - run.started_at).total_seconds():.1f} s"
     click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
+    if result.backups:
+        directory = os.path.commonpath([Path(each["file"]).parent for each in result.backups])
+        click.echo(f"backups of {tenant_count(len({each['tenant'] for each in result.backups}))} in {directory}")
     for cause in result.causes[:_TOLD]:
         example = next(attempt for attempt in result.tenants if attempt.tenant == cause.example)
         _show_failure(example, cause.count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import executing, execution_from, provisioning
+from orchestrator.cli.options import backing_up, executing, execution_from, provisioning
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", required=False)
 @executing
+@backing_up
 @provisioning
 @click.option("--approve", is_flag=True, help="Let the next wave begin that waits for approval.")
 @command

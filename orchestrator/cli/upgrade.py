@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.options import backing_up, executing, execution_from, provisioning, selecting, selection_from
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("target", required=False)
 @selecting
 @executing
+@backing_up
 @provisioning
 @click.option("--plan", "plan_file", metavar="FILE", help="Run this plan (see plan --out), if all is still as it was.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.script import Step
@@ -135,6 +137,43 @@ class Database(Protocol):
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
+    async def require_dumping(self) -> None:
+        """Make sure that tenants can be dumped and restored from here: that the programs for it are there.
+
+        Raises:
+            DatabaseError: they are not, or are too old for the server.
+        """
+        ...
+
+    async def dump(self, tenant: Tenant, dump: Path, application: str, limits: Limits) -> Dumped:
+        """Write all that ``tenant`` holds into a file, as it is at one moment. Whoever asks holds the tenant's lock.
+
+        Waits for nobody longer than the lock timeout of ``limits``, and holds up nobody who reads or writes rows, and
+        nobody's DDL but the tenant's own.
+
+        Args:
+            tenant: a tenant on this server.
+            dump: the file, in a directory that is there; what was in it is gone.
+            application: how connections name themselves to the server.
+            limits: timeouts.
+
+        Raises:
+            OrchestratorError: it could not be done; what is in the file is of no use.
+        """
+        ...
+
+    async def restore(self, work: Restoring) -> Restored:
+        """Put a dump back whole, in the place of what the tenant holds, under its lock.
+
+        At every moment, and wherever it is cut off, the tenant is what it was or what the dump has; the same call
+        once more clears up what a killed one left.
+
+        Raises:
+            TenantLocked: another process is at work on the tenant.
+            OrchestratorError: it could not be done; the tenant is as it was.
         """
         ...
 

@@ -14,12 +14,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.diagnosis import diagnose
+from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.fingerprint import fingerprint_tenants
@@ -28,10 +30,12 @@ from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
+from orchestrator.databases.postgresql_dump import BESIDE, Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
+from orchestrator.databases.server_binaries import find_client
 from orchestrator.databases.sizes import Size, largest_databases, table_sizes
-from orchestrator.errors import DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
+from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -60,11 +64,13 @@ _FREE_CONNECTIONS = (
 _RawConnection: TypeAlias = asyncpg.Connection
 
 
-def _hide_password(raw: _RawConnection) -> None:
+def _hide_password(raw: _RawConnection) -> str | None:
     """Have the password masked that the driver found by itself: in PGPASSWORD, a passfile, a service file."""
     password = getattr(getattr(raw, "_params", None), "password", None)
-    if isinstance(password, str):
-        remember(password)
+    if not isinstance(password, str):
+        return None
+    remember(password)
+    return password
 
 
 async def _opened(arguments: Mapping[str, Any]) -> _RawConnection:
@@ -95,6 +101,8 @@ class PostgreSQL:
         self._version: str | None = None
         #: The address as it was read the last time, and what it came to.
         self._parsed: tuple[str, Address] | None = None
+        #: The password that the driver logged in with the last time.
+        self._password: str | None = None
         #: Whether each connection has a server process of its own; asked once.
         self._keeps_sessions: bool | None = None
         self._lanes = Lanes(self._connect_for_many, server.max_concurrency)
@@ -213,6 +221,24 @@ class PostgreSQL:
             )
             await lane.raw.execute(script(place, steps))
 
+    async def require_dumping(self) -> None:
+        """pg_dump, pg_restore and psql, none older than the server."""
+        await asyncio.to_thread(find_client, int(await self.version()))
+
+    async def dump(self, tenant: Tenant, dump: Path, application: str, limits: Limits) -> Dumped:
+        """By pg_dump, in its custom format; see :mod:`~orchestrator.databases.postgresql_dump`."""
+        async with self._dumping(tenant) as source:
+            return await source.dump(tenant, dump, application, limits)
+
+    async def restore(self, work: Restoring) -> Restored:
+        """A schema in one transaction, a database beside the live one."""
+        async with self._dumping(work.tenant) as source:
+            if work.tenant.schema is not None:
+                return await source.restore_schema(work)
+            others = (self.default_database, "postgres", "template1")
+            other = next(name for name in others if name not in (None, source.database))
+            return await source.restore_database(work, self._search_path(work.tenant), other or "postgres")
+
     def limit_connections(self, most: int) -> None:
         """Connections that wait for another tenant count, too."""
         self._lanes.limit = most
@@ -286,11 +312,13 @@ class PostgreSQL:
             return [dict(row) for row in await raw.fetch(sql)]
 
     async def schemas(self, pattern: str) -> Sequence[str]:
-        """Schemas of the server's own database; PostgreSQL's own are never among them."""
+        """Schemas of the server's own database; PostgreSQL's own are never among them, nor what a restore left."""
         async with self._connected(None) as raw:
             names = await raw.fetch(
                 "SELECT nspname FROM pg_namespace"
-                " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname"
+                " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT starts_with(nspname, $1)"
+                " ORDER BY nspname",
+                BESIDE,
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
 
@@ -298,9 +326,27 @@ class PostgreSQL:
         """Databases that accept connections; templates are never among them."""
         async with self._maintenance() as raw:
             names = await raw.fetch(
-                "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+                "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
+                " AND NOT starts_with(datname, $1) ORDER BY 1",
+                BESIDE,
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
+
+    @asynccontextmanager
+    async def _dumping(self, tenant: Tenant) -> AsyncIterator[Source]:
+        """How programs come to the tenant's database; what the server says against it is told as our error."""
+        try:
+            client = await asyncio.to_thread(find_client, int(await self.version()))
+            name = tenant.database
+            if name is None:
+                async with self._connected(None) as raw:
+                    name = str(await raw.fetchval("SELECT current_database()"))
+            url = await asyncio.to_thread(self._text)
+            yield Source(client, int(self._version or 0), url, self._password, self._connect, name)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            failure = describe(error)
+            passing = failure.passing or isinstance(error, asyncpg.ObjectInUseError)
+            raise BackupError(failure.message, passing=passing, hint=failure.hint) from error
 
     async def _provision_schema(self, tenant: Tenant) -> None:
         async with self._lanes.taken(tenant.database) as lane:
@@ -310,11 +356,15 @@ class PostgreSQL:
                     await lane.raw.execute(f"CREATE SCHEMA {identifier(tenant.schema or '')}")
 
     def _address(self) -> Address:
-        direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
-        text = direct or self._server.url.resolve()
+        text = self._text()
         if self._parsed is None or self._parsed[0] != text:
             self._parsed = (text, parse(text))
         return self._parsed[1]
+
+    def _text(self) -> str:
+        """The address, with its secrets read now."""
+        direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
+        return direct or self._server.url.resolve()
 
     async def _connect_for_many(self, database: str | None) -> _RawConnection:
         # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant.
@@ -338,7 +388,7 @@ class PostgreSQL:
                 mask(f"no connection to {address.masked}: {failure.message}"),
                 hint=failure.hint or "is the server up, and is the address in tenants.yaml right?",
             ) from error
-        _hide_password(raw)
+        self._password = _hide_password(raw)
         self._version = str(raw.get_server_version().major)
         try:
             await self._refuse_shared_sessions(raw, address, arguments)

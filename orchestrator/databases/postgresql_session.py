@@ -25,6 +25,23 @@ def lock_key(database: str, schema: str | None) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+async def holder(raw: _RawConnection, key: int) -> str | None:
+    """Who holds an advisory lock of this database: the process and how it names itself."""
+    row = await raw.fetchrow(
+        "SELECT l.pid, a.application_name, date_trunc('second', now() - a.backend_start)::text AS age"
+        " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+        " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
+        key,
+    )
+    if row is None:
+        return None
+    # Since when is told to nobody but the holder's own role and those with pg_read_all_stats.
+    age = f", for {row['age']}" if row["age"] is not None else ""
+    return f"{row['application_name']} (pid {row['pid']}{age})"
+
+
 @dataclass(slots=True)
 class PostgreSQLSession:
     """One connection inside one tenant's scope."""
@@ -40,19 +57,7 @@ class PostgreSQLSession:
 
     async def lock_holder(self) -> str | None:
         """The holder's process and how it names itself."""
-        row = await self._raw.fetchrow(
-            "SELECT l.pid, a.application_name, date_trunc('second', now() - a.backend_start)::text AS age"
-            " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-            " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
-            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " AND ((l.classid::bigint << 32) | l.objid::bigint) = $1",
-            self._key,
-        )
-        if row is None:
-            return None
-        # Since when is told to nobody but the holder's own role and those with pg_read_all_stats.
-        age = f", for {row['age']}" if row["age"] is not None else ""
-        return f"{row['application_name']} (pid {row['pid']}{age})"
+        return await holder(self._raw, self._key)
 
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read by the driver, past SQLAlchemy, so that no transaction is begun."""

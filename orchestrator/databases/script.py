@@ -87,6 +87,18 @@ def enter(settings: Mapping[str, str]) -> str:
     return f"SELECT {', '.join(calls)}"
 
 
+def heads_guard(schema: str | None, version_table: str, heads: Collection[str]) -> str:
+    """A query that raises unless a version table says ``heads``.
+
+    Args:
+        schema: its schema; ``None`` for where the search path finds it.
+        version_table: its name.
+        heads: at least one.
+    """
+    table = identifier(version_table) if schema is None else f"{identifier(schema)}.{identifier(version_table)}"
+    return _guard(heads=_heads_are(table, heads))
+
+
 def _statements(place: Place, steps: Sequence[Step]) -> Iterator[str]:
     table = _qualified(place)
     yield enter(place.settings)

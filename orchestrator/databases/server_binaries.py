@@ -5,14 +5,80 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DatabaseError
 
 _INSTALL_HINT = "pip install 'alembic-orchestrator[embedded]'"
+#: What backups are made and put back with. All three from one place: what one writes, one of another age may not read.
+_CLIENTS = ("pg_dump", "pg_restore", "psql")
+_VERSION = re.compile(r"\) (\d+)([\w.]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A directory with pg_dump, pg_restore and psql of one version."""
+
+    bindir: Path
+    #: As pg_dump says it: ``18.6``.
+    version: str
+
+    @property
+    def major(self) -> int:
+        """Its first number, which says what servers it can dump."""
+        return int(re.split(r"\D", self.version, maxsplit=1)[0])
+
+    def program(self, name: str) -> str:
+        """Path of one of its programs."""
+        return str(self.bindir / name)
+
+
+def find_client(major: int) -> Client:
+    """Find pg_dump, pg_restore and psql for a server: those on PATH, else the wheel's, else the system's.
+
+    Blocks while programs say their version.
+
+    Args:
+        major: of the server: an older pg_dump refuses to dump it.
+
+    Raises:
+        DatabaseError: there are none that are new enough.
+    """
+    found = list(_clients())
+    for client in found:
+        if client.major >= major:
+            return client
+    have = ", ".join(f"{client.program('pg_dump')} is {client.version}" for client in found)
+    raise DatabaseError(
+        f"backups of a PostgreSQL {major} server need pg_dump, pg_restore and psql of version {major} or newer"
+        + (f"; {have}" if have else ", and none are installed"),
+        hint=f"apt-get install postgresql-client-{major}, or {_INSTALL_HINT}",
+    )
+
+
+def _clients() -> Iterator[Client]:
+    on_path = shutil.which("pg_dump")
+    # Debian's pg_dump on PATH is a wrapper that asks no version of us, and its real ones are among the system's.
+    for bindir in [*([Path(on_path).parent] if on_path else []), *_wheel_bindirs(), *_system_bindirs()]:
+        if all((bindir / name).is_file() for name in _CLIENTS) and (version := _version(bindir / "pg_dump")):
+            yield Client(bindir, version)
+
+
+@cache
+def _version(program: Path) -> str | None:
+    try:
+        said = subprocess.run([program, "--version"], check=False, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = _VERSION.search(said)
+    return None if found is None else found[1] + found[2]
 
 
 def find_binaries(bindir: Path | None = None) -> Path:

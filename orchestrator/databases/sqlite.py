@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
 from orchestrator.databases.sizes import Size, sizes_in_file
-from orchestrator.errors import DatabaseError, ServerUnreachable, Unprovisioned
+from orchestrator.databases.sqlite_dump import dump_file, restore_file
+from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
@@ -67,13 +69,13 @@ class SQLite:
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(file)),
             poolclass=NullPool,
-            connect_args={"timeout": limits.lock_timeout if limits.lock_timeout is not None else 5.0},
+            connect_args={"timeout": _wait(limits)},
         )
         event.listen(engine.sync_engine, "connect", _leave_transactions_to_us)
         event.listen(engine.sync_engine, "begin", _begin)
         try:
             async with engine.connect() as connection:
-                session = SQLiteSession(connection, tenant)
+                session = SQLiteSession(tenant, connection)
                 try:
                     yield session
                 finally:
@@ -91,6 +93,28 @@ class SQLite:
         """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.fingerprint_sqlite` says which."""
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
+
+    async def require_dumping(self) -> None:
+        """Python's own SQLite does it."""
+
+    async def dump(self, tenant: Tenant, dump: Path, application: str, limits: Limits) -> Dumped:
+        """By SQLite's backup; see :mod:`~orchestrator.databases.sqlite_dump`."""
+        return await asyncio.to_thread(dump_file, _file(tenant), dump, _wait(limits))
+
+    async def restore(self, work: Restoring) -> Restored:
+        """Into the live file, in one transaction."""
+        file = _file(work.tenant)
+        lock = SQLiteLock(work.tenant)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if not await taken(lock.try_lock, work.lock_wait):
+                raise TenantLocked(
+                    f"another process is at work on this tenant: {await lock.lock_holder() or 'holder unknown'}",
+                    hint="wait for it, then try again",
+                )
+            return await asyncio.to_thread(restore_file, file, work, _wait(work.limits))
+        finally:
+            lock.unlock()
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -161,12 +185,11 @@ class SQLite:
 
 
 @dataclass(slots=True)
-class SQLiteSession:
-    """One connection to one tenant's file."""
+class SQLiteLock:
+    """One tenant's lock."""
 
-    connection: AsyncConnection
     _tenant: Tenant
-    _lock: int | None = None
+    _lock: int | None = field(default=None, init=False)
 
     async def try_lock(self) -> bool:
         """An flock on a file beside the database: closing a descriptor of the database itself drops SQLite's locks."""
@@ -189,6 +212,19 @@ class SQLiteSession:
             return lock_file(_file(self._tenant)).read_text().strip() or None
         return None
 
+    def unlock(self) -> None:
+        """Give the tenant's lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@dataclass(slots=True)
+class SQLiteSession(SQLiteLock):
+    """One connection to one tenant's file."""
+
+    connection: AsyncConnection
+
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read over a second connection: what it sees is what was committed."""
         reading = await asyncio.to_thread(_read, self._tenant, version_table)
@@ -204,16 +240,15 @@ class SQLiteSession:
         """SQLite builds an index or does not."""
         return {}
 
-    def unlock(self) -> None:
-        """Give the tenant's lock back."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
 
 def lock_file(database: Path) -> Path:
     """The file whose lock stands for the tenant."""
     return database.with_name(f".{database.name}.lock")
+
+
+def _wait(limits: Limits) -> float:
+    """Seconds to wait for somebody else's transaction."""
+    return limits.lock_timeout if limits.lock_timeout is not None else 5.0
 
 
 def _file(tenant: Tenant) -> Path:

@@ -203,12 +203,12 @@ class Journal:
         async with self._reading() as connection:
             return await reading.find_run(connection, name)
 
-    async def last_run(self, commands: Sequence[str] | None = None) -> RunRecord | None:
-        """The run that started last, of those that carried out one of ``commands`` where given."""
+    async def last_run(self, commands: Sequence[str] | None = None, *, without: Sequence[str] = ()) -> RunRecord | None:
+        """The run that started last, of those that carried out one of ``commands`` where given; not of ``without``."""
         if not self.exists:
             return None
         async with self._reading() as connection:
-            return await reading.last_run(connection, commands)
+            return await reading.last_run(connection, commands, without)
 
     async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
         """The newest runs, newest first, each with how many tenants have which status.

@@ -31,11 +31,15 @@ _LAST_RUNS = 10
 _LONG_MS = 10_000
 
 
-async def last_run(connection: AsyncConnection, commands: Sequence[str] | None) -> RunRecord | None:
-    """The run that started last, of those that carried out one of ``commands``."""
+async def last_run(
+    connection: AsyncConnection, commands: Sequence[str] | None, without: Sequence[str] = ()
+) -> RunRecord | None:
+    """The run that started last, of those that carried out one of ``commands``, and none of ``without``."""
     query = select(runs).order_by(*_NEWEST_FIRST).limit(1)
     if commands is not None:
         query = query.where(runs.c.command.in_(commands))
+    if without:
+        query = query.where(runs.c.command.not_in(without))
     row = (await connection.execute(query)).first()
     return None if row is None else run_record(row)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,9 +15,10 @@ from typing import Any
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection
 
+from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import LOCK_NOT_AVAILABLE, Failure, describe
 from orchestrator.databases.port import Database, Session
-from orchestrator.errors import OrchestratorError, Unprovisioned
+from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.history.directory import History
@@ -32,8 +32,6 @@ from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
 from orchestrator.statuses import TenantStatus
 
-#: Seconds between two looks at a tenant's lock: the first and the longest.
-_LOCK_POLL = (0.02, 0.5)
 #: What to do about a migration that has taken away what it was to run on.
 _CLOSED = "the revision has closed the connection that it was given: take close() out, op.get_bind() is not its own"
 #: How a tenant was migrated: through Alembic, by what was recorded on others, or one after the other.
@@ -135,6 +133,8 @@ class Migrator:
     tries: int = 1
     #: Whether the seam was proved; where it was not, tenants go one at a time.
     concurrent: bool = True
+    #: Backs a tenant up, at the heads that were read under its lock; ``None`` for no backups.
+    backup: Callable[[Tenant, tuple[str, ...], str, Limits], Awaitable[None]] | None = None
 
     async def attempt(
         self,
@@ -220,7 +220,7 @@ class Migrator:
             return Outcome(TenantStatus.UNKNOWN, failure=replace(failure, lost=True))
 
     async def _under_lock(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> Outcome:
-        if not await self._lock(session):
+        if not await taken(session.try_lock, self.lock_wait):
             holder = await session.lock_holder()
             return Outcome(
                 TenantStatus.LOCKED,
@@ -239,6 +239,8 @@ class Migrator:
         if work.command == "stamp" and self.history.graph.unknown(before):
             # A stamp moves the version from where it is, and nothing leads away from a revision nobody knows.
             work = replace(work, options={**work.options, "purge": True})
+        if self.backup is not None and (failure := await self._backed_up(session, tenant, before, work)) is not None:
+            return Outcome(TenantStatus.FAILED, before, before, failure)
         progress.look = session.invalid_indexes
         try:
             await self._migrate(session, tenant, work, progress)
@@ -260,15 +262,16 @@ class Migrator:
         progress.settle()
         return outcome
 
-    async def _lock(self, session: Session) -> bool:
-        deadline = time.monotonic() + self.lock_wait
-        pause, longest = _LOCK_POLL
-        while not await session.try_lock():
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
-        return True
+    async def _backed_up(self, session: Session, tenant: Tenant, heads: tuple[str, ...], work: Work) -> Failure | None:
+        """Back the tenant up under its lock; what is wrong where that cannot be done, and it is not to be touched."""
+        assert self.backup is not None
+        try:
+            await self.backup(tenant, heads, self.loop.version_table, self.limits(tenant, work.number))
+        except OrchestratorError as error:
+            passing = isinstance(error, BackupError) and error.passing
+            failure = replace(describe(error), type="backup", passing=passing)
+            return await self._held_up(session, failure) if passing else failure
+        return None
 
     async def _migrate(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> None:
         def run(connection: Connection) -> None:

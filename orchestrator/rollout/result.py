@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
 
 #: Names, numbers and strings in a statement differ between tenants where the cause is the same.
 _LITERALS = re.compile(r"'(?:[^']|'')*'|\b\d+\b|\"[^\"]*\"\.")
+
+
+#: Commands that do each tenant whole or not at all: they are typed again, not resumed.
+NOT_RESUMED = ("backup", "restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class RunResult:
     tenants: tuple[AttemptRecord, ...]
     #: Waves of tenants.yaml whose tenants are through, in order.
     waves: tuple[WaveRecord, ...] = ()
+    #: Backups that it made: ``tenant``, ``file``, ``bytes``, ``sha256`` and ``heads`` of each.
+    backups: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def status(self) -> RunStatus:
@@ -78,7 +85,7 @@ class RunResult:
             if attempt.error is not None and attempt.status not in SATISFIED:
                 groups.setdefault(fingerprint(attempt.error, attempt.tenant), []).append(attempt)
         return tuple(
-            _cause(key, group, self.run.id) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+            _cause(key, group, self.run) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
         )
 
     @property
@@ -91,7 +98,7 @@ class RunResult:
         left = [attempt for attempt in self.tenants if attempt.status not in SATISFIED]
         provision = any(_is_unprovisioned(attempt) for attempt in left)
         waits = self.held_up is not None and self.held_up.state is WaveState.WAITING
-        command = _resume(self.run.id, provision=provision, partial=bool(left) and all(map(_is_left_alone, left)))
+        command = retry_of(self.run, provision=provision, partial=bool(left) and all(map(_is_left_alone, left)))
         return command + (" --approve" if waits else "")
 
     def as_json(self) -> dict[str, Any]:
@@ -120,18 +127,24 @@ class RunResult:
             ],
             "waves": [wave.as_json() for wave in self.waves],
             "summary": self.summary,
+            "backups": [dict(each) for each in self.backups],
         }
 
 
-def _cause(key: str, group: Sequence[AttemptRecord], run: str) -> Cause:
+def retry_of(run: RunRecord, *, provision: bool = False, partial: bool = False) -> str:
+    """What to type to go on with what is left of a run."""
+    if run.command not in NOT_RESUMED:
+        flags = (" --provision" if provision else "") + (" --retry-partial" if partial else "")
+        return f"orchestrator resume {run.id}{flags}"
+    tenants = "".join(f" -t {shlex.quote(name)}" for name in run.options.get("patterns", ())) or " -t TENANT"
+    source = shlex.quote(str(run.options.get("source", "")))
+    return f"orchestrator {run.command} {'--to ' if run.command == 'backup' else ''}{source}{tenants}"
+
+
+def _cause(key: str, group: Sequence[AttemptRecord], run: RunRecord) -> Cause:
     error = group[0].error or {}
-    retry = _resume(run, provision=any(map(_is_unprovisioned, group)), partial=any(map(_is_left_alone, group)))
+    retry = retry_of(run, provision=any(map(_is_unprovisioned, group)), partial=any(map(_is_left_alone, group)))
     return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, error.get("hint"))
-
-
-def _resume(run: str, *, provision: bool, partial: bool) -> str:
-    flags = (" --provision" if provision else "") + (" --retry-partial" if partial else "")
-    return f"orchestrator resume {run}{flags}"
 
 
 def _is_unprovisioned(attempt: AttemptRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,7 @@ from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Recorder
 from orchestrator.rollout.waves import WaveState
+from orchestrator.rollout.workers import until_done
 from orchestrator.statuses import FAILURES, OPEN, TenantStatus
 
 #: Seconds before a tenant is tried again: the first pause and the longest; each is spread by chance, so that tenants
@@ -153,7 +154,7 @@ class Run:
             for identity, queue in waiting.items()
             for _ in range(min(self._cap(identity), len(queue)))
         ]
-        await self._until_done(workers)
+        await until_done(workers, self.stop)
 
     async def _work(self, wave: PlannedWave, queue: deque[PlannedTenant], over_all: asyncio.Semaphore) -> None:
         while queue:
@@ -287,22 +288,6 @@ class Run:
         database, table = self.migrator.databases[tenant.server], self.migrator.loop.version_table
         return (await database.fingerprints([tenant], table)).get(tenant.id)
 
-    async def _until_done(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for the workers, or cut them off when the run is to stop at once."""
-        cut = asyncio.create_task(self.stop.at_once.wait())
-        left: set[asyncio.Task[Any]] = set(workers)
-        try:
-            while left and not cut.done() and not any(_has_failed(worker) for worker in workers):
-                await asyncio.wait({*left, cut}, return_when=asyncio.FIRST_COMPLETED)
-                left = {worker for worker in left if not worker.done()}
-        finally:
-            for task in (cut, *left):
-                task.cancel()
-            ended = await asyncio.gather(*workers, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
-                raise error
-
     def _may_go_on(self, wave: PlannedWave) -> bool:
         return not self._is_broken() and wave.budget.allows(self._failures[wave.name], wave.size)
 
@@ -372,10 +357,6 @@ class Run:
     def _retry(self, tenant: str, number: int, outcome: Outcome) -> None:
         detail = {"try": number, "error": outcome.failure.as_json() if outcome.failure is not None else None}
         self.recorder.record_event(EventRecord(self.id, tenant, datetime.now(UTC), "retry", detail=detail))
-
-
-def _has_failed(worker: asyncio.Task[None]) -> bool:
-    return worker.done() and not worker.cancelled() and worker.exception() is not None
 
 
 def _left_wrong(earlier: AttemptRecord | None, planned: PlannedTenant) -> bool:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
+from orchestrator.databases.server_binaries import find_client
 from tests.projects import ACCOUNTS, ENV, held, make_project, until, waiting_backend
 from tests.servers import PostgresServer, execute, fetch, start_own_server
 from tests.workspace import Workspace
@@ -285,3 +286,40 @@ async def test_not_in_the_process_list(tmp_path: Path, place: Place, source: str
     assert (tmp_path / "seen").exists()
     if not given.environment:
         assert_silent((tmp_path / "seen").read_text(errors="replace"), "seen by children")
+
+
+#: In the place of a program: writes down its command line and, but for what was given there, its environment.
+SHIM = """#!/bin/sh
+tr '\\0' '\\n' < /proc/$$/cmdline >> {seen}
+tr '\\0' '\\n' < /proc/$$/environ >> {seen}.environ
+exec {program} "$@"
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "query", "passfile", "PGPASSWORD"])
+async def test_not_handed_to_other_programs(tmp_path: Path, place: Place, source: str) -> None:
+    """pg_dump, pg_restore and psql log in with it, and neither their command lines nor their environments show it."""
+    given = SOURCES[source](place, CANARY)
+    execute(place.admin, "CREATE SCHEMA a; CREATE SCHEMA b")
+    workspace = write(tmp_path, given, ACCOUNTS.replace("accounts", "people"), place)
+    bindir = find_client(int(fetch(place.admin, "SHOW server_version_num")[0][0]) // 10000).bindir
+    for name in ("pg_dump", "pg_restore", "psql"):
+        shim = workspace.write(f"bin/{name}", SHIM.format(seen=tmp_path / "seen", program=bindir / name))
+        shim.chmod(0o755)
+    environment = {**given.environment, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for command in (
+        ("upgrade",),
+        ("backup", "--to", "kept"),
+        ("restore", "last", "--all", "--yes", "--allow-data-loss"),
+    ):
+        ended = await asyncio.to_thread(workspace.run, *command, "-v", env=environment)
+        assert ended.returncode == 0, ended.stderr
+        assert_silent(ended.stdout + ended.stderr, str(command))
+    seen = (tmp_path / "seen").read_text(errors="replace")
+    assert all(program in seen for program in ("pg_dump", "pg_restore", "psql"))
+    assert_silent(seen, "command lines")
+    if not given.environment:
+        assert_silent((tmp_path / "seen.environ").read_text(errors="replace"), "environments")
+    assert_silent(left_on_disk(tmp_path), "on disk")
+    for file in (tmp_path / "kept").rglob("*.json"):
+        assert_silent(file.read_text(), file.name)

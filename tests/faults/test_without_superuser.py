@@ -24,12 +24,13 @@ ALL = (
     *SOME,
     "tests/contract/test_script.py",
     "tests/contract/test_lanes.py",
+    "tests/contract/test_dumping.py",
     *(
         f"tests/integration/test_{name}.py"
         for name in (
             "cli_execution", "cli_selection", "replay", "traps", "traps_truth", "traps_faults", "traps_secrets",
             "plain_alembic", "labelled_branches", "not_replayed", "partial_status", "concurrent_index", "budgets",
-            "doctor", "names", "revision", "sample_history",
+            "doctor", "names", "revision", "sample_history", "backup",
         )
     ),
 )  # fmt: skip
@@ -56,7 +57,7 @@ def ordinary() -> Iterator[str]:
 
 
 def test_suite_without_superuser(thorough: bool, ordinary: str) -> None:
-    """Tests of provisioning, upgrade, replay, downgrade, stamp, resume, status and doctor pass without a superuser."""
+    """Provisioning, upgrade, replay, downgrade, stamp, resume, status, doctor and backup need no superuser."""
     assert fetch(ordinary, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")[0][0] is False
     result = subprocess.run(
         [

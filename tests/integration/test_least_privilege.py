@@ -63,3 +63,24 @@ async def test_databases(tmp_path: Path, pg: PostgresServer, database: str, role
     finally:
         for name in names:
             pg.drop_database(pg.database_url(name))
+
+
+async def test_backup_and_restore(tmp_path: Path, pg: PostgresServer, database: str, role: str) -> None:
+    """What it owns it can also save and put back: schemas by owning them, databases with CREATEDB."""
+    own = f"{database.rpartition('/')[2]}_own"
+    workspace = SAMPLE.project(tmp_path)
+    workspace.write(
+        "tenants.yaml",
+        f"{{servers: {{main: '{role}'}}, tenants: [t0, {{id: whole, isolation: database, database: {own}}}]}}",
+    )
+    fleet, ids = orchestrator.load(tmp_path / "tenants.yaml"), ("t0", "whole")
+    try:
+        assert (await orchestrator.upgrade(fleet, "c4f1a09e27b3", provision=True)).satisfied
+        upgraded = await orchestrator.upgrade(fleet, execution=Execution(backup=tmp_path / "kept"))
+        assert statuses(upgraded) == dict.fromkeys(ids, "succeeded"), upgraded.as_json()
+        restored = await orchestrator.restore(fleet, upgraded.run.id, everyone=True)
+        assert statuses(restored) == dict.fromkeys(ids, "succeeded"), restored.as_json()
+        assert {attempt.to_heads for attempt in restored.tenants} == {("c4f1a09e27b3",)}
+        assert (await orchestrator.upgrade(fleet)).satisfied
+    finally:
+        pg.drop_database(pg.database_url(own))
