@@ -12,6 +12,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
+from orchestrator.actions.undoing import undone
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
@@ -64,6 +65,12 @@ async def resume(
         # An option of resume's own wins over the run's.
         asked = execution.waves or record.options.get("waves")
         declared = fleet.waves if asked is None else waves_from(asked)
+        back = next((wave for wave in waves.values() if wave.rolled_back is not None), None)
+        if back is not None:
+            raise UsageError(
+                f"wave {back.name} of run {record.id} was taken back by run {back.rolled_back}",
+                hint="begin a new one: orchestrator upgrade",
+            )
         if execution.approve and not any(wave.state is WaveState.WAITING for wave in waves.values()):
             raise UsageError(
                 f"no wave of run {record.id} waits for approval", hint=f"go on with: orchestrator resume {record.id}"
@@ -105,8 +112,11 @@ async def resume(
             )
             before = Earlier(earlier, waves)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
+    if record.command != "upgrade":
+        return result
+    result = await undone(fleet, result, replace(execution, waves=asked), watch)
     select = record.options.get("select")
-    if record.command != "upgrade" or select is None:
+    if select is None:
         return result
     return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
 

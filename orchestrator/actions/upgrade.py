@@ -52,14 +52,16 @@ async def upgrade(
     if plan is not None:
         return await _planned(fleet, Path(plan), target, tenants, provision, execution, watch or Watch(), loop)
     async with opened_servers(fleet, ahead=tenants) as servers:
-        await servers.imported("orchestrator.actions.joining")
+        await servers.imported("orchestrator.actions.joining", "orchestrator.actions.undoing")
         from orchestrator.actions.execute import execute
         from orchestrator.actions.joining import joined
+        from orchestrator.actions.undoing import undone
         from orchestrator.rollout.plan import Request
 
         request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
         watch = watch or Watch()
         result = await execute(fleet, request, tenants, execution, watch, loop, servers)
+    result = await undone(fleet, result, execution, watch)
     return await joined(fleet, result, request, selection_of(tenants), execution, watch, loop)
 
 
@@ -75,6 +77,7 @@ async def _planned(
 ) -> RunResult:
     """What a saved plan says, and nobody who has come since."""
     from orchestrator.actions.execute import execute
+    from orchestrator.actions.undoing import undone
     from orchestrator.rollout.saved_plan import load_plan
 
     asked = (execution.wave, execution.waves)
@@ -84,4 +87,5 @@ async def _planned(
             hint=f"give them to the plan: orchestrator plan ... --out {shlex.quote(str(file))}",
         )
     saved = load_plan(file)
-    return await execute(fleet, saved.request(execution.budget), (), execution, watch, loop, saved=saved)
+    result = await execute(fleet, saved.request(execution.budget), (), execution, watch, loop, saved=saved)
+    return await undone(fleet, result, execution, watch)

@@ -33,6 +33,8 @@ class OnFailure(StrEnum):
     STOP = "stop"
     #: The next wave begins all the same.
     CONTINUE = "continue"
+    #: The run ends, and what it has changed in the wave goes back.
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class RunResult:
         Partial tenants are named by it when they alone are left: while there is more to do, nobody is to run their
         revisions again by the way.
         """
+        if any(wave.rolled_back is not None for wave in self.waves):
+            return "orchestrator upgrade"
         left = [attempt for attempt in self.tenants if attempt.status not in SATISFIED]
         provision = any(_is_unprovisioned(attempt) for attempt in left)
         waits = self.held_up is not None and self.held_up.state is WaveState.WAITING

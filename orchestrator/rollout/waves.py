@@ -39,6 +39,8 @@ class WaveRecord:
     reason: str | None = None
     #: Tenants that a check turned down, with what it said.
     refused: Mapping[str, str] | None = None
+    #: The run that has taken it back.
+    rolled_back: str | None = None
 
     def __str__(self) -> str:
         match self.state:
@@ -48,7 +50,8 @@ class WaveRecord:
             case WaveState.WAITING:
                 return f"wave {self.name}: through; the next one waits for approval"
             case WaveState.FAILED:
-                return f"wave {self.name}: {self.reason}"
+                back = f"; taken back by run {self.rolled_back}" if self.rolled_back is not None else ""
+                return f"wave {self.name}: {self.reason}{back}"
             case WaveState.DONE:
                 return f"wave {self.name}: done"
 
@@ -60,6 +63,7 @@ class WaveRecord:
             "until": None if self.until is None else self.until.isoformat(),
             "reason": self.reason,
             "refused": None if self.refused is None else dict(self.refused),
+            "rolled_back": self.rolled_back,
         }
         return EventRecord(run, None, datetime.now(UTC), EVENT, detail=detail)
 
@@ -71,6 +75,7 @@ class WaveRecord:
             "until": None if self.until is None else self.until.isoformat(),
             "reason": self.reason,
             "refused": [{"tenant": tenant, "reason": why} for tenant, why in (self.refused or {}).items()],
+            "rolled_back": self.rolled_back,
         }
 
 
@@ -90,6 +95,7 @@ def waves_of(events: Iterable[EventRecord]) -> dict[str, WaveRecord]:
                 until=None if until is None else datetime.fromisoformat(until),
                 reason=event.detail.get("reason"),
                 refused=event.detail.get("refused"),
+                rolled_back=event.detail.get("rolled_back"),
             )
             found[record.name] = record
     return found

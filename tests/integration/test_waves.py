@@ -22,7 +22,7 @@ from orchestrator.fleet.tenant import Limits
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
 from orchestrator.statuses import RunStatus
-from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, until
+from tests.projects import ACCOUNTS, Project, make_project, schemas, statuses, tables, until
 from tests.servers import execute, fetch
 from tests.workspace import Workspace
 
@@ -471,3 +471,34 @@ async def test_the_breaker_says_so(tmp_path: Path, database: str) -> None:
     result = await project.upgrade(execution=Execution(jobs=1))
 
     assert str(result.held_up) == "wave all: 2 tenants failed for one cause"
+
+
+BOTH_WAYS = """
+def upgrade():
+    op.create_table("accounts", sa.Column("id", sa.Integer, primary_key=True))
+    op.execute("SELECT 1 / (current_schema() <> 'b')::int")
+
+def downgrade():
+    op.drop_table("accounts")
+"""
+
+
+async def test_a_wave_that_failed_goes_back(tmp_path: Path, database: str) -> None:
+    """What was changed in it goes back by a run of its own, nobody else is touched, and the way on is a new run."""
+    first = {"name": "first", "count": 3, "max_failures": 0, "on_failure": "rollback", "bake": "1h"}
+    project = project_of(tmp_path, database, {"name": "canary", "select": {"tenants": ["f"]}}, first, body=BOTH_WAYS)
+
+    result = await project.upgrade(execution=Execution(jobs=1))
+
+    assert (result.run.status, result.satisfied) == ("failed", False)
+    assert statuses(result)["b"] == "failed"
+    wave = result.held_up
+    assert wave is not None
+    back = await orchestrator.show_run(project.fleet, "last")
+    assert (wave.name, wave.rolled_back) == ("first", back.run.id)
+    assert (back.run.command, statuses(back)) == ("rollback", {"a": "succeeded"})
+    assert (tables(database, "a"), tables(database, "f")) == ({"alembic_version"}, {"accounts", "alembic_version"})
+    assert str(wave).endswith(f"; taken back by run {back.run.id}")
+    assert result.retry == "orchestrator upgrade"
+    with pytest.raises(UsageError, match="was taken back by run"):
+        await orchestrator.resume(project.fleet, result.run.id)

@@ -280,7 +280,7 @@ SMALL = "servers: {main: 'postgresql://db1/app'}\ntenants: [a]\n"
         (SMALL + "waves: [{name: a, bake: soon}]", 3, 25, "`soon` is not a length of time", ""),
         (SMALL + "waves: [{name: a, approve: yes}]", 3, 28, "`True` is no approve", "one of: manual"),
         (SMALL + "waves: [{name: a, order: longst}]", 3, 26, "`longst` is no order", "did you mean `longest`?"),
-        (SMALL + "waves: [{name: a, on_failure: explode}]", 3, 31, "`explode` is no on_failure", "stop, continue"),
+        (SMALL + "waves: [{name: a, on_failure: explode}]", 3, 31, "`explode` is no on_failure", "stop, continue, rollback"),
         (SMALL + "waves: [{name: a, jobs: 0}]", 3, 25, "must be 1 or more, not `0`", ""),
         (SMALL + "waves: [{name: a, verify: [{}]}]", 3, 28, "one of `sql`, `command` and `python`", "keep one"),
         (SMALL + "waves: [{name: a, verify: {sqll: SELECT 1}}]", 3, 28, "unknown key `sqll`", "did you mean `sql`?"),
