@@ -90,6 +90,9 @@ def show_run(settings: Settings, result: RunResult) -> None:
     if result.backups:
         directory = os.path.commonpath([Path(each["file"]).parent for each in result.backups])
         click.echo(f"backups of {tenant_count(len({each['tenant'] for each in result.backups}))} in {directory}")
+    if len(result.causes) > 1:
+        count = sum(cause.count for cause in result.causes)
+        click.echo(f"\n{tenant_count(count)}, {len(result.causes)} causes")
     for cause in result.causes[:_TOLD]:
         example = next(attempt for attempt in result.tenants if attempt.tenant == cause.example)
         _show_failure(example, cause.count)

@@ -12,6 +12,7 @@ import orchestrator
 from orchestrator.actions.execution import Execution
 from tests.projects import Project, make_project, schemas, statuses
 from tests.servers import PostgresServer, execute, fetch
+from tests.workspace import Workspace
 
 TENANTS = [f"t{number:03}" for number in range(300)]
 #: 7 % have one of three faults, the tenant at the very front among them.
@@ -114,6 +115,10 @@ async def test_three_causes_then_only_what_is_left(tmp_path: Path, database_of_3
     example = {cause.example: one for cause in result.causes for one in result.tenants if one.tenant == cause.example}
     assert {(one.error or {})["sqlstate"] for one in example.values()} == CAUSES
     assert all(cause.retry == f"orchestrator resume {result.run.id}" for cause in result.causes)
+
+    told = Workspace(tmp_path).run("runs", "show", "last").stdout
+    assert "\n21 tenants, 3 causes\n" in told
+    assert told.count(" and 6 more for the same cause\n") == 3
 
     for sql in MENDED:
         execute(database_of_300, ";".join(sql.format(tenant=tenant) for tenant in WRONG))
