@@ -26,7 +26,7 @@ def test_tables_of_the_largest_tenants(project: Project) -> None:
     ]
     assert sizes[0]["bytes"] > 1_000_000
     shown = project.run("plan").stdout
-    assert "notes  t3      20,000  1." in shown
+    assert "notes  t3      20,000  1 MB" in shown
     assert "t6" not in shown
     # One that is not to be migrated is not measured.
     assert project.json("plan", "--exclude", "t3")["sizes"][0]["tenant"] == "t6"
