@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,7 @@ async def execute(
     async with opened_journal(fleet) as journal:
         plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
         if saved is not None:
-            saved.require(plan)
+            saved.require(plan, await asyncio.to_thread(project.addresses, chosen))
         record = RunRecord(
             id=new_run_id(),
             command=request.command,
@@ -107,7 +108,7 @@ async def execute(
             options={
                 "provision": request.provision,
                 "fixed": _fixed(plan) if saved is None else saved.fixed,
-                "waves": execution.waves,
+                "waves": execution.waves if saved is None else saved.listed_waves,
                 # Where a wave was named or a plan was saved, nobody else is to join when it is resumed.
                 "select": None if request.wave or saved else selection_of(tenants).as_json(),
                 **_backup_option(execution),

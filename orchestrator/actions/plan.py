@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -124,7 +125,9 @@ async def plan(
             report = replace(report, preflight=await look(project, made, execution, budgets, values=values))
         if command == "upgrade":
             names = [tenant.id for tenant in chosen]
-            saved = SavedPlan.of(made, request, selection_of(tenants), names, project.history)
+            addresses = await asyncio.to_thread(project.addresses, chosen)
+            selection = selection_of(tenants)
+            saved = SavedPlan.of(made, request, execution.waves, selection, names, addresses, project.history)
             report = replace(report, saved=saved)
         if each_sql:
             todo = [each for each in made.tenants if each.verdict is TenantStatus.PENDING]

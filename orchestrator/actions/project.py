@@ -111,6 +111,17 @@ class Project:
             free = None
         return 4 * cap if free is None else free
 
+    def addresses(self, tenants: Sequence[Tenant]) -> dict[str, str]:
+        """Host, port and default database of each server that one of ``tenants`` is on, by name."""
+        return {name: self._place(name) for name in dict.fromkeys(tenant.server for tenant in tenants)}
+
+    def _place(self, name: str) -> str:
+        try:
+            database = self.databases[name].default_database
+        except OrchestratorError:
+            database = None
+        return f"{self._identity(name)}/{database or ''}"
+
     def _identity(self, name: str) -> str:
         try:
             return self.databases[name].identity

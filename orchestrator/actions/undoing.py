@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.rollback import rollback
+from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.waves import OnFailure
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.waves import WaveRecord, WaveState
+
+log = logging.getLogger("orchestrator.run")
 
 
 async def undone(fleet: Fleet, result: RunResult, execution: Execution, watch: Watch) -> RunResult:
@@ -42,9 +46,14 @@ async def _back(fleet: Fleet, result: RunResult, wave: WaveRecord, execution: Ex
         return wave
     # All of them, at once, and nothing of what stands between waves: there is nobody to go on to.
     how = replace(execution, waves="100%", wave=None, approve=False, continue_on_error=True)
-    back = await rollback(fleet, result.run.id, tenants=Selection(listed=changed), execution=how, watch=watch)
-    wave = replace(wave, rolled_back=back.run.id)
-    async with opened_journal(fleet) as journal:
-        journal.record_event(wave.event(result.run.id))
+    try:
+        back = await rollback(fleet, result.run.id, tenants=Selection(listed=changed), execution=how, watch=watch)
+        wave = replace(wave, rolled_back=back.run.id)
+        async with opened_journal(fleet) as journal:
+            journal.record_event(wave.event(result.run.id))
+    except OrchestratorError as error:
+        # The run has ended, and what it did is to be told whatever becomes of this.
+        log.warning("wave %s could not be taken back: %s", wave.name, error.message)
+        wave = replace(wave, reason=f"{wave.reason}; it could not be taken back: {error.message}")
     watch.observer.wave(wave)
     return wave

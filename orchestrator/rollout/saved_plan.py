@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.history.directory import History
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.statuses import TenantStatus
@@ -78,12 +79,16 @@ class SavedPlan:
     provision: bool
     #: Only this wave; ``None`` for all.
     wave: str | None
+    #: Waves that were given in place of those of tenants.yaml, as typed.
+    listed_waves: str | None
     #: Failures tolerated per wave, where the plan was given a number.
     budget: FailureBudget | None
     #: What was typed to choose tenants.
     selection: Mapping[str, Any]
     #: Whom that meant, in the fleet's order; with ``wave`` more than are in the plan.
     selected: tuple[str, ...]
+    #: Host, port and default database of each server, by name: an address may hold what is read anew each time.
+    addresses: Mapping[str, str]
     directory_digest: str
     directory_heads: tuple[str, ...]
     #: Name of each wave and its tenants, in the order in which they go.
@@ -91,27 +96,37 @@ class SavedPlan:
 
     @classmethod
     def of(
-        cls, plan: Plan, request: Request, selection: Selection, selected: Sequence[str], history: History
+        cls,
+        plan: Plan,
+        request: Request,
+        listed_waves: str | None,
+        selection: Selection,
+        selected: Sequence[str],
+        addresses: Mapping[str, str],
+        history: History,
     ) -> SavedPlan:
         """What is kept of ``plan``.
 
         Args:
             plan: of an upgrade.
             request: what it was made from.
+            listed_waves: the waves that were given in place of those of tenants.yaml, as typed.
             selection: how its tenants were chosen.
             selected: ids of those that were.
+            addresses: where each server is, by name.
             history: the shared directory.
         """
         waves = tuple((wave.name, tuple(map(SavedTenant.of, wave.tenants))) for wave in plan.waves)
-        typed = {name: value for name, value in asdict(selection).items() if value not in (None, ())}
         return cls(
             datetime.now(UTC),
             request.target,
             request.provision,
             request.wave,
+            listed_waves,
             request.budget,
-            typed,
+            selection.as_json(),
             tuple(selected),
+            dict(addresses),
             history.digest,
             history.heads,
             waves,
@@ -134,7 +149,8 @@ class SavedPlan:
         Args:
             budget: failures tolerated per wave, in place of what the plan was given.
         """
-        return Request("upgrade", self.target, self.provision, budget or self.budget, self.wave)
+        waves = None if self.listed_waves is None else waves_from(self.listed_waves)
+        return Request("upgrade", self.target, self.provision, budget or self.budget, self.wave, waves=waves)
 
     def require_directory(self, history: History) -> None:
         """Refuse another directory than the one that the plan was made for.
@@ -155,11 +171,12 @@ class SavedPlan:
             hint=f"make it again and look at it: {self.again}",
         )
 
-    def require(self, plan: Plan) -> None:
+    def require(self, plan: Plan, addresses: Mapping[str, str]) -> None:
         """Refuse to run unless ``plan``, made just now, is this one.
 
         Args:
             plan: for the same tenants and the same request.
+            addresses: where each server is now, by name.
 
         Raises:
             PlanMoved: says which tenants have moved, or that waves have.
@@ -174,6 +191,14 @@ class SavedPlan:
                 f"the plan of {self._when} no longer holds for {len(moved)} of {len(self.tenants)} tenants:"
                 f" {told}{more}",
                 hint=f"see where they stand: orchestrator status; then make it again: {self.again}",
+            )
+        elsewhere = [name for name, address in self.addresses.items() if addresses.get(name) != address]
+        if elsewhere:
+            name = elsewhere[0]
+            raise PlanMoved(
+                f"the plan of {self._when} no longer holds: server {name} was {self.addresses[name]},"
+                f" is {addresses.get(name, 'gone')}",
+                hint=f"make it again and look at it: {self.again}",
             )
         if waves != [(name, {each.tenant for each in members}) for name, members in self.waves]:
             raise PlanMoved(
@@ -209,6 +234,8 @@ class SavedPlan:
             found += ["--sample", str(sample)]
         if self.wave is not None:
             found += ["--wave", self.wave]
+        if self.listed_waves is not None:
+            found += ["--waves", self.listed_waves]
         return [*found, "--provision"] if self.provision else found
 
     def as_json(self) -> dict[str, Any]:
@@ -219,9 +246,11 @@ class SavedPlan:
             "target": self.target,
             "provision": self.provision,
             "wave": self.wave,
+            "listed_waves": self.listed_waves,
             "max_failures": None if self.budget is None else asdict(self.budget),
             "selection": dict(self.selection),
             "selected": list(self.selected),
+            "addresses": dict(self.addresses),
             "directory_digest": self.directory_digest,
             "directory_heads": list(self.directory_heads),
             "waves": [{"name": name, "tenants": [asdict(each) for each in members]} for name, members in self.waves],
@@ -248,9 +277,11 @@ class SavedPlan:
             saved["target"],
             saved["provision"],
             saved["wave"],
+            saved["listed_waves"],
             None if budget is None else FailureBudget(**budget),
             saved["selection"],
             tuple(saved["selected"]),
+            saved["addresses"],
             saved["directory_digest"],
             tuple(saved["directory_heads"]),
             tuple((wave["name"], tuple(map(tenant, wave["tenants"]))) for wave in saved["waves"]),

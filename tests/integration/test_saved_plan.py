@@ -154,3 +154,23 @@ def test_a_plan_that_cannot_be_saved(project: Project) -> None:
     """Neither half a file nor none is taken for success."""
     project.fleet("acme")
     assert_error(project.run("plan", "--out", "nowhere/plan.json"), "cannot write nowhere/plan.json")
+
+
+def test_waves_on_the_command_line(project: Project) -> None:
+    """They are part of the plan."""
+    three(project, waves="")
+    project.json("plan", "--waves", "1", "--out", "plan.json")
+
+    run = project.json("upgrade", "--plan", "plan.json")
+
+    assert [tenant_of(run, name)["wave"] for name in ("acme", "globex", "initech")] == ["1", "rest", "rest"]
+
+
+def test_a_server_that_is_elsewhere(project: Project, make_database: Callable[..., str]) -> None:
+    """An address may hold what is read anew: another database at the same heads is not what was looked at."""
+    three(project, waves="")
+    project.json("plan", "--provision", "--out", "plan.json")
+    file = project.workspace.path / "tenants.yaml"
+    file.write_text(file.read_text().replace(project.url, make_database()))
+
+    assert_error(project.run("upgrade", "--plan", "plan.json"), "no longer holds", "server main was ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -502,3 +503,18 @@ async def test_a_wave_that_failed_goes_back(tmp_path: Path, database: str) -> No
     assert result.retry == "orchestrator upgrade"
     with pytest.raises(UsageError, match="was taken back by run"):
         await orchestrator.resume(project.fleet, result.run.id)
+
+
+async def test_a_wave_that_cannot_be_taken_back(tmp_path: Path, database: str) -> None:
+    """What the run did is told all the same, and why it is still there."""
+    first = {"name": "first", "count": 1, "verify": "SELECT false", "on_failure": "rollback"}
+    project = project_of(tmp_path, database, first, body=BOTH_WAYS)
+    text = (tmp_path / "tenants.yaml").read_text()
+    refusing = f"""{sys.executable} -c "import json, sys; sys.exit(json.load(sys.stdin)['command'] == 'rollback')" """
+    (tmp_path / "tenants.yaml").write_text(json.dumps({**json.loads(text), "hooks": {"before_run": refusing}}))
+
+    result = await project.upgrade()
+
+    assert (result.run.status, statuses(result)["a"]) == ("failed", "succeeded")
+    assert "it could not be taken back: before_run hook" in str(result.held_up)
+    assert tables(database, "a") == {"accounts", "alembic_version"}
