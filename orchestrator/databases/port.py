@@ -208,6 +208,16 @@ class Database(Protocol):
         """Make the tenant's schema, database or file if it is missing; nothing else."""
         ...
 
+    def scratch(self, like: Tenant) -> AbstractAsyncContextManager[Tenant]:
+        """Make an empty place of the kind that ``like`` (on this server) has, of nobody's, and take it away at the end.
+
+        What killed processes left of theirs is taken away first.
+
+        Raises:
+            OrchestratorError: nothing can be made there.
+        """
+        ...
+
     async def version(self) -> str:
         """The server's version, major part only where that decides behaviour: ``15``."""
         ...

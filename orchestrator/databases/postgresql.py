@@ -28,10 +28,12 @@ from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
+from orchestrator.databases.own_names import OURS
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Reading
-from orchestrator.databases.postgresql_dump import BESIDE, Source
+from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
+from orchestrator.databases.scratch import scratch
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.databases.server_binaries import find_client
 from orchestrator.databases.sizes import Size, largest_databases, table_sizes
@@ -267,6 +269,23 @@ class PostgreSQL:
         if tenant.schema is not None:
             await self._provision_schema(tenant)
 
+    @asynccontextmanager
+    async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:
+        """See :mod:`~orchestrator.databases.scratch`."""
+        if like.schema is not None:
+            maintenance = None
+        else:
+            async with self._maintenance() as raw:
+                maintenance = str(await raw.fetchval("SELECT current_database()"))
+        try:
+            async with scratch(like, self._connect, maintenance) as tenant:
+                yield tenant
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise DatabaseError(
+                mask(f"server {self.name}: nothing can be made to try things in: {describe(error).message}"),
+                hint="the migrating role needs CREATE on the database for schemas, CREATEDB for databases",
+            ) from error
+
     async def version(self) -> str:
         """The major version, asked once."""
         if self._version is None:
@@ -312,23 +331,23 @@ class PostgreSQL:
             return [dict(row) for row in await raw.fetch(sql)]
 
     async def schemas(self, pattern: str) -> Sequence[str]:
-        """Schemas of the server's own database; PostgreSQL's own are never among them, nor what a restore left."""
+        """Schemas of the server's own database; PostgreSQL's own are never among them, nor ours."""
         async with self._connected(None) as raw:
             names = await raw.fetch(
                 "SELECT nspname FROM pg_namespace"
-                " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT starts_with(nspname, $1)"
+                " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT nspname ^@ ANY ($1::text[])"
                 " ORDER BY nspname",
-                BESIDE,
+                OURS,
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
 
     async def databases(self, pattern: str) -> Sequence[str]:
-        """Databases that accept connections; templates are never among them."""
+        """Databases that accept connections; templates and ours are never among them."""
         async with self._maintenance() as raw:
             names = await raw.fetch(
                 "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
-                " AND NOT starts_with(datname, $1) ORDER BY 1",
-                BESIDE,
+                " AND NOT datname ^@ ANY ($1::text[]) ORDER BY 1",
+                OURS,
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
 

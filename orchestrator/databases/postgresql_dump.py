@@ -29,6 +29,7 @@ from orchestrator.databases.database_properties import CARRIED_OVER, database_pr
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.libpq import Login, login
+from orchestrator.databases.own_names import RESTORE
 from orchestrator.databases.pipeline import CHUNK, Pipeline, Program
 from orchestrator.databases.postgresql_session import holder, lock_key
 from orchestrator.databases.script import REFUSED, heads_guard, identifier
@@ -38,9 +39,6 @@ from orchestrator.fleet.tenant import Limits, Tenant
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
-#: What schemas and databases are called that stand beside a tenant's own for as long as it is being restored. Sources
-#: by pattern leave them out.
-BESIDE = "orchestrator_restore_"
 #: Seconds that pg_dump waits for a lock where no timeout says it. Nobody waits behind it: what it asks for is
 #: compatible with everything but what takes a table for itself.
 _LOCK_WAIT = 2.0
@@ -306,7 +304,7 @@ class Source:
 def _beside(kind: str, name: str, run: str = "") -> str:
     """What stands beside the schema or database ``name`` is called; the same after a kill as before it."""
     digest = hashlib.sha256(f"{name}\0{run}".encode()).hexdigest()[:16]
-    return f"{BESIDE}{kind}_{digest}"
+    return f"{RESTORE}{kind}_{digest}"
 
 
 def _pump(source: IO[bytes], sink: IO[bytes], dropped: Collection[bytes]) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
+from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.port import Reading
 from orchestrator.databases.script import Step
 from orchestrator.databases.sizes import Size, sizes_in_file
@@ -145,6 +147,14 @@ class SQLite:
             file.touch()
         except OSError as error:
             raise DatabaseError(f"tenant {tenant.id}: cannot create {file}: {error.strerror}") from error
+
+    @asynccontextmanager
+    async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:
+        """An empty file in a temporary directory, which the system clears up after a kill."""
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as directory:
+            file = Path(directory) / "scratch.db"
+            file.touch()
+            yield replace(like, id=Path(directory).name, file=str(file), pin=None)
 
     async def version(self) -> str:
         """The version of the SQLite library in this process."""

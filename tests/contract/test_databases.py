@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -422,3 +422,45 @@ async def test_sizes_of_the_largest(place: Place) -> None:
     assert sizes[0] is None or sizes[1] is None or 0 < sizes[0] < sizes[1]
     largest = await place.database.sizes([small, large], ["notes"], 1)
     assert [tenant for tenant, tables in largest.items() if tables] == ["large"]
+
+
+async def test_scratch_is_there_for_a_while(place: Place) -> None:
+    """A scratch place is empty, like any tenant, and gone afterwards, also when something was raised."""
+    like = await place.made("a")
+    async with place.database.scratch(like) as tenant:
+        assert await place.heads(tenant) == Reading(exists=True)
+        await place.stamp(tenant, "one")
+        assert (await place.heads(tenant)).heads == ("one",)
+        assert (await place.heads(like)).heads == ()
+    assert not (await place.heads(tenant)).exists
+
+    with pytest.raises(ZeroDivisionError):
+        async with place.database.scratch(like) as tenant:
+            raise ZeroDivisionError
+    assert not (await place.heads(tenant)).exists
+
+
+async def test_scratch_of_the_killed_is_taken_away(place: Place) -> None:
+    """What somebody left who was killed is dropped by the next one; what is in use is not."""
+    if place.isolation is Isolation.FILE:
+        return  # the system's own temporary directory
+    like = await place.made("a")
+    async with place.database.scratch(like) as first, place.database.scratch(like) as second:
+        assert (await place.heads(first)).exists
+        left = f"{second.id}_left"
+        dead = replace(like, **{"schema" if like.schema else "database": left})
+        await place.database.provision(dead)
+        async with place.database.scratch(like):
+            assert not (await place.heads(dead)).exists
+            assert (await place.heads(first)).exists
+
+
+async def test_scratch_is_no_tenant_of_a_source(place: Place) -> None:
+    """Sources by pattern leave scratch places out."""
+    if place.isolation is Isolation.FILE:
+        return  # such files are in no source
+    like = await place.made("a")
+    async with place.database.scratch(like):
+        names = await (place.database.schemas("*") if like.schema else place.database.databases("*"))
+        assert (like.schema or like.database) in names
+        assert not [name for name in names if name.startswith("orchestrator_")]

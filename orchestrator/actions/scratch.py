@@ -1,0 +1,63 @@
+"""A tenant of nobody's, brought to a target by the shared directory alone: what every tenant should look like there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from orchestrator.actions.project import Project, migrating
+from orchestrator.errors import DatabaseError
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.recording import Recording
+from orchestrator.migration.seam import self_check
+from orchestrator.statuses import TenantStatus
+
+
+@asynccontextmanager
+async def scratch_tenant(
+    project: Project, like: Tenant, target: str, recording: Recording | None = None
+) -> AsyncIterator[Tenant]:
+    """A tenant of the kind that ``like`` is, made beside it and at ``target``; gone when this ends.
+
+    Args:
+        project: opened.
+        like: a tenant of the fleet; a schema is made in its database, a database on its server.
+        target: ``heads``, ``label@head`` or a revision; ``base`` for an empty one.
+        recording: where what is sent is to be recorded.
+
+    Raises:
+        DatabaseError: the directory does not lead from nothing to ``target`` there; says which revision failed.
+        OrchestratorError: nothing can be made there.
+    """
+    async with project.databases[like.server].scratch(like) as tenant:
+        if target != "base":
+            await bring(project, tenant, target, recording)
+        yield tenant
+
+
+async def bring(project: Project, tenant: Tenant, target: str, recording: Recording | None = None) -> None:
+    """Migrate a scratch tenant to ``target``, through Alembic; may be asked again, with a later target.
+
+    Raises:
+        DatabaseError: it did not get there.
+    """
+    migrator = Migrator(
+        project.fleet,
+        project.history,
+        project.loop,
+        project.databases,
+        application="orchestrator scratch",
+        concurrent=await self_check(),
+    )
+    work = Work.of(project.history, "upgrade", target)
+    with migrating(migrator):
+        outcome = await migrator.attempt(tenant, work, recording=recording)
+    failure = outcome.failure
+    if outcome.status not in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):
+        where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
+        what = failure.message if failure is not None else outcome.status.value
+        raise DatabaseError(
+            f"the revisions do not lead from an empty tenant to {target}{where}: {what}",
+            hint=(failure.hint if failure is not None else None) or "try them on an empty tenant of your own",
+        )

@@ -1,0 +1,15 @@
+"""Names of schemas and databases that are ours, beside the tenants'. Sources by pattern leave them out."""
+
+from __future__ import annotations
+
+#: Stands beside a tenant for as long as it is being restored.
+RESTORE = "orchestrator_restore_"
+#: Nobody's tenant, for as long as somebody looks at it.
+SCRATCH = "orchestrator_scratch_"
+#: What new databases are copied from.
+TEMPLATE = "orchestrator_template_"
+#: A tenant that has been taken out and is to be dropped later.
+OFFBOARDED = "orchestrator_offboarded_"
+
+#: How the names of all of them begin.
+OURS = (RESTORE, SCRATCH, TEMPLATE, OFFBOARDED)
