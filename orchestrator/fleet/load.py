@@ -15,9 +15,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import hooks_of, policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, onboarding_of, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
 from orchestrator.fleet.schema import DefaultsEntry, FleetEntry, normalized
@@ -28,7 +29,7 @@ _EXAMPLE = "`orchestrator init` writes one to start from"
 _LISTS = ("tenants", "sources", "waves")
 
 
-def load(path: str | FilePath) -> Fleet:
+def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
     """Read tenants.yaml.
 
     Reads no secret and touches no server: ``${file:}`` and ``${cmd:}`` stay unread (but for those in the directory of
@@ -36,6 +37,7 @@ def load(path: str | FilePath) -> Fleet:
 
     Args:
         path: the file; paths in it are relative to its directory.
+        empty: whether it may be without tenants and sources, as it is before the first tenant is onboarded.
 
     Raises:
         ConfigurationError: with file, line and column of the first problem; the message tells all of them, a line each.
@@ -46,7 +48,7 @@ def load(path: str | FilePath) -> Fleet:
         document = compose(text, file)
         if document is None or document.data is None:
             raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
-        return _Loader(file, FilePath(path).absolute(), document).fleet()
+        return _Loader(file, FilePath(path).absolute(), document, empty).fleet()
 
 
 @contextmanager
@@ -87,6 +89,8 @@ class _Loader:
     file: str
     path: FilePath
     document: Document
+    #: It may be without tenants.
+    empty: bool
     report: Report = field(init=False)
     #: Positions in the file of the tenants, sources and waves that came through validation.
     positions: dict[str, list[int]] = field(init=False, default_factory=dict)
@@ -109,9 +113,12 @@ class _Loader:
         sources = self._sources(entry, servers, defaults)
         waves = self._waves(entry, {**servers, **own})
         hooks = self._hooks(entry)
+        onboarding = self._onboarding(entry)
         self._check_journal(entry)
-        if not tenants and not sources:
-            hint = "list them under `tenants:`, or name a source under `sources:`"
+        if not self.empty and not tenants and not sources:
+            hint = (
+                "list them under `tenants:`, name a source under `sources:`, or begin with: orchestrator onboard TENANT"
+            )
             empty = Problem(("tenants",), "the fleet is empty: no tenants and no sources", hint, at_key=True)
             self._note([] if self.report.found else [empty])
         self._finish()
@@ -124,6 +131,8 @@ class _Loader:
             policy=policy_of(entry.policy),
             waves=tuple(waves),
             hooks=hooks,
+            onboarding=onboarding,
+            name=entry.name,
             journal=entry.journal,
         )
 
@@ -216,6 +225,13 @@ class _Loader:
         except Refused as refused:
             self._refuse(("hooks",), refused)
             return {}
+
+    def _onboarding(self, entry: FleetEntry) -> Onboarding:
+        try:
+            return onboarding_of(entry.onboarding, self.path.parent)
+        except Refused as refused:
+            self._refuse(("onboarding",), refused)
+            return Onboarding()
 
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}
