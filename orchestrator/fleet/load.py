@@ -29,7 +29,7 @@ _EXAMPLE = "`orchestrator init` writes one to start from"
 _LISTS = ("tenants", "sources", "waves")
 
 
-def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
+def load(path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
     """Read tenants.yaml.
 
     Reads no secret and touches no server: ``${file:}`` and ``${cmd:}`` stay unread (but for those in the directory of
@@ -37,7 +37,7 @@ def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
 
     Args:
         path: the file; paths in it are relative to its directory.
-        empty: whether it may be without tenants and sources, as it is before the first tenant is onboarded.
+        may_be_empty: a fleet without tenants and sources is none to migrate, but the first one can be put into it.
 
     Raises:
         ConfigurationError: with file, line and column of the first problem; the message tells all of them, a line each.
@@ -48,7 +48,7 @@ def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
         document = compose(text, file)
         if document is None or document.data is None:
             raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
-        return _Loader(file, FilePath(path).absolute(), document, empty).fleet()
+        return _Loader(file, FilePath(path).absolute(), document, may_be_empty).fleet()
 
 
 @contextmanager
@@ -89,8 +89,7 @@ class _Loader:
     file: str
     path: FilePath
     document: Document
-    #: It may be without tenants.
-    empty: bool
+    may_be_empty: bool
     report: Report = field(init=False)
     #: Positions in the file of the tenants, sources and waves that came through validation.
     positions: dict[str, list[int]] = field(init=False, default_factory=dict)
@@ -115,7 +114,7 @@ class _Loader:
         hooks = self._hooks(entry)
         onboarding = self._onboarding(entry)
         self._check_journal(entry)
-        if not self.empty and not tenants and not sources:
+        if not tenants and not sources and not self.may_be_empty:
             hint = (
                 "list them under `tenants:`, name a source under `sources:`, or begin with: orchestrator onboard TENANT"
             )
