@@ -234,7 +234,6 @@ def _find(text: str) -> _Places:
     next(events), next(events)  # the stream, the document
     root: Any = next(events)
     places = _Places(bool(root.flow_style), root.start_mark.column)
-    key: Any
     while not isinstance(key := next(events), yaml.MappingEndEvent):
         value = next(events)
         is_list = key.value == _KEY
@@ -250,5 +249,6 @@ def _find(text: str) -> _Places:
                 if not isinstance(event, yaml.SequenceEndEvent):
                     places.items.append(places.end)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-    places.root_end = key.start_mark.index
+    end: Any = key
+    places.root_end = end.start_mark.index
     return places
