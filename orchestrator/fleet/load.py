@@ -44,15 +44,33 @@ def load(path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
     """
     file = str(path)
     text = _read(FilePath(path), file)
-    with _collector_paused():
-        document = compose(text, file)
-        if document is None or document.data is None:
-            raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
-        return _Loader(file, FilePath(path).absolute(), document, may_be_empty).fleet()
+    with collector_paused():
+        return fleet_of(document_of(text, file), path, may_be_empty=may_be_empty)
+
+
+def document_of(text: str, file: str) -> Document:
+    """The document in the text of a tenants.yaml.
+
+    Args:
+        text: what the file holds.
+        file: as the user named it.
+
+    Raises:
+        ConfigurationError: it is not YAML, or there is nothing in it.
+    """
+    document = compose(text, file)
+    if document is None or document.data is None:
+        raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
+    return document
+
+
+def fleet_of(document: Document, path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
+    """The fleet that a document declares; see :func:`load`."""
+    return _Loader(str(path), FilePath(path).absolute(), document, may_be_empty).fleet()
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Ten thousand tenants make some 200,000 objects, none of them garbage: looking for it takes half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -75,6 +93,15 @@ def _read(path: FilePath, file: str) -> str:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
         raise ConfigurationError(f"cannot be read: {reason}", file=file, hint="name it with --config") from None
+    return text_of(data, file)
+
+
+def text_of(data: bytes, file: str) -> str:
+    """The text in the bytes of a tenants.yaml, without the byte order mark that some editors write.
+
+    Raises:
+        ConfigurationError: it is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -69,8 +69,7 @@ def read_newcomers(
         except UsageError as error:
             _note(report, origin, number, str(entry.get("id")), error.message, error.hint)
     rows = [{key: value for key, value in entry.items() if key != _SEED} for entry in entries]
-    own = {tenant.id for tenant in fleet.tenants if tenant.server == tenant.id}
-    declared = {name: server for name, server in fleet.servers.items() if name not in own}
+    declared = {name: server for name, server in fleet.servers.items() if not server.own}
     made = read_rows(rows, Given(origin), declared, fleet.defaults, expand=expand, report=report)
     present = {tenant.id: tenant for tenant in fleet.tenants}
     newcomers: list[Newcomer] = []

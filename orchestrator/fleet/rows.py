@@ -98,8 +98,7 @@ def complete(fleet: Fleet, read: Iterable[tuple[Source, Iterable[Row]]]) -> Flee
     origins = ["tenants.yaml"] * len(tenants)
     servers = dict(fleet.servers)
     # A row may name a declared server, not one that another tenant has for itself.
-    own = {tenant.id for tenant in fleet.tenants if tenant.server == tenant.id}
-    declared = {name: server for name, server in fleet.servers.items() if name not in own}
+    declared = {name: server for name, server in fleet.servers.items() if not server.own}
     for source, rows in read:
         made = read_rows(rows, source, declared, fleet.defaults)
         tenants += made.tenants
