@@ -11,9 +11,9 @@ from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.onboard import carried_on
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.undoing import undone
+from orchestrator.actions.welcoming import carried_on
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
