@@ -13,7 +13,7 @@ from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.undoing import undone
-from orchestrator.actions.welcoming import carried_on
+from orchestrator.actions.welcoming import Arrivals, expected
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
@@ -87,7 +87,8 @@ async def resume(
         async with opened_project(fleet) as project:
             asked = None
             if record.command == "onboard":
-                project, asked = await carried_on(project, record)
+                arriving = await expected(project, fleet, Arrivals.of(record))
+                project, asked = arriving.project, arriving.asked
             request = Request(
                 record.command,
                 record.requested_target or None,

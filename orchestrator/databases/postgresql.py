@@ -31,7 +31,7 @@ from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.postgresql_claims import Places
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
@@ -42,6 +42,7 @@ from orchestrator.databases.sizes import Size, largest_databases, table_sizes
 from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
+from orchestrator.fleet.statements import parse as parse_statement
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
@@ -361,6 +362,17 @@ class PostgreSQL:
         """Rows of a source's query, in a read-only transaction."""
         async with self._connected(None) as raw, raw.transaction(readonly=True):
             return [dict(row) for row in await raw.fetch(sql)]
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """A source's statement; its own query, read-only as ever, may look at the outcome before the commit."""
+        statement = parse_statement(sql)
+        async with self._connected(None) as raw, raw.transaction():
+            # Whoever waits for it is a sign-up.
+            await raw.execute(f"SET LOCAL lock_timeout = {_READING_MS}; SET LOCAL statement_timeout = {_READING_MS}")
+            await raw.fetch(statement.numbered, *(parameters[name] for name in statement.names))
+            if check is not None:
+                await raw.execute("SET TRANSACTION READ ONLY")
+                check.accept([dict(row) for row in await raw.fetch(check.sql)])
 
     async def schemas(self, pattern: str) -> Sequence[str]:
         """Schemas of the server's own database; PostgreSQL's own are never among them, nor ours."""
