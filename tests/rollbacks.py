@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orchestrator
-from tests.projects import Project
+from orchestrator.rollout.result import RunResult
+from tests.projects import Project, held, one, waiting_backend
+
+#: Where a revision stops until the gate is opened.
+GATE = 78
 
 
 def table(name: str, *variables: str, down: str = "", up: str = "") -> str:
@@ -27,3 +33,20 @@ LINE = {name: table(name) for name in ("r1", "r2", "r3")}
 async def heads(project: Project) -> dict[str, tuple[str, ...] | None]:
     """Where every tenant is."""
     return {each.tenant.id: each.heads for each in (await orchestrator.status(project.fleet)).tenants}
+
+
+async def cut_off(project: Project, url: str, gated: str) -> RunResult:
+    """A run to r4 that is cut off in tenant a's ``gated`` revision; what is before that is committed."""
+    file = project.path / "alembic" / "versions" / f"{gated}.py"
+    text = file.read_text()
+    wait = f'def upgrade():\n    op.execute("SELECT pg_advisory_xact_lock({GATE})")\n'
+    file.write_text(text.replace("def upgrade():\n", wait))
+    async with held(url, GATE) as gate:
+        running = asyncio.create_task(project.upgrade("r4", tenants=["a"]))
+        await waiting_backend(gate)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    file.write_text(text)
+    shown = await orchestrator.show_run(project.fleet, "last")
+    assert (one(shown, "a")["status"], one(shown, "a")["to"]) == ("interrupted", None)
+    return shown

@@ -9,14 +9,11 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.execution import Execution
-from orchestrator.rollout.result import RunResult
 from tests.projects import ALL, Project, held, make_project, one, schemas, statuses, tables, waiting_backend
 from tests.replays import EMPTY
-from tests.rollbacks import LINE, heads, table
+from tests.rollbacks import GATE, LINE, cut_off, heads, table
 from tests.servers import execute
 
-#: Where a revision stops until the gate is opened.
-GATE = 78
 FOUR = {**LINE, "r4": table("r4")}
 #: What stands in the way of r2 and of r3.
 NO_R2, NO_R3 = "CREATE TABLE a.r2 ()", "CREATE TABLE a.r3 ()"
@@ -39,23 +36,6 @@ async def begun(path: Path, url: str) -> Project:
     project = make_project(path, FOUR, schemas(url, "a", "b"))
     await project.upgrade("r1")
     return project
-
-
-async def cut_off(project: Project, url: str, gated: str) -> RunResult:
-    """A run to r3 that is cut off in tenant a's ``gated`` revision; what is before that is committed."""
-    file = project.path / "alembic" / "versions" / f"{gated}.py"
-    text = file.read_text()
-    wait = f'def upgrade():\n    op.execute("SELECT pg_advisory_xact_lock({GATE})")\n'
-    file.write_text(text.replace("def upgrade():\n", wait))
-    async with held(url, GATE) as gate:
-        running = asyncio.create_task(project.upgrade("r3", tenants=["a"]))
-        await waiting_backend(gate)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    file.write_text(text)
-    shown = await orchestrator.show_run(project.fleet, "last")
-    assert (one(shown, "a")["status"], one(shown, "a")["to"]) == ("interrupted", None)
-    return shown
 
 
 async def test_moved_before_the_resume(tmp_path: Path, database: str) -> None:
@@ -140,7 +120,7 @@ async def test_cut_off_before_anything(tmp_path: Path, database: str, resumed: b
     """A run that was cut off before it changed a tenant, which later runs led to where it is, takes nothing back."""
     project = await begun(tmp_path, database)
     first = await cut_off(project, database, "r2")
-    await project.upgrade("r3", tenants=["a"])
+    await project.upgrade("r4", tenants=["a"])
     if resumed:
         done = await orchestrator.resume(project.fleet, first.run.id)
         assert statuses(done) == {"a": "already_current"}
@@ -148,14 +128,17 @@ async def test_cut_off_before_anything(tmp_path: Path, database: str, resumed: b
     back = await orchestrator.rollback(project.fleet, first.run.id, to_before=True)
 
     assert statuses(back) == {}
-    assert (await heads(project))["a"] == ("r3",)
+    assert (await heads(project))["a"] == ("r4",)
 
 
-async def test_cut_off_in_the_middle(tmp_path: Path, database: str) -> None:
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "left"])
+async def test_cut_off_in_the_middle(tmp_path: Path, database: str, resumed: bool) -> None:
     """What a run had done when it was cut off goes back; where a later run went on from there, only when told to."""
     project = await begun(tmp_path, database)
     first = await cut_off(project, database, "r3")
-    later = await project.upgrade("r3", tenants=["a"])
+    later = await project.upgrade("r4" if resumed else "r3", tenants=["a"])
+    if resumed:
+        await orchestrator.resume(project.fleet, first.run.id)
 
     back = await orchestrator.rollback(project.fleet, first.run.id)
     assert statuses(back) == {"a": "blocked"}
@@ -166,17 +149,34 @@ async def test_cut_off_in_the_middle(tmp_path: Path, database: str) -> None:
 
 
 async def test_cut_off_and_nobody_else(tmp_path: Path, database: str) -> None:
-    """What a run had done when it was cut off goes back, also by a rollback that takes two tries."""
+    """What a run had done when it was cut off goes back, also by a second rollback where the first stopped half way."""
     project = await begun(tmp_path, database)
-    first = await cut_off(project, database, "r3")
+    first = await cut_off(project, database, "r4")
     execute(database, "CREATE VIEW a.mine AS SELECT * FROM a.r2")
-    assert statuses(await orchestrator.rollback(project.fleet, first.run.id)) == {"a": "failed"}
+    half = await orchestrator.rollback(project.fleet, first.run.id)
+    assert (statuses(half), one(half, "a")["to"]) == ({"a": "failed"}, ["r2"])
     execute(database, "DROP VIEW a.mine")
 
     back = await orchestrator.rollback(project.fleet, first.run.id)
 
     assert statuses(back) == {"a": "succeeded"}
     assert tables(database, "a") == {"alembic_version", "r1"}
+
+
+async def test_cut_off_and_out_of_reach(tmp_path: Path, database: str) -> None:
+    """A tenant that cannot be asked when the run is resumed stays unknown; what the run had done goes back later."""
+    project = await begun(tmp_path, database)
+    first = await cut_off(project, database, "r3")
+    settings = (tmp_path / "tenants.yaml").read_text()
+    (tmp_path / "tenants.yaml").write_text(schemas("postgresql://postgres@127.0.0.1:1/nowhere", "a", "b"))
+    done = await orchestrator.resume(project.fleet, first.run.id)
+    assert (statuses(done), one(done, "a")["error"]["type"]) == ({"a": "unknown"}, "unreachable")
+    (tmp_path / "tenants.yaml").write_text(settings)
+
+    back = await orchestrator.rollback(project.fleet, first.run.id)
+
+    assert statuses(back) == {"a": "succeeded"}
+    assert (await heads(project))["a"] == ("r1",)
 
 
 async def test_done_again_by_a_later_run(tmp_path: Path, database: str) -> None:
