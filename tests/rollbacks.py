@@ -35,15 +35,21 @@ async def heads(project: Project) -> dict[str, tuple[str, ...] | None]:
     return {each.tenant.id: each.heads for each in (await orchestrator.status(project.fleet)).tenants}
 
 
+def gate(project: Project, revision: str) -> None:
+    """Have ``revision`` wait for the gate before it does anything."""
+    file = project.path / "alembic" / "versions" / f"{revision}.py"
+    wait = f'def upgrade():\n    op.execute("SELECT pg_advisory_xact_lock({GATE})")\n'
+    file.write_text(file.read_text().replace("def upgrade():\n", wait))
+
+
 async def cut_off(project: Project, url: str, gated: str) -> RunResult:
     """A run to r4 that is cut off in tenant a's ``gated`` revision; what is before that is committed."""
     file = project.path / "alembic" / "versions" / f"{gated}.py"
     text = file.read_text()
-    wait = f'def upgrade():\n    op.execute("SELECT pg_advisory_xact_lock({GATE})")\n'
-    file.write_text(text.replace("def upgrade():\n", wait))
-    async with held(url, GATE) as gate:
+    gate(project, gated)
+    async with held(url, GATE) as key:
         running = asyncio.create_task(project.upgrade("r4", tenants=["a"]))
-        await waiting_backend(gate)
+        await waiting_backend(key)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     file.write_text(text)

@@ -119,7 +119,7 @@ async def migrate(
             _tell(listener, outcomes[-1])
         if outcomes[-1].status is not TenantStatus.SUCCEEDED:
             break
-    return replace(_combined(outcomes), duration_ms=(time.perf_counter() - started) * 1000)
+    return replace(combined(outcomes), duration_ms=(time.perf_counter() - started) * 1000)
 
 
 async def _replay(
@@ -174,7 +174,7 @@ def _tell(listener: Callable[[StepDone], None], outcome: Outcome) -> None:
         listener(step)
 
 
-def _combined(outcomes: Sequence[Outcome]) -> Outcome:
+def combined(outcomes: Sequence[Outcome]) -> Outcome:
     """One tenant's parts as one outcome: it began where the first did, and ended as the last."""
     if len(outcomes) == 1:
         return outcomes[0]

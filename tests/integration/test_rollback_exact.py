@@ -9,9 +9,9 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.execution import Execution
-from tests.projects import ALL, Project, held, make_project, one, schemas, statuses, tables, waiting_backend
+from tests.projects import ALL, Project, held, make_project, one, schemas, statuses, tables, until, waiting_backend
 from tests.replays import EMPTY
-from tests.rollbacks import GATE, LINE, cut_off, heads, table
+from tests.rollbacks import GATE, LINE, cut_off, gate, heads, table
 from tests.servers import execute
 
 FOUR = {**LINE, "r4": table("r4")}
@@ -99,12 +99,10 @@ async def test_moved_between_two_parts(tmp_path: Path, database: str, target: st
 async def test_locked_by_whom_it_was_moved(tmp_path: Path, database: str) -> None:
     """A run that found a tenant locked did nothing to it: whoever held the lock, begun before it, moved it."""
     project = await begun(tmp_path, database)
-    file = tmp_path / "alembic" / "versions" / "r2.py"
-    gated = f'def upgrade():\n    op.execute("SELECT pg_advisory_xact_lock({GATE})")\n'
-    file.write_text(file.read_text().replace("def upgrade():\n", gated))
-    async with held(database, GATE) as gate:
+    gate(project, "r2")
+    async with held(database, GATE) as key:
         holder = asyncio.create_task(project.upgrade("r3", tenants=["a"]))
-        await waiting_backend(gate)
+        await waiting_backend(key)
         late = await project.upgrade("r3", tenants=["a"], execution=Execution(lock_wait=0.0))
         assert statuses(late) == {"a": "locked"}
     assert statuses(await holder) == {"a": "succeeded"}
@@ -113,6 +111,50 @@ async def test_locked_by_whom_it_was_moved(tmp_path: Path, database: str) -> Non
 
     assert statuses(back) == {}
     assert (await heads(project))["a"] == ("r3",)
+
+
+async def test_cut_off_while_it_waits_for_whom_it_was_moved(tmp_path: Path, database: str) -> None:
+    """A run that is cut off while it waits for a tenant's lock did nothing to it, also where the other began before."""
+    project = await begun(tmp_path, database)
+    gate(project, "r2")
+    async with held(database, GATE) as key:
+        holder = asyncio.create_task(project.upgrade("r3", tenants=["a"]))
+        await waiting_backend(key)
+        late = asyncio.create_task(project.upgrade("r3", tenants=["a"]))
+        first = (await orchestrator.list_runs(project.fleet)).runs[0][0].id
+        shown = await until(
+            lambda: orchestrator.show_run(project.fleet, "last"),
+            lambda run: run.run.id != first and statuses(run) == {"a": "running"},
+        )
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+    assert statuses(await holder) == {"a": "succeeded"}
+
+    back = await orchestrator.rollback(project.fleet, shown.run.id)
+
+    assert statuses(back) == {}
+    assert (await heads(project))["a"] == ("r3",)
+
+
+async def test_locked_when_it_is_resumed(tmp_path: Path, database: str) -> None:
+    """What the first part of a run did goes back, though its second part did not come to the tenant."""
+    project = await begun(tmp_path, database)
+    execute(database, NO_R3)
+    first = await project.upgrade("r3", tenants=["a"])
+    execute(database, "DROP TABLE a.r3")
+    gate(project, "r3")
+    async with held(database, GATE) as key:
+        other = asyncio.create_task(project.upgrade("r3", tenants=["a"]))
+        await waiting_backend(key)
+        done = await orchestrator.resume(project.fleet, first.run.id, execution=Execution(lock_wait=0.0))
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
+    assert (one(done, "a")["status"], one(done, "a")["to"]) == ("locked", ["r2"])
+
+    back = await orchestrator.rollback(project.fleet, first.run.id)
+
+    assert statuses(back) == {"a": "succeeded"}
+    assert (await heads(project))["a"] == ("r1",)
 
 
 @pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "left"])
@@ -146,6 +188,19 @@ async def test_cut_off_in_the_middle(tmp_path: Path, database: str, resumed: boo
 
     await orchestrator.rollback(project.fleet, later.run.id)
     assert (await heads(project))["a"] == ("r2",)
+
+
+async def test_cut_off_and_touched_since(tmp_path: Path, database: str) -> None:
+    """Where a later run took a cut-off tenant back, and it stands further again, nobody can say whose work that is."""
+    project = await begun(tmp_path, database)
+    first = await cut_off(project, database, "r3")
+    await project.downgrade("r1", tenants=["a"])
+    execute(database, "CREATE TABLE a.r2 (); UPDATE a.alembic_version SET version_num = 'r2'")
+
+    back = await orchestrator.rollback(project.fleet, first.run.id)
+
+    assert statuses(back) == {"a": "blocked"}
+    assert tables(database, "a") == {"alembic_version", "r1", "r2"}
 
 
 async def test_cut_off_and_nobody_else(tmp_path: Path, database: str) -> None:
@@ -215,11 +270,11 @@ async def test_half_back_and_forward_before_its_turn(tmp_path: Path, database: s
     await project.upgrade("r1")
     up = await project.upgrade("r3")
     await project.downgrade("r2", tenants=["a", "b"])
-    async with held(database, GATE) as gate:
+    async with held(database, GATE) as key:
         running = asyncio.create_task(
             orchestrator.rollback(project.fleet, up.run.id, execution=Execution(jobs=1, replay=False))
         )
-        await waiting_backend(gate)
+        await waiting_backend(key)
         assert (await project.upgrade("r3", tenants=["b"])).satisfied
 
     assert statuses(await running) == {"a": "succeeded", "b": "blocked"}
