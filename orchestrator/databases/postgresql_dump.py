@@ -176,6 +176,7 @@ class Source:
                 await outside.execute(f"DROP DATABASE IF EXISTS {identifier(left)} WITH (FORCE)")
             if there is None:
                 await self._fill(work, outside, fresh, path)
+                await work.begin()
                 await outside.execute(f"ALTER DATABASE {identifier(fresh)} RENAME TO {identifier(name)}")
                 return Restored()
             try:
@@ -212,6 +213,7 @@ class Source:
                     f"another process is at work on this tenant: {await holder(raw, key) or 'holder unknown'}",
                     hint="wait for it, then try again",
                 )
+            await work.begin()
             yield raw
         finally:
             with suppress(Exception):

@@ -44,6 +44,13 @@ async def last_run(
     return None if row is None else run_record(row)
 
 
+async def last_run_with(connection: AsyncConnection, kind: str) -> RunRecord | None:
+    """The run that started last, of those that have an event of one kind."""
+    with_event = runs.c.id.in_(select(events.c.run).where(events.c.kind == kind))
+    row = (await connection.execute(select(runs).where(with_event).order_by(*_NEWEST_FIRST).limit(1))).first()
+    return None if row is None else run_record(row)
+
+
 async def find_run(connection: AsyncConnection, name: str) -> RunRecord:
     """The run that ``name`` means: its id, a beginning that no other id has, or ``last``."""
     if name == LAST:
