@@ -26,8 +26,9 @@ _MADE_WITH = """
 _SETTINGS = """
     SELECT CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END AS role, split_part(setting, '=', 1) AS name,
         substr(setting, strpos(setting, '=') + 1) AS value
-    FROM pg_database d JOIN pg_db_role_setting ON setdatabase = d.oid, unnest(setconfig) AS setting
-    WHERE datname = $1 ORDER BY setrole, 2
+    FROM pg_database d JOIN pg_db_role_setting ON setdatabase = d.oid,
+        unnest(setconfig) WITH ORDINALITY AS s(setting, at)
+    WHERE datname = $1 ORDER BY setrole, at
 """
 _RIGHTS = """
     SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END AS role, privilege_type AS privilege,

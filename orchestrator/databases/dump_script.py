@@ -64,6 +64,7 @@ async def run_dump(
             sink = psql.process.stdin
             # Between two statements it waits for us, and we for pg_restore, longer than a role may be allowed to.
             sink.write("".join([*unhurried(server), *before]).encode())
+            sink.flush()
             _pump(script.process.stdout, sink, dropped)
             if script.process.wait() != 0:
                 raise _explained(script)
