@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -42,6 +43,7 @@ _HOMES = {
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
+    "onboard": "orchestrator.actions.onboard",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "restore": "orchestrator.actions.restore",
@@ -65,6 +67,7 @@ __all__ = [
     "for_each_tenant",
     "list_runs",
     "load",
+    "onboard",
     "plan",
     "plan_rollback",
     "restore",

@@ -92,6 +92,10 @@ class Servers:
                 return ahead.inventory
         return await take_inventory(tenants, self.databases, version_table)
 
+    def connect(self, fleet: Fleet) -> None:
+        """Have a connection to come for every server that a tenant of ``fleet`` is on."""
+        self._connect(fleet, [tenant.server for tenant in fleet.tenants])
+
     def disconnect(self) -> None:
         """Begin to close every connection: a backend that has seen many tables takes its time to go."""
         self._disconnecting = asyncio.create_task(self._disconnect())

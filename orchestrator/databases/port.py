@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.databases.claims import Claim, Found, Marker
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
@@ -66,6 +67,22 @@ class Session(Protocol):
 
         Raises:
             Exception: it could not be read; a table that is not there reads as empty.
+        """
+        ...
+
+    async def marker(self) -> Marker | None:
+        """What is written on the tenant's place; ``None`` for nothing of ours."""
+        ...
+
+    async def mark(self, marker: Marker) -> None:
+        """Write another mark on it, in the transaction of :attr:`connection` where the dialect has that."""
+        ...
+
+    async def script(self, sql: str) -> None:
+        """Run SQL of several statements in the transaction of :attr:`connection`.
+
+        Raises:
+            Exception: the server's own; or the text has ended the transaction itself.
         """
         ...
 
@@ -216,6 +233,43 @@ class Database(Protocol):
 
     async def provision(self, tenant: Tenant) -> None:
         """Make the tenant's schema, database or file if it is missing; nothing else."""
+        ...
+
+    async def found(self, tenant: Tenant) -> Found:
+        """Look what is in the place that ``tenant`` is to have, and whose it is.
+
+        Raises:
+            OrchestratorError: it cannot be looked at.
+        """
+        ...
+
+    async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
+        """Make the place of a new tenant and mark it, or mark one that is there and empty.
+
+        Nothing is done to a place that bears a mark, or that holds something. Wherever it is cut off, there is no
+        such place, or one that bears the mark.
+
+        Args:
+            tenant: a tenant on this server.
+            claim: what is asked.
+            lock_wait: seconds to wait for whoever is at work on the tenant.
+
+        Returns:
+            What it held before, and the mark that it bears now.
+
+        Raises:
+            TenantLocked: another process is at work on it.
+            OrchestratorError: it could not be made.
+        """
+        ...
+
+    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+        """Take away the tenant's place with all that it holds, under its lock; nothing where there is none.
+
+        Raises:
+            TenantLocked: another process is at work on it.
+            OrchestratorError: it could not be done.
+        """
         ...
 
     def scratch(self, like: Tenant) -> AbstractAsyncContextManager[Tenant]:

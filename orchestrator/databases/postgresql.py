@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases.address import Address, parse
+from orchestrator.databases.claims import Claim, Found
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
@@ -31,6 +32,7 @@ from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Check, Reading
+from orchestrator.databases.postgresql_claims import Places
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.scratch import scratch
@@ -269,6 +271,36 @@ class PostgreSQL:
                         await raw.execute(f"CREATE DATABASE {identifier(database)}")
         if tenant.schema is not None:
             await self._provision_schema(tenant)
+
+    async def found(self, tenant: Tenant) -> Found:
+        """From the comment on it, and the catalogs."""
+        async with self._places(tenant, 0) as places:
+            return await places.found()
+
+    async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
+        """See :mod:`~orchestrator.databases.postgresql_claims`."""
+        async with self._places(tenant, lock_wait) as places:
+            return await places.claim(claim)
+
+    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+        """A schema with all its objects, a database with whoever is connected to it."""
+        async with self._places(tenant, lock_wait) as places:
+            await places.drop()
+
+    @asynccontextmanager
+    async def _places(self, tenant: Tenant, lock_wait: float) -> AsyncIterator[Places]:
+        try:
+            database = tenant.database or self.default_database
+            if database is None:
+                async with self._connected(None) as raw:
+                    database = str(await raw.fetchval("SELECT current_database()"))
+            others = (self.default_database, "postgres", "template1")
+            other = next(name for name in others if name not in (None, database))
+            schema = self._server.extensions_schema
+            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", lock_wait)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            failure = describe(error)
+            raise DatabaseError(mask(f"tenant {tenant.id}: {failure.message}"), hint=failure.hint) from error
 
     @asynccontextmanager
     async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:

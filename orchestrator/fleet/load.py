@@ -15,9 +15,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import hooks_of, policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, onboarding_of, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
 from orchestrator.fleet.schema import DefaultsEntry, FleetEntry, normalized
@@ -138,9 +139,12 @@ class _Loader:
         sources = self._sources(entry, servers, defaults)
         waves = self._waves(entry, {**servers, **own})
         hooks = self._hooks(entry)
+        onboarding = self._onboarding(entry)
         self._check_journal(entry)
         if not tenants and not sources and not self.may_be_empty:
-            hint = "list them under `tenants:`, or name a source under `sources:`"
+            hint = (
+                "list them under `tenants:`, name a source under `sources:`, or begin with: orchestrator onboard TENANT"
+            )
             empty = Problem(("tenants",), "the fleet is empty: no tenants and no sources", hint, at_key=True)
             self._note([] if self.report.found else [empty])
         self._finish()
@@ -153,6 +157,8 @@ class _Loader:
             policy=policy_of(entry.policy),
             waves=tuple(waves),
             hooks=hooks,
+            onboarding=onboarding,
+            name=entry.name,
             journal=entry.journal,
         )
 
@@ -245,6 +251,13 @@ class _Loader:
         except Refused as refused:
             self._refuse(("hooks",), refused)
             return {}
+
+    def _onboarding(self, entry: FleetEntry) -> Onboarding:
+        try:
+            return onboarding_of(entry.onboarding, self.path.parent)
+        except Refused as refused:
+            self._refuse(("onboarding",), refused)
+            return Onboarding()
 
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}
