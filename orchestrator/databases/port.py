@@ -204,6 +204,31 @@ class Database(Protocol):
         """
         ...
 
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """What tells the database or file that each of ``tenants`` (all on this server) is in from all others.
+
+        Asked of the server itself: two addresses, roles or host names that lead to one database give the same.
+
+        Returns:
+            By tenant id, also for a database or file that is not there.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """Schemas that have a version table, in the database that is wholly ``tenant``'s; without its own.
+
+        Args:
+            tenant: a tenant on this server.
+            version_tables: what version tables are called.
+
+        Raises:
+            OrchestratorError: it could not be looked at. One that is not there has none.
+        """
+        ...
+
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
     ) -> Mapping[str, Mapping[str, Size]]:
