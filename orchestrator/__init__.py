@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
+    from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -42,6 +44,8 @@ _HOMES = {
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
+    "onboard": "orchestrator.actions.onboard",
+    "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "restore": "orchestrator.actions.restore",
@@ -65,6 +69,8 @@ __all__ = [
     "for_each_tenant",
     "list_runs",
     "load",
+    "onboard",
+    "onboarding",
     "plan",
     "plan_rollback",
     "restore",

@@ -55,6 +55,7 @@ async def restore_database(source: Source, work: Restoring, other: str) -> Resto
     fresh, old = beside("new", name), beside("old", name)
     aside = beside("kept", name, work.run) if work.keep else old
     async with _alone(source, work, other) as (outside, live, lock):
+        await work.begin()
         # What an earlier restore was killed over; nobody else can be at it now.
         for left in (fresh, old):
             await outside.execute(f"DROP DATABASE IF EXISTS {identifier(left)} WITH (FORCE)")

@@ -46,6 +46,13 @@ class Restoring:
     keep: bool = False
     #: The id of the run; a part of that name.
     run: str = ""
+    #: Called under the tenant's lock, before anything of the tenant's is touched; what it raises ends the restore.
+    before: Callable[[], Awaitable[None]] | None = None
+
+    async def begin(self) -> None:
+        """The tenant's lock is held, and from now on it is touched."""
+        if self.before is not None:
+            await self.before()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,15 @@ import hashlib
 RESTORE = "orchestrator_restore_"
 #: Nobody's tenant, for as long as somebody looks at it.
 SCRATCH = "orchestrator_scratch_"
+#: A database that is being made for a new tenant.
+NEW = "orchestrator_new_"
 #: What new databases are copied from.
 TEMPLATE = "orchestrator_template_"
 #: A tenant that has been taken out and is to be dropped later.
 OFFBOARDED = "orchestrator_offboarded_"
 
 #: How the names of all of them begin.
-OURS = (RESTORE, SCRATCH, TEMPLATE, OFFBOARDED)
+OURS = (RESTORE, SCRATCH, NEW, TEMPLATE, OFFBOARDED)
 
 
 def beside(kind: str, name: str, run: str = "") -> str:

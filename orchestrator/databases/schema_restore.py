@@ -56,6 +56,7 @@ async def restore_schema(source: Source, work: Restoring) -> Restored:
         await _drop_leftover(raw, beside("old", schema), work)
         live = await raw.fetchval(_OID, schema)
         await _refuse(raw, source, work, live)
+        await work.begin()
         aside = beside("kept", schema, work.run) if work.keep else beside("old", schema)
         again = await public_schema.as_it_is(raw, live) if schema == public_schema.PUBLIC else []
         key = source.key(work.tenant)
