@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
+    from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
@@ -44,6 +45,7 @@ _HOMES = {
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
     "onboard": "orchestrator.actions.onboard",
+    "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "restore": "orchestrator.actions.restore",
@@ -68,6 +70,7 @@ __all__ = [
     "list_runs",
     "load",
     "onboard",
+    "onboarding",
     "plan",
     "plan_rollback",
     "restore",

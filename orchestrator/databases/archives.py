@@ -51,8 +51,8 @@ class Manifest:
     sha256: str
     #: The program that made it: ``pg_dump 18.6``.
     made_by: str
-    #: What a database has to be made with to be like the dumped one.
-    properties: Mapping[str, str | None] = field(default_factory=dict)
+    #: What a database has to be made with and given to be like the dumped one, and its version table's search path.
+    properties: Mapping[str, Any] = field(default_factory=dict)
     #: The step outside any transaction that the tenant was left half done in, and that is in the dump as far as it got,
     #: as the journal had it; ``None`` for none.
     step: Mapping[str, Any] | None = None

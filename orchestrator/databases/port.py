@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,16 @@ class Reading:
     heads: tuple[str, ...] = ()
     #: Why it could not be read; ``None`` when it could.
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a transaction has to bring about, looked at from inside."""
+
+    #: Reading query.
+    sql: str
+    #: Raises where its rows are not as they are to be: the transaction is then rolled back.
+    accept: Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Session(Protocol):
@@ -323,6 +333,20 @@ class Database(Protocol):
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Run a reading query of a tenant source on the server's own database."""
+        ...
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """Run a writing statement of a tenant source in one transaction on the server's own database.
+
+        Args:
+            sql: one statement with ``:name`` for each value, see :mod:`orchestrator.fleet.statements`.
+            parameters: the values; they are bound, and never become text of the statement.
+            check: what has to hold before it counts.
+
+        Raises:
+            DatabaseError: it failed; nothing of it stays.
+            Exception: what ``check`` raises; nothing of it stays.
+        """
         ...
 
     async def schemas(self, pattern: str) -> Sequence[str]:

@@ -21,6 +21,7 @@ import asyncpg
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.claims import Claim, Found
+from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
@@ -31,10 +32,11 @@ from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.postgresql_claims import Places
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
+from orchestrator.databases.schema_restore import restore_schema
 from orchestrator.databases.scratch import scratch
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.databases.server_binaries import find_client
@@ -42,6 +44,7 @@ from orchestrator.databases.sizes import Size, largest_databases, table_sizes
 from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
+from orchestrator.fleet.statements import parse as parse_statement
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
@@ -247,10 +250,10 @@ class PostgreSQL:
         """A schema in one transaction, a database beside the live one."""
         async with self._dumping(work.tenant) as source:
             if work.tenant.schema is not None:
-                return await source.restore_schema(work)
+                return await restore_schema(source, work)
             others = (self.default_database, "postgres", "template1")
             other = next(name for name in others if name not in (None, source.database))
-            return await source.restore_database(work, self._search_path(work.tenant), other or "postgres")
+            return await restore_database(source, work, other or "postgres")
 
     async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
         """When the server was started, to the microsecond, and the database's name on it; every role may ask that."""
@@ -389,6 +392,17 @@ class PostgreSQL:
         async with self._connected(None) as raw, raw.transaction(readonly=True):
             return [dict(row) for row in await raw.fetch(sql)]
 
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """A source's statement; its own query, read-only as ever, may look at the outcome before the commit."""
+        statement = parse_statement(sql)
+        async with self._connected(None) as raw, raw.transaction():
+            # Whoever waits for it is a sign-up.
+            await raw.execute(f"SET LOCAL lock_timeout = {_READING_MS}; SET LOCAL statement_timeout = {_READING_MS}")
+            await raw.fetch(statement.numbered, *(parameters[name] for name in statement.names))
+            if check is not None:
+                await raw.execute("SET TRANSACTION READ ONLY")
+                check.accept([dict(row) for row in await raw.fetch(check.sql)])
+
     async def schemas(self, pattern: str) -> Sequence[str]:
         """Schemas of the server's own database; PostgreSQL's own are never among them, nor ours."""
         async with self._connected(None) as raw:
@@ -420,7 +434,8 @@ class PostgreSQL:
                 async with self._connected(None) as raw:
                     name = str(await raw.fetchval("SELECT current_database()"))
             url = await asyncio.to_thread(self._text)
-            yield Source(client, int(self._version or 0), url, self._password, self._connect, name)
+            path = self._search_path(tenant)
+            yield Source(client, int(self._version or 0), url, self._password, self._connect, name, path)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             passing = failure.passing or isinstance(error, asyncpg.ObjectInUseError)
@@ -518,7 +533,11 @@ class PostgreSQL:
 
     async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
         """Put a fresh connection into the tenant's scope and make sure that it is there."""
-        made = enter(self._settings(tenant, application, limits))
+        settings = self._settings(tenant, application, limits)
+        if int(self._version or 0) >= 14:
+            # It holds the tenant's lock, and says nothing for as long as pg_dump or a migration's own work takes.
+            settings["idle_session_timeout"] = "0"
+        made = enter(settings)
         if tenant.schema is None:
             await raw.execute(made)
             return

@@ -31,7 +31,7 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.script import Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
@@ -195,6 +195,10 @@ class SQLite:
         return [Finding(Level.OK, "version", f"SQLite {sqlite3.sqlite_version}, {len(files)} files")]
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """A directory of files has no table of tenants."""
+        raise self._no_source("sql")
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
         """A directory of files has no table of tenants."""
         raise self._no_source("sql")
 

@@ -237,7 +237,7 @@ class Journal:
             return await reading.list_attempts(connection, run_id)
 
     async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
-        """What other runs, begun after ``run``, did to their tenants, oldest first; without those that did nothing."""
+        """What other runs did to their tenants after ``run`` began, oldest first; without those that did nothing."""
         async with self._reading() as connection:
             return await reading.changes_after(connection, run)
 
