@@ -149,7 +149,6 @@ class Source:
                     f"another process is at work on this tenant: {await holder(raw, key) or 'holder unknown'}",
                     hint="wait for it, then try again",
                 )
-            await work.begin()
             yield raw
         finally:
             await closed(raw)
