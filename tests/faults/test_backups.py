@@ -143,7 +143,7 @@ async def test_killed_between_the_swap_and_the_journal(project: Project) -> None
         # Whoever reads a table keeps its schema from being dropped, and from nothing else.
         await reader.execute("BEGIN; SELECT * FROM acme.notes")
         process = await restoring(project, run, "--lock-timeout", "1h")
-        dropping = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DROP SCHEMA%'"
+        dropping = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
         observer = await asyncpg.connect(project.url)
         await until(lambda: observer.fetch(dropping), lambda rows: bool(rows) or process.returncode is not None)
         process.kill()
