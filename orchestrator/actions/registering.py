@@ -183,7 +183,7 @@ async def _write_to(now: Fleet, databases: Mapping[str, Database], tenant: Tenan
     def accept(rows: Sequence[Mapping[str, Any]]) -> None:
         declared = {name: server for name, server in now.servers.items() if not server.own}
         read = read_rows(rows, source, declared, now.defaults)
-        found = now.with_tenants(tuple(read.tenants), {**now.servers, **read.servers}, {})
+        found = now.with_tenants(tuple(read.tenants), {**now.servers, **read.servers})
         if not _is_among(found, tenant):
             raise _not_listed(found, tenant, f"the `register:` of {source} was rolled back")
 

@@ -103,13 +103,14 @@ class Fleet:
         return self.servers[tenant.server]
 
     def with_tenants(
-        self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server], origins: Mapping[str, Source]
+        self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server], origins: Mapping[str, Source] | None = None
     ) -> Fleet:
         """This fleet with its sources read.
 
         Args:
             tenants: all there are.
             servers: all they are on.
-            origins: where those are from that are not written down, by id.
+            origins: where those are from that are not written down, by id; ``None`` for as it is known already.
         """
-        return replace(self, tenants=tenants, servers=servers, sources=(), origins=origins)
+        known = self.origins if origins is None else origins
+        return replace(self, tenants=tenants, servers=servers, sources=(), origins=known)

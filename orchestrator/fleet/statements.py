@@ -112,8 +112,9 @@ def _known(name: str) -> str:
     if name in PARAMETERS:
         return name
     near = did_you_mean(name, PARAMETERS)
-    hint = f"did you mean `:{near}`?" if near else f"one of: {', '.join(f':{each}' for each in PARAMETERS)}"
-    raise wrong(f"a tenant has no `:{name}`", f"{hint} A slice is written with spaces: [1 : n]")
+    known = ", ".join(f":{each}" for each in PARAMETERS)
+    hint = f"did you mean `:{near}`?" if near else f"one of: {known}; a slice is written with spaces: [1 : n]"
+    raise wrong(f"a tenant has no `:{name}`", hint)
 
 
 def _several() -> Exception:

@@ -20,6 +20,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
 from orchestrator.fleet.sources import SqlSource
 from orchestrator.fleet.tenant import Isolation, Tenant
+from tests import documents
 from tests.servers import execute, fetch
 
 QUERY = "SELECT slug AS id, schema_name AS schema, tags FROM customers WHERE active"
@@ -271,3 +272,20 @@ async def test_first_of_all_with_a_server_of_its_own(make_fleet: Callable[..., F
         assert await register(servers, with_it, tenant) == Registration("tenants.yaml", True)
         assert await register(servers, with_it, tenant) == Registration("tenants.yaml", False)
         assert await unregister(servers, with_it, tenant) == Registration("tenants.yaml", True)
+
+
+async def test_documented_statements(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/tenants.md shows takes a tenant in, and lets it go; whoever was there before stays."""
+    monkeypatch.setenv("DATABASE_URL", database)
+    execute(database, "CREATE TABLE customers (slug text PRIMARY KEY, schema_name text, plan text, active bool)")
+    execute(database, "INSERT INTO customers VALUES ('old', 'old', 'free', true)")
+    (block,) = [each for each in documents.blocks("docs/tenants.md") if "unregister: " in each.text]
+    (tmp_path / "tenants.yaml").write_text(block.text)
+    fleet = load(tmp_path / "tenants.yaml")
+    assert await come(fleet, new(tags=("eu", "team"))) == Registration(SQL_NAME, True)
+    assert await ids(fleet) == ["new", "old"]
+    assert await go(fleet, new()) == Registration(SQL_NAME, True)
+    rows = [tuple(row) for row in fetch(database, "SELECT * FROM customers ORDER BY active")]
+    assert rows == [("new", "new", "eu,team", False), ("old", "old", "free", True)]
+    with pytest.raises(ConfigurationError, match="is not listed"):
+        await come(fleet, new())

@@ -104,6 +104,18 @@ async def test_another_server(tmp_path: Path, database: str, second_pg: Postgres
     second_pg.drop_database(new)
 
 
+async def test_out_of_reach(tmp_path: Path, database: str) -> None:
+    """A tenant on a server that cannot be reached is told as that, wherever it was before; nothing is known of it."""
+    project = make_project(tmp_path, LINE, schemas(database, "a"))
+    up = await project.upgrade()
+    rewrite(project, schemas("postgresql://postgres@127.0.0.1:1/nowhere", "a"))
+
+    back = await orchestrator.rollback(project.fleet, up.run.id)
+
+    assert statuses(back) == {"a": "failed"}
+    assert one(back, "a")["error"]["type"] == "unreachable"
+
+
 async def test_another_file(tmp_path: Path) -> None:
     """So it is with SQLite files."""
     project = make_project(tmp_path, LINE, files(tmp_path / "old", "a", "b"))
