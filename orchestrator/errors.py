@@ -99,3 +99,7 @@ class BackupError(OrchestratorError):
 
 class OnboardingError(OrchestratorError):
     """A tenant cannot be taken in or out."""
+
+
+class RestoreUnknown(BackupError):
+    """The connection was lost at a restore's very end, and it could not be seen whether the tenant is back."""

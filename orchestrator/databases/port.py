@@ -200,6 +200,7 @@ class Database(Protocol):
 
         Raises:
             TenantLocked: another process is at work on the tenant.
+            RestoreUnknown: the connection was lost, and it could not be seen whether it was done.
             OrchestratorError: it could not be done; the tenant is as it was.
         """
         ...
