@@ -13,6 +13,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
+from orchestrator.actions.places import note_places
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.shapes import as_before
@@ -250,6 +251,7 @@ async def run_plan(
     if not earlier.joining:
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
+    await note_places(project, journal, record.id, (each.tenant for each in plan.tenants))
     revisions.begin()
     await journal.flush()
     watch.observer.started(plan, record.id)
