@@ -127,6 +127,7 @@ def _row(each: PlannedTenant) -> tuple[str, ...]:
 
 
 def note_of(each: PlannedTenant) -> str:
+    """Why a tenant is as it is, in a line; empty where there is nothing to say."""
     if each.failure is not None:
         return each.failure.message.partition("\n")[0]
     return each.tenant.reason or "" if each.state == "pinned" else ""

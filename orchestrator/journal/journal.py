@@ -230,6 +230,13 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_attempts(connection, run_id)
 
+    async def attempts_on(self, tenant: str, run_ids: Collection[str]) -> list[AttemptRecord]:
+        """What some runs did to one tenant, in no order."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.attempts_on(connection, tenant, run_ids)
+
     async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
         """What other runs, begun after ``run``, did to their tenants, oldest first; without those that did nothing."""
         async with self._reading() as connection:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Text, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.journal.records import HEARTBEAT_LIFETIME, RunRecord, alive
+from orchestrator.journal.records import RunRecord, alive
 from orchestrator.journal.rows import run_record
 from orchestrator.journal.tables import attempts, events, runs
 from orchestrator.statuses import SATISFIED, TenantStatus
@@ -22,6 +22,9 @@ PLACES = "places"
 
 #: Runs that look at no tenant's heads but to write them beside a copy.
 _NOT_ASKED = ("backup",)
+#: A run that has not ended is still at work, or was killed at most so long after its last heartbeat: one that is carried
+#: on keeps the old one for a moment.
+_UNENDED = timedelta(days=1)
 #: Tenants that are named in a query; of more of them, all rows are read.
 _NAMED = 1000
 #: Runs in one query, at most: SQLite takes 32,766 values.
@@ -117,8 +120,7 @@ async def last_seen(connection: AsyncConnection, tenants: Collection[str]) -> di
 async def _runs(connection: AsyncConnection) -> list[_Run]:
     columns = (runs.c.id, runs.c.started_at, runs.c.finished_at, runs.c.heartbeat_at)
     found = [
-        # One that has not ended is still at work, or was killed soon after its last heartbeat.
-        _Run(id, began, ended or (beat or began) + HEARTBEAT_LIFETIME)
+        _Run(id, began, ended or max(beat or began, began) + _UNENDED)
         for id, began, ended, beat in await connection.execute(
             select(*columns).where(runs.c.command.not_in(_NOT_ASKED))
         )
@@ -129,7 +131,7 @@ async def _runs(connection: AsyncConnection) -> list[_Run]:
 async def _known(connection: AsyncConnection, tenants: Collection[str]) -> set[str]:
     known: set[str] = set()
     for part in _parts(sorted(tenants), _NAMED):
-        known.update(await connection.scalars(select(attempts.c.tenant.distinct()).where(attempts.c.tenant.in_(part))))
+        known.update(await connection.scalars(select(attempts.c.tenant).distinct().where(attempts.c.tenant.in_(part))))
     return known
 
 
