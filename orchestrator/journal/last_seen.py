@@ -22,8 +22,8 @@ PLACES = "places"
 
 #: Runs that look at no tenant's heads but to write them beside a copy.
 _NOT_ASKED = ("backup",)
-#: A run that has not ended is still at work, or was killed at most so long after its last heartbeat: one that is carried
-#: on keeps the old one for a moment.
+#: A run that has not ended is still at work, or was killed at most so long after its last heartbeat: one that is
+#: carried on keeps the old one for a moment.
 _UNENDED = timedelta(days=1)
 #: Tenants that are named in a query; of more of them, all rows are read.
 _NAMED = 1000
