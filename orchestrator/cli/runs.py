@@ -77,7 +77,7 @@ def _show_tenant(found: RunList, tenant: str) -> None:
                 error,
             )
         )
-    print_table(("RUN", "COMMAND", "TENANT", "STARTED", "BY", "FROM", "TO", ""), rows)
+    print_table(("RUN", "COMMAND", "STATUS", "STARTED", "BY", "FROM", "TO", ""), rows)
     if not rows:
         click.echo(f"no run in the journal has meant {tenant}; orchestrator tenants list has the ids", err=True)
 
