@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
     from orchestrator.actions.check import check
+    from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
@@ -47,6 +49,8 @@ _HOMES = {
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
+    "onboard": "orchestrator.actions.onboard",
+    "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "require": "orchestrator.actions.require",
@@ -74,6 +78,8 @@ __all__ = [
     "for_each_tenant",
     "list_runs",
     "load",
+    "onboard",
+    "onboarding",
     "plan",
     "plan_rollback",
     "require",

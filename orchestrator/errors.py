@@ -109,3 +109,7 @@ class RevisionMissing(OrchestratorError):
     def __init__(self, message: str, *, heads: tuple[str, ...] | None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.heads = heads
+
+
+class OnboardingError(OrchestratorError):
+    """A tenant cannot be taken in or out."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
-from orchestrator.actions.places import place_of
+from orchestrator.actions.places import Place, places_as_journaled
 from orchestrator.actions.project import Project
-from orchestrator.fleet.masking import MASK
 from orchestrator.history.graph import Graph
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.last_seen import LastSeen, Unclear
@@ -44,10 +43,15 @@ class Notice:
     #: What its version table says.
     heads: tuple[str, ...]
     state: TenantStatus
-    #: Where it is now.
-    place: str
+    #: Where it is now; ``None`` where its server's address cannot be read.
+    place: Place | None
     #: What the journal says.
     journal: LastSeen
+
+    @property
+    def was(self) -> Place | None:
+        """Where its tables were by the journal; ``None`` where that does not say."""
+        return None if self.journal.place is None else Place(*self.journal.place)
 
     @property
     def message(self) -> str:
@@ -57,10 +61,10 @@ class Notice:
         on = f"on {seen.at:%Y-%m-%d %H:%M:%S} UTC"
         match self.kind:
             case Noticed.GONE:
-                return f"{self.place} is not there; {left} {on}"
+                return f"{self.place or 'its place'} is not there; {left} {on}"
             case Noticed.ELSEWHERE:
                 same = "" if self.heads == seen.heads else f" at {_names(self.heads)}"
-                return f"in {self.place}{same}; {left} in {seen.place} {on}"
+                return f"in {self.place}{same}; {left} in {self.was} {on}"
             case Noticed.MOVED_BACK:
                 return f"back at {_names(self.heads)}; {left} {on}"
             case Noticed.CHANGED_OUTSIDE:
@@ -96,10 +100,10 @@ class Notice:
         seen = self.journal
         return {
             "kind": self.kind.value,
-            "place": self.place,
+            "place": None if self.place is None else str(self.place),
             "journal": {
                 "heads": list(seen.heads),
-                "place": seen.place,
+                "place": None if self.was is None else str(self.was),
                 "run": seen.run,
                 "when": seen.at.isoformat(),
             },
@@ -112,7 +116,6 @@ async def notice(
     project: Project,
     journal: Journal,
     tenants: Sequence[PlannedTenant],
-    defaults: Mapping[str, str | None],
     began: datetime,
 ) -> dict[str, Notice]:
     """Compare where ``tenants`` were found with where the journal's runs saw them last.
@@ -121,7 +124,6 @@ async def notice(
         project: opened.
         journal: opened.
         tenants: as they were read.
-        defaults: each server's default database, by the server's name.
         began: when they began to be read: what a run has done since then is not held against them.
 
     Returns:
@@ -132,6 +134,7 @@ async def notice(
     """
     readable = [each for each in tenants if each.heads is not None]
     seen = await journal.last_seen([each.tenant.id for each in readable])
+    places = await places_as_journaled(project, [each.tenant for each in readable])
     found: dict[str, Notice] = {}
     graph = project.history.graph
     before = lru_cache(maxsize=None)(partial(_is_before, graph))
@@ -139,7 +142,7 @@ async def notice(
         last = seen.get(each.tenant.id)
         if last is None or last.at >= began or any(unclear.at_work for unclear in last.since):
             continue
-        place = place_of(project, each.tenant, defaults)
+        place = places.get(each.tenant.id)
         kind = judged(graph, each, place, last, before)
         if kind is not None:
             found[each.tenant.id] = Notice(each.tenant.id, kind, each.heads or (), each.state, place, last)
@@ -147,7 +150,7 @@ async def notice(
 
 
 def judged(
-    graph: Graph, each: PlannedTenant, place: str, last: LastSeen, before: Callable[[Heads, Heads], bool]
+    graph: Graph, each: PlannedTenant, place: Place | None, last: LastSeen, before: Callable[[Heads, Heads], bool]
 ) -> Noticed | None:
     """In what a tenant differs from what the journal says of it; ``None`` where it does not. Pure.
 
@@ -159,8 +162,7 @@ def judged(
         before: whether one set of heads is before another; thousands of tenants ask the same.
     """
     heads = each.heads or ()
-    # A place that has a password in it was not written down.
-    if last.place is not None and MASK not in last.place and last.place != place:
+    if last.place is not None and place is not None and Place(*last.place) != place:
         return Noticed.ELSEWHERE
     if heads == last.heads or any(_explains(graph, unclear, heads) for unclear in last.since):
         return None

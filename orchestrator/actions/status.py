@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -14,10 +15,10 @@ from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.noticed import Notice, notice
 from orchestrator.actions.partial import left_partial
-from orchestrator.actions.places import default_databases
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
-from orchestrator.errors import JournalError, UsageError
+from orchestrator.databases.port import Database
+from orchestrator.errors import JournalError, OrchestratorError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
 from orchestrator.history.position import is_relative
@@ -110,8 +111,10 @@ async def status(
         began = datetime.now(UTC)
         # Waves say who goes when, and would reorder what is listed here.
         found = await project.plan(Request("upgrade", target), project.choose(tenants))
-        defaults = await default_databases(project, project.databases)
-        found, edited, noticed = await _judged(project, found, defaults, began)
+        defaults = await asyncio.to_thread(
+            lambda: {name: _default_database(database) for name, database in project.databases.items()}
+        )
+        found, edited, noticed = await _judged(project, found, began)
         by_id = {each.tenant.id: each for each in found.tenants}
         # Thousands of tenants are at the same heads.
         at = {each.heads for each in found.tenants}
@@ -152,8 +155,16 @@ def has_all(history: History, heads: Collection[str] | None, revisions: Collecti
     return history.graph.closure(head for head in heads if head in history.graph.parents) >= frozenset(revisions)
 
 
+def _default_database(database: Database) -> str | None:
+    try:
+        return database.default_database
+    except OrchestratorError:
+        # Its secret cannot be read: its tenants say so.
+        return None
+
+
 async def _judged(
-    project: Project, found: Plan, defaults: Mapping[str, str | None], began: datetime
+    project: Project, found: Plan, began: datetime
 ) -> tuple[Plan, tuple[Edited, ...], Mapping[str, Notice]]:
     """What the version tables cannot tell and the journal can.
 
@@ -163,7 +174,7 @@ async def _judged(
         async with opened_journal(project.fleet, read_only=True) as journal:
             files = await integrity(project, journal)
             found = (await left_partial(project, journal, found)).mark(found, retry=False)
-            return found, files.edited, await notice(project, journal, found.tenants, defaults, began)
+            return found, files.edited, await notice(project, journal, found.tenants, began)
     except JournalError as error:
         log.warning(
             "%s; neither tenants that were left partial or changed outside nor edited revisions are marked",

@@ -25,6 +25,7 @@ COMMANDS = {
     "downgrade": "downgrade",
     "rollback": "rollback",
     "resume": "resume",
+    "onboard": "onboard",
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",

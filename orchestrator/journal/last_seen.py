@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Text, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,8 +17,12 @@ from orchestrator.journal.rows import run_record
 from orchestrator.journal.tables import attempts, events, runs
 from orchestrator.statuses import SATISFIED, TenantStatus
 
-#: Kind of the event that says where a run's tenants are: ``detail`` has each one's place by its id.
-PLACES = "places"
+#: Kinds of the events that say where tenants are: ``detail`` has each one's database, schema and file by its id,
+#: by the address of its server.
+_PLACES = ("places", "places_seen")
+
+#: Address of the server, database, schema, file.
+Whereabouts: TypeAlias = tuple[str, str | None, str | None, str | None]
 
 #: Runs that look at no tenant's heads but to write them beside a copy.
 _NOT_ASKED = ("backup",)
@@ -51,7 +55,7 @@ class LastSeen:
     #: When it saw them; of a tenant that had nothing to do, when the run began.
     at: datetime
     #: Where the tenant's tables were then; ``None`` where the journal does not say.
-    place: str | None = None
+    place: Whereabouts | None = None
     #: What may have moved the tenant since.
     since: tuple[Unclear, ...] = ()
 
@@ -179,13 +183,15 @@ async def _complete(connection: AsyncConnection, sweep: _Sweep) -> dict[str, Las
     }
 
 
-async def _places(connection: AsyncConnection, ids: Collection[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+async def _places(connection: AsyncConnection, ids: Collection[str]) -> dict[str, dict[str, Whereabouts]]:
+    found: dict[str, dict[str, Whereabouts]] = {}
     for part in _parts(sorted(ids), _MOST_RUNS):
-        query = select(events.c.run, events.c.detail).where(events.c.run.in_(part), events.c.kind == PLACES)
+        query = select(events.c.run, events.c.detail).where(events.c.run.in_(part), events.c.kind.in_(_PLACES))
         # A run that was carried on, or joined, has said it more than once.
         for run, detail in await connection.execute(query.order_by(events.c.at)):
-            found.setdefault(run, {}).update(detail)
+            for server, tenants in detail.items():
+                here = {tenant: (server, *place) for tenant, place in tenants.items()}
+                found.setdefault(run, {}).update(here)
     return found
 
 
