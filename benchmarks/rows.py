@@ -54,12 +54,12 @@ def twenty_revisions(bench: Bench) -> RowResult:
 
 
 def nothing_to_do(bench: Bench) -> RowResult:
-    """``upgrade`` with nothing to do, and ``status``, over 10,000 schemas."""
+    """``upgrade`` with nothing to do, and ``status`` after it, over 10,000 schemas."""
     count = 10_000
     work = Work(bench, NONE, bench.pick(count, 1000))
     tasks = [
         peers.orchestrator(work, name="no-op upgrade"),
-        peers.orchestrator(work, "status", name="status"),
+        peers.orchestrator(work, "status", name="status", journaled=True),
         peers.cookbook(work, bench.once()),
     ]
     found = _measure(bench, tasks)

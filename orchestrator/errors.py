@@ -97,6 +97,20 @@ class BackupError(OrchestratorError):
         self.passing = passing
 
 
+class RevisionMissing(OrchestratorError):
+    """A tenant does not have a revision that its application needs, or is not known to have it.
+
+    Args:
+        message: what is missing where.
+        heads: what the tenant's version table says, sorted; ``None`` where it could not be read.
+        hint: what to do.
+    """
+
+    def __init__(self, message: str, *, heads: tuple[str, ...] | None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.heads = heads
+
+
 class OnboardingError(OrchestratorError):
     """A tenant cannot be taken in or out."""
 

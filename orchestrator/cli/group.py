@@ -19,6 +19,7 @@ COMMANDS = {
     "init": "init",
     "tenants": "tenants",
     "status": "status",
+    "check": "check",
     "plan": "plan",
     "upgrade": "upgrade",
     "downgrade": "downgrade",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 #: What ``alembic upgrade`` and ``alembic downgrade`` call the way to a target.
 UPGRADE, DOWNGRADE = "upgrade", "downgrade"
+
+#: The line of Alembic's template for revision files that says when one was made.
+_CREATED = re.compile(r"^Create Date: *(\d{4}-\d\d-\d\d)", re.MULTILINE)
 
 
 class Irreversible(HistoryError):
@@ -102,6 +106,11 @@ class History:
     def message(self, revision: str) -> str:
         """The first line of what a revision says of itself; empty where it says nothing."""
         return self._scripts[revision].doc or ""
+
+    def created(self, revision: str) -> str | None:
+        """The day that Alembic wrote into a revision's file when it was made, ``YYYY-MM-DD``; ``None`` without one."""
+        found = _CREATED.search(self._scripts[revision].module.__doc__ or "")
+        return found[1] if found else None
 
     def resolve(self, target: str) -> tuple[str, ...]:
         """Turn a target as typed into full revision identifiers, sorted.
