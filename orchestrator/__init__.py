@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
+    from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
@@ -39,6 +40,7 @@ _HOMES = {
     "backup": "orchestrator.actions.backup",
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
+    "drift": "orchestrator.actions.drift",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
@@ -62,6 +64,7 @@ __all__ = [
     "backup",
     "doctor",
     "downgrade",
+    "drift",
     "for_each_tenant",
     "list_runs",
     "load",

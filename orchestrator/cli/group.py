@@ -29,6 +29,7 @@ COMMANDS = {
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",
+    "drift": "drift",
     "doctor": "doctor",
     "demo": "demo",
 }

@@ -8,11 +8,13 @@ from pathlib import Path
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
     CheckEntry,
     DatabasesEntry,
+    DriftEntry,
     EntryPointEntry,
     HookEntry,
     HooksEntry,
@@ -145,6 +147,19 @@ def hooks_of(entry: HooksEntry, root: Path) -> dict[Moment, tuple[Hook, ...]]:
         if declared:
             found[moment] = tuple(_hook_of(hook, (moment.value, number), root) for number, hook in enumerate(declared))
     return found
+
+
+def ignored_by(entry: DriftEntry) -> tuple[IgnoreRule, ...]:
+    """The rules that an entry declares.
+
+    Raises:
+        Refused: one of them would match everything.
+    """
+    for number, rule in enumerate(entry.ignore):
+        if rule.kind is None and rule.table is None and rule.name is None:
+            message = "a rule without `kind`, `table` and `name` would ignore everything"
+            raise Refused(Problem(("ignore", number), message, "say what may differ: {kind: index, name: tmp_*}"))
+    return tuple(IgnoreRule(rule.kind, rule.table, rule.name) for rule in entry.ignore)
 
 
 def _hook_of(entry: HookEntry, path: tuple[str | int, ...], root: Path) -> Hook:

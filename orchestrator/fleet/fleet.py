@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -82,6 +83,8 @@ class Fleet:
     waves: tuple[Wave, ...] = ()
     #: What is called before and after a run, a wave, a tenant.
     hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
+    #: What `drift` does not look at.
+    ignore: tuple[IgnoreRule, ...] = ()
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 

@@ -15,9 +15,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import hooks_of, policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, ignored_by, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
 from orchestrator.fleet.schema import DefaultsEntry, FleetEntry, normalized
@@ -109,6 +110,7 @@ class _Loader:
         sources = self._sources(entry, servers, defaults)
         waves = self._waves(entry, {**servers, **own})
         hooks = self._hooks(entry)
+        ignore = self._ignored(entry)
         self._check_journal(entry)
         if not tenants and not sources:
             hint = "list them under `tenants:`, or name a source under `sources:`"
@@ -124,6 +126,7 @@ class _Loader:
             policy=policy_of(entry.policy),
             waves=tuple(waves),
             hooks=hooks,
+            ignore=ignore,
             journal=entry.journal,
         )
 
@@ -216,6 +219,13 @@ class _Loader:
         except Refused as refused:
             self._refuse(("hooks",), refused)
             return {}
+
+    def _ignored(self, entry: FleetEntry) -> tuple[IgnoreRule, ...]:
+        try:
+            return ignored_by(entry.drift)
+        except Refused as refused:
+            self._refuse(("drift",), refused)
+            return ()
 
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}

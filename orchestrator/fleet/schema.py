@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.kinds import (
     Budget,
     DatabaseName,
@@ -225,6 +226,20 @@ class HooksEntry(_Entry):
     after_tenant: _Hooks = Field(default_factory=list)
 
 
+class IgnoreEntry(_Entry):
+    """Objects that may differ from tenant to tenant; all that is given must match."""
+
+    kind: Given[ObjectKind] = Field(None, description="What the object is")
+    table: Given[Name] = Field(None, description="Glob for the table that it is, or belongs to")
+    name: Given[Name] = Field(None, description="Glob for its own name")
+
+
+class DriftEntry(_Entry):
+    """What `drift` leaves out."""
+
+    ignore: list[IgnoreEntry] = Field(default_factory=list, description="Objects that may differ")
+
+
 class FleetEntry(_Entry):
     """All of tenants.yaml."""
 
@@ -235,6 +250,7 @@ class FleetEntry(_Entry):
     policy: PolicyEntry = Field(default_factory=PolicyEntry)
     waves: list[WaveEntry] = Field(default_factory=list)
     hooks: HooksEntry = Field(default_factory=HooksEntry)
+    drift: DriftEntry = Field(default_factory=DriftEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 
