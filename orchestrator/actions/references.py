@@ -55,8 +55,9 @@ async def made_references(
         try:
             async with scratch_tenant(project, like, "base") as scratch:
                 for heads in line:
-                    for head in heads:
-                        await bring(project, scratch, head)
+                    if heads:
+                        # Together: from one of two branches, no path leads to the other.
+                        await bring(project, scratch, ",".join(heads))
                     reference = await _seen(project, scratch, heads)
                     done.add(heads)
                     yield reference
