@@ -164,7 +164,7 @@ class PostgreSQL:
 
         async def look(database: str | None, here: list[Tenant]) -> dict[str, _T]:
             try:
-                async with budget, self._connected(database) as raw:
+                async with budget, self._connected(database, len(here)) as raw:
                     return await read(raw, here)
             except OrchestratorError:
                 return {}
@@ -458,11 +458,17 @@ class PostgreSQL:
             )
 
     @asynccontextmanager
-    async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
-        """A lane for questions: a connection beside them would be one more than the server was given."""
+    async def _connected(self, database: str | None, seen: int = 1) -> AsyncIterator[_RawConnection]:
+        """A lane for questions: a connection beside them would be one more than the server was given.
+
+        Args:
+            database: as the tenants name it.
+            seen: how many tenants' tables are looked at.
+        """
         try:
             async with self._lanes.taken(database) as lane:
                 lane.used = True
+                lane.seen(seen)
                 yield lane.raw
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error

@@ -1,4 +1,4 @@
-"""Where each tenant stands and what shape it has, read together: database by database, over one connection each."""
+"""Where each tenant stands and what shape it has, read together: database by database, part by part."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Database, Reading
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
+
+
+#: Tenants of one database that are looked at over one connection before others of it are given another. What a shape
+#: costs is the server's processor time, and a connection has one processor.
+_PART = 100
 
 
 class Kind(NamedTuple):
@@ -64,7 +69,12 @@ async def take_sightings(
         async with servers[budgets[server][0]], at_once:
             return await _look(databases[server], here, version_table)
 
-    found = await asyncio.gather(*(look(server, here) for (server, _), here in places.items()))
+    parts = [
+        (server, here[start : start + _PART])
+        for (server, _), here in places.items()
+        for start in range(0, len(here), _PART)
+    ]
+    found = await asyncio.gather(*(look(server, part) for server, part in parts))
     by_id = {sighting.tenant.id: sighting for part in found for sighting in part}
     return [by_id[tenant.id] for tenant in tenants]
 

@@ -43,6 +43,9 @@ def in_sql(made: Definition) -> str:
 def add(change: Change, operations: Callable[[Change], Iterator[str]]) -> Iterator[str]:
     """Add it, after the sequence that it takes its numbers from."""
     made = change.definition
+    if "inherited" in made.fields:
+        yield _with_its_parent(made)
+        return
     for part in change.parts:
         yield from operations(part)
     source = column(made)
@@ -54,12 +57,18 @@ def add(change: Change, operations: Callable[[Change], Iterator[str]]) -> Iterat
 
 def drop(made: Definition) -> Iterator[str]:
     """Drop it."""
+    if "inherited" in made.fields:
+        yield _with_its_parent(made)
+        return
     yield f"op.drop_column({py(made.table or '')}, {py(made.name)})"
 
 
 def alter(change: Change, found: Definition) -> Iterator[str]:
     """What Alembic alters in one operation, and what only SQL does."""
     made, changed = change.definition, change.fields.keys()
+    if "inherited" in made.fields and "inherited" in found.fields:
+        yield _with_its_parent(made)
+        return
     if changed & {"generated as", "virtual"}:
         yield from _generated(made, found)
         return
@@ -87,6 +96,10 @@ def alter(change: Change, found: Definition) -> Iterator[str]:
         yield by_hand(f"{start} SET COMPRESSION ...")
     if "inherited" in changed:
         yield by_hand(f"whether {made.table} inherits {made.name} or has it itself is said by ALTER TABLE ... INHERIT")
+
+
+def _with_its_parent(made: Definition) -> str:
+    return by_hand(f"{made.table}.{made.name} is inherited, and comes, goes and changes with its parent's")
 
 
 def _generated(made: Definition, found: Definition) -> Iterator[str]:
