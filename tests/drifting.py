@@ -37,6 +37,7 @@ END $$""",
     "ALTER TABLE invoices ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY own ON invoices USING (note = CURRENT_USER)",
     "CREATE SEQUENCE numbers START 5",
+    "CREATE TABLE members (role varchar(20) CONSTRAINT ck_role CHECK (role IN ('own''er, (x)', 'member')))",
 )
 
 

@@ -153,7 +153,7 @@ class _Comparison:
         for sighting in seen:
             if sighting.tenant.id not in moved:
                 groups[sighting.digest or ""].append(sighting)
-        found = await self._differences(reference, groups)
+        found, ignored = await self._differences(reference, groups)
         for digest in [digest for digest in groups if digest != reference.digest and digest not in found]:
             gone = Failure("unreadable", "its definitions could not be read in full", hint="try again")
             self._leave(groups.pop(digest), gone)
@@ -161,7 +161,7 @@ class _Comparison:
             kind = seen[0].kind
             assert kind is not None
             ids = {digest: [each.tenant.id for each in group] for digest, group in groups.items()}
-            self.shapes += merged(kind, reference.heads, reference.digest, ids, found, self.accepted)
+            self.shapes += merged(kind, reference.heads, reference.digest, ids, found, ignored, self.accepted)
 
     async def _moved(self, odd: Sequence[Sighting]) -> frozenset[str]:
         """Who has been migrated between the reading of its heads and of its shape."""
@@ -174,22 +174,26 @@ class _Comparison:
 
     async def _differences(
         self, reference: Reference, groups: Mapping[str, Sequence[Sighting]]
-    ) -> dict[str, tuple[Change, ...]]:
-        """How each group's first tenant differs, by digest. Groups are of equal digests: one stands for all."""
+    ) -> tuple[dict[str, tuple[Change, ...]], frozenset[str]]:
+        """How each group's first tenant differs, by digest, and of which digests something is ignored.
+
+        Groups are of equal digests: one tenant stands for all.
+        """
         examples = {group[0].tenant: digest for digest, group in groups.items() if digest != reference.digest}
         if not examples:
-            return {}
+            return {}, frozenset()
         wanted = await reference.definitions(self.project)
-        rules = self._rules(reference.heads)
+        # Before the first revision an empty version table is right, too: going back to base leaves it.
+        always = () if reference.heads else (IgnoreRule(table=self.project.loop.version_table),)
+        rules = (*self.project.fleet.ignore, *always)
         found: dict[str, tuple[Change, ...]] = {}
+        ignored = set()
         async for tenant, definitions in self._read(examples):
-            found[examples[tenant]] = differences(wanted, definitions, rules)
-        return found
-
-    def _rules(self, heads: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
-        """What may differ: before the first revision, also an empty version table, which going back to base leaves."""
-        ignore = self.project.fleet.ignore
-        return ignore if heads else (*ignore, IgnoreRule(table=self.project.loop.version_table))
+            digest = examples[tenant]
+            found[digest] = differences(wanted, definitions, rules)
+            if not found[digest] and differences(wanted, definitions, always):
+                ignored.add(digest)
+        return found, frozenset(ignored)
 
     async def _read(self, tenants: Iterable[Tenant]) -> AsyncIterator[tuple[Tenant, Sequence[Definition]]]:
         for server, here in _by_server(tenants):

@@ -45,6 +45,14 @@ _VOLATILITY = {"i": "immutable", "s": "stable", "v": "volatile"}
 _PARALLEL = {"s": "safe", "r": "restricted", "u": "unsafe"}
 _TYPES = {"e": ObjectKind.ENUM, "d": ObjectKind.DOMAIN}
 
+#: Fields that are expressions, or have some in them.
+_EXPRESSIONS = frozenset({"definition", "using", "with_check", "default", "generated_as"})
+#: What ``IN ('a', 'b')`` on a varchar comes to. Dumped and restored it is the same, and prints each element's cast.
+_ARRAY_CAST = re.compile(
+    r"\(ARRAY\[((?:'(?:[^']|'')*'::[a-z ]+(?:\(\d+\))?(?:, )?)+)\]\)::([a-z ]+(?:\(\d+\))?)\[\]", re.DOTALL
+)
+_LITERAL = re.compile(r"'(?:[^']|'')*'::[a-z ]+(?:\(\d+\))?", re.DOTALL)
+
 _QUOTED = re.compile(r'"((?:[^"\\]|""|\\.)*)"|((?:[^",()\\]|\\.)*)', re.DOTALL)
 _ELEMENT = re.compile(r'(?:^|(?<=,))(?:"((?:[^"\\]|\\.)*)"|((?:[^",\\]|\\.)+))(?=,|$)', re.DOTALL)
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")*)"|([^".]+)')
@@ -104,7 +112,20 @@ def bare(name: str) -> str:
 
 def _said(**fields: str | None) -> Mapping[str, str]:
     """What is so; words are joined by an underscore here and by a space there."""
-    return {name.replace("_", " "): value for name, value in fields.items() if value}
+    return {
+        name.replace("_", " "): _restored(value) if name in _EXPRESSIONS else value
+        for name, value in fields.items()
+        if value
+    }
+
+
+def _restored(expression: str) -> str:
+    """An expression as it prints after a dump was restored."""
+
+    def each_cast(found: re.Match[str]) -> str:
+        return f"ARRAY[{', '.join(f'({each})::{found[2]}' for each in _LITERAL.findall(found[1]))}]"
+
+    return _ARRAY_CAST.sub(each_cast, expression)
 
 
 def _yes(value: str | None) -> str | None:

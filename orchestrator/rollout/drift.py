@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,6 +150,7 @@ def merged(
     reference: str,
     groups: Mapping[str, Sequence[str]],
     found: Mapping[str, tuple[Change, ...]],
+    ignored: Collection[str],
     accepted: frozenset[str],
 ) -> list[Shape]:
     """Shapes of tenants of one kind at the same heads. Groups whose differences are the same are one shape.
@@ -160,6 +161,7 @@ def merged(
         reference: the digest of what they should be.
         groups: ids by digest.
         found: how each digest but the reference's differs, without what is ignored.
+        ignored: digests of which something is left out.
         accepted: differences that are normal, as :func:`spelled` has them.
     """
     alike: dict[str, list[str]] = defaultdict(list)
@@ -169,7 +171,7 @@ def merged(
     for text, digests in alike.items():
         difference = found.get(digests[0], ())
         tenants = tuple(tenant for digest in digests for tenant in groups[digest])
-        ignored = sum(len(groups[digest]) for digest in digests if digest != reference) if not difference else 0
+        but_for_that = sum(len(groups[digest]) for digest in digests if digest in ignored)
         shapes.append(
             Shape(
                 reference if not difference else digests[0],
@@ -178,7 +180,7 @@ def merged(
                 tenants,
                 difference,
                 accepted=bool(difference) and text in accepted,
-                ignored=ignored,
+                ignored=0 if difference else but_for_that,
             )
         )
     return shapes

@@ -13,7 +13,6 @@ from orchestrator.databases.port import Database, Reading
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 
-
 #: Tenants of one database that are looked at over one connection before others of it are given another. What a shape
 #: costs is the server's processor time, and a connection has one processor.
 _PART = 100
