@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks import peers
 from benchmarks.bench import Bench
 from benchmarks.databases import DATABASES, databases
+from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
 from benchmarks.network import network
@@ -157,6 +158,8 @@ ROWS: dict[str, Row] = {
     "memory": memory,
     "network": over_a_network,
     "reading": reading,
+    DRIFT: drift,
+    DRIFT_DATABASES: drift_databases,
     "version": version,
 }
 

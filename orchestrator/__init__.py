@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
+    from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
@@ -46,6 +47,7 @@ _HOMES = {
     "check": "orchestrator.actions.check",
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
+    "drift": "orchestrator.actions.drift",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
@@ -75,6 +77,7 @@ __all__ = [
     "check",
     "doctor",
     "downgrade",
+    "drift",
     "for_each_tenant",
     "list_runs",
     "load",

@@ -31,6 +31,7 @@ COMMANDS = {
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",
+    "drift": "drift",
     "doctor": "doctor",
     "demo": "demo",
 }

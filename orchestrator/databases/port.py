@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
@@ -164,6 +165,17 @@ class Database(Protocol):
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
+        """
+        ...
+
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """Read in full what :meth:`fingerprints` digests.
+
+        Args:
+            tenants: few tenants on this server: all that is read is held.
+
+        Returns:
+            Definitions by tenant id, without tenants that cannot be read, or are not there; never raises for them.
         """
         ...
 

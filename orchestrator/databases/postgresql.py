@@ -11,22 +11,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.claims import Claim, Found
 from orchestrator.databases.database_restore import restore_database
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_postgresql import definitions_of
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
-from orchestrator.databases.fingerprint import fingerprint_tenants
+from orchestrator.databases.fingerprint import fingerprint_tenants, lines_of_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
@@ -78,6 +80,7 @@ _OTHERS = (
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
+_T = TypeVar("_T")
 
 
 def _hide_password(raw: _RawConnection) -> str | None:
@@ -149,20 +152,39 @@ class PostgreSQL:
 
     async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
         """One connection per database, then a few statements for all its schemas."""
+
+        async def fingerprint(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, str]:
+            return await fingerprint_tenants(raw, here, version_table, self._search_path)
+
+        return await self._each_database(tenants, fingerprint)
+
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same connections, and the lines that are digested."""
+
+        async def read(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Sequence[Definition]]:
+            lines = await lines_of_tenants(raw, here, self._search_path)
+            return {tenant: definitions_of(theirs) for tenant, theirs in lines.items()}
+
+        return await self._each_database(tenants, read)
+
+    async def _each_database(
+        self, tenants: Sequence[Tenant], read: Callable[[_RawConnection, Sequence[Tenant]], Awaitable[dict[str, _T]]]
+    ) -> dict[str, _T]:
+        """What ``read`` finds of the tenants of each database; those of one that cannot be read are left out."""
         budget = asyncio.Semaphore(self._server.max_concurrency)
         by_database: dict[str | None, list[Tenant]] = defaultdict(list)
         for tenant in tenants:
             by_database[tenant.database].append(tenant)
 
-        async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
+        async def look(database: str | None, here: list[Tenant]) -> dict[str, _T]:
             try:
-                async with budget, self._connected(database) as raw:
-                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
+                async with budget, self._connected(database, len(here)) as raw:
+                    return await read(raw, here)
             except OrchestratorError:
                 return {}
 
-        found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
-        return {tenant: digest for part in found for tenant, digest in part.items()}
+        found = await asyncio.gather(*(look(database, here) for database, here in by_database.items()))
+        return {tenant: value for part in found for tenant, value in part.items()}
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -510,11 +532,17 @@ class PostgreSQL:
             )
 
     @asynccontextmanager
-    async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
-        """A lane for questions: a connection beside them would be one more than the server was given."""
+    async def _connected(self, database: str | None, seen: int = 1) -> AsyncIterator[_RawConnection]:
+        """A lane for questions: a connection beside them would be one more than the server was given.
+
+        Args:
+            database: as the tenants name it.
+            seen: how many tenants' tables are looked at.
+        """
         try:
             async with self._lanes.taken(database) as lane:
                 lane.used = True
+                lane.seen(seen)
                 yield lane.raw
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error

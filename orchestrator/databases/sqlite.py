@@ -25,6 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_sqlite import definitions_in
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
@@ -99,6 +101,11 @@ class SQLite:
         """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.fingerprint_sqlite` says which."""
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
+
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same, taken apart."""
+        found = await asyncio.to_thread(lambda: {tenant.id: _definitions(tenant) for tenant in tenants})
+        return {tenant: definitions for tenant, definitions in found.items() if definitions is not None}
 
     async def require_dumping(self) -> None:
         """Python's own SQLite does it."""
@@ -365,6 +372,15 @@ def _fingerprint(tenant: Tenant) -> str | None:
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
             return fingerprint_file(connection)
+    except sqlite3.Error:
+        return None
+
+
+def _definitions(tenant: Tenant) -> tuple[Definition, ...] | None:
+    file = _file(tenant)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return definitions_in(connection)
     except sqlite3.Error:
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
@@ -87,6 +88,8 @@ class Fleet:
     onboarding: Onboarding = field(default_factory=Onboarding)
     #: What tells it from other fleets on the same servers; ``None`` where nobody says.
     name: str | None = None
+    #: What `drift` does not look at.
+    ignore: tuple[IgnoreRule, ...] = ()
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 

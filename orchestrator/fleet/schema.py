@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.kinds import (
     Budget,
     DatabaseName,
@@ -264,6 +265,20 @@ class OnboardingEntry(_Entry):
     seed: Annotated[Given[Name], Field(description="The seed of tenants that ask for none in particular")] = None
 
 
+class IgnoreEntry(_Entry):
+    """Objects that may differ from tenant to tenant; all that is given must match."""
+
+    kind: Given[ObjectKind] = Field(None, description="What the object is")
+    table: Given[Name] = Field(None, description="Glob for the table that it is, or belongs to")
+    name: Given[Name] = Field(None, description="Glob for its own name")
+
+
+class DriftEntry(_Entry):
+    """What `drift` leaves out."""
+
+    ignore: list[IgnoreEntry] = Field(default_factory=list, description="Objects that may differ")
+
+
 class FleetEntry(_Entry):
     """All of tenants.yaml."""
 
@@ -276,6 +291,7 @@ class FleetEntry(_Entry):
     waves: list[WaveEntry] = Field(default_factory=list)
     hooks: HooksEntry = Field(default_factory=HooksEntry)
     onboarding: OnboardingEntry = Field(default_factory=OnboardingEntry)
+    drift: DriftEntry = Field(default_factory=DriftEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationStep
@@ -116,7 +116,8 @@ class History:
         """Turn a target as typed into full revision identifiers, sorted.
 
         Args:
-            target: ``heads``, ``head``, ``base``, ``label@head``, a revision or an unambiguous start of one.
+            target: ``heads``, ``head``, ``base``, ``label@head``, a revision or an unambiguous start of one; or several
+                revisions, joined by commas.
 
         Returns:
             The revisions; empty for ``base`` and for a directory without revisions.
@@ -210,7 +211,7 @@ class History:
                 hint="say `heads` for all of them, or join them: alembic merge -m 'merge heads' heads",
             )
         try:
-            scripts = self.script.get_revisions(target)
+            scripts = self.script.get_revisions(alembic_target(target))
         except (CommandError, RevisionError) as error:
             raise HistoryError(
                 f"no revision {target!r} in {self.script.dir}: {error}", hint="list them with: alembic history"
@@ -226,7 +227,7 @@ class History:
             )
         find = self.script._upgrade_revs if direction == UPGRADE else self.script._downgrade_revs
         try:
-            return tuple(step.revision.revision for step in find(target, current))  # type: ignore[arg-type]
+            return tuple(step.revision.revision for step in find(alembic_target(target), current))  # type: ignore[arg-type]
         except (CommandError, RevisionError) as error:
             raise HistoryError(
                 f"no way to {direction} from {', '.join(current) or 'base'} to {target}: {error}",
@@ -247,6 +248,11 @@ class History:
 
     def _find_impurity(self, revision: str, direction: str) -> Impurity | None:
         return impurity(self.file(revision), direction)
+
+
+def alembic_target(target: str) -> Any:
+    """``target`` as Alembic's script directory takes it: several revisions as a tuple."""
+    return tuple(target.split(",")) if "," in target else target
 
 
 def alembic_config(root: Path) -> Config | None:
