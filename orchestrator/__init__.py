@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.lint import lint
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -40,6 +41,7 @@ _HOMES = {
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
+    "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
     "plan": "orchestrator.actions.plan",
@@ -63,6 +65,7 @@ __all__ = [
     "doctor",
     "downgrade",
     "for_each_tenant",
+    "lint",
     "list_runs",
     "load",
     "plan",

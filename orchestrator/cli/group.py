@@ -29,6 +29,7 @@ COMMANDS = {
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",
+    "lint": "lint",
     "doctor": "doctor",
     "demo": "demo",
 }

@@ -132,6 +132,7 @@ class _Loader:
             waves=tuple(waves),
             hooks=hooks,
             onboarding=onboarding,
+            lint_rules=entry.lint.rules,
             name=entry.name,
             journal=entry.journal,
         )
