@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
+    from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.lint import lint
+    from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -44,6 +46,8 @@ _HOMES = {
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
+    "onboard": "orchestrator.actions.onboard",
+    "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "restore": "orchestrator.actions.restore",
@@ -68,6 +72,8 @@ __all__ = [
     "lint",
     "list_runs",
     "load",
+    "onboard",
+    "onboarding",
     "plan",
     "plan_rollback",
     "restore",

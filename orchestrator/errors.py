@@ -95,3 +95,7 @@ class BackupError(OrchestratorError):
     def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.passing = passing
+
+
+class OnboardingError(OrchestratorError):
+    """A tenant cannot be taken in or out."""

@@ -31,6 +31,7 @@ from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import Hooks
+from orchestrator.rollout.onboarding import Asked, Reception
 from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
@@ -128,7 +129,8 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
         files.require(project.history, execution.accept_edited)
     left = await left_partial(project, journal, plan)
     left.settle(journal)
-    if plan.command != "stamp":
+    # A new tenant that was cut off in mid-way is begun anew.
+    if plan.command not in ("stamp", "onboard"):
         plan = left.mark(plan, retry=execution.retry_partial)
     return in_order(plan, await journal.long_tenants()), files
 
@@ -169,6 +171,7 @@ async def run_plan(
     execution: Execution,
     watch: Watch,
     earlier: Earlier,
+    onboarding: Asked | None = None,
 ) -> RunResult:
     """Run ``plan`` under the name of ``record``.
 
@@ -182,6 +185,7 @@ async def run_plan(
         execution: how.
         watch: who looks on.
         earlier: what the run had done before it was carried on; nothing for a new one.
+        onboarding: what it does for tenants that are new; ``None`` where none are.
     """
     backups = None
     if execution.backup is not None and plan.pending:
@@ -233,7 +237,7 @@ async def run_plan(
         retries=project.fleet.policy.retries,
         cohorts=Cohorts(
             # A dump takes far longer than what a replay saves, and wants the lock that a replay takes by itself.
-            plan if execution.replay and concurrent and backups is None else None,
+            plan if execution.replay and concurrent and backups is None and onboarding is None else None,
             project.history,
             project.databases,
             project.transcripts,
@@ -244,6 +248,7 @@ async def run_plan(
         gates=gates,
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        reception=None if onboarding is None else Reception(record.id, onboarding, migrator, journal),
         shapes=execution.verify_all,
         earlier=earlier.attempts,
     )

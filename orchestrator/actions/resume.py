@@ -13,6 +13,7 @@ from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.undoing import undone
+from orchestrator.actions.welcoming import carried_on
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
@@ -63,8 +64,8 @@ async def resume(
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
         # An option of resume's own wins over the run's.
-        asked = execution.waves or record.options.get("waves")
-        declared = fleet.waves if asked is None else waves_from(asked)
+        listed = execution.waves or record.options.get("waves")
+        declared = fleet.waves if listed is None else waves_from(listed)
         back = next((wave for wave in waves.values() if wave.rolled_back is not None), None)
         if back is not None:
             raise UsageError(
@@ -84,9 +85,9 @@ async def resume(
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
-            for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
-                earlier[attempt.tenant] = attempt
-                journal.record(attempt)
+            asked = None
+            if record.command == "onboard":
+                project, asked = await carried_on(project, record)
             request = Request(
                 record.command,
                 record.requested_target or None,
@@ -98,6 +99,9 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
+            for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
+                earlier[attempt.tenant] = attempt
+                journal.record(attempt)
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
             if execution.backup is None and (directory := record.options.get("backup")):
                 execution = replace(execution, backup=Path(directory))
@@ -111,10 +115,10 @@ async def resume(
                 directory_digest=project.history.digest,
             )
             before = Earlier(earlier, waves)
-            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
+            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
     if record.command != "upgrade":
         return result
-    result = await undone(fleet, result, replace(execution, waves=asked), watch)
+    result = await undone(fleet, result, replace(execution, waves=listed), watch)
     select = record.options.get("select")
     if select is None:
         return result

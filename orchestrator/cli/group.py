@@ -24,6 +24,7 @@ COMMANDS = {
     "downgrade": "downgrade",
     "rollback": "rollback",
     "resume": "resume",
+    "onboard": "onboard",
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",

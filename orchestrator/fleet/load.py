@@ -29,7 +29,7 @@ _EXAMPLE = "`orchestrator init` writes one to start from"
 _LISTS = ("tenants", "sources", "waves")
 
 
-def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
+def load(path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
     """Read tenants.yaml.
 
     Reads no secret and touches no server: ``${file:}`` and ``${cmd:}`` stay unread (but for those in the directory of
@@ -37,22 +37,40 @@ def load(path: str | FilePath, *, empty: bool = False) -> Fleet:
 
     Args:
         path: the file; paths in it are relative to its directory.
-        empty: whether it may be without tenants and sources, as it is before the first tenant is onboarded.
+        may_be_empty: a fleet without tenants and sources is none to migrate, but the first one can be put into it.
 
     Raises:
         ConfigurationError: with file, line and column of the first problem; the message tells all of them, a line each.
     """
     file = str(path)
     text = _read(FilePath(path), file)
-    with _collector_paused():
-        document = compose(text, file)
-        if document is None or document.data is None:
-            raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
-        return _Loader(file, FilePath(path).absolute(), document, empty).fleet()
+    with collector_paused():
+        return fleet_of(document_of(text, file), path, may_be_empty=may_be_empty)
+
+
+def document_of(text: str, file: str) -> Document:
+    """The document in the text of a tenants.yaml.
+
+    Args:
+        text: what the file holds.
+        file: as the user named it.
+
+    Raises:
+        ConfigurationError: it is not YAML, or there is nothing in it.
+    """
+    document = compose(text, file)
+    if document is None or document.data is None:
+        raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
+    return document
+
+
+def fleet_of(document: Document, path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
+    """The fleet that a document declares; see :func:`load`."""
+    return _Loader(str(path), FilePath(path).absolute(), document, may_be_empty).fleet()
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Ten thousand tenants make some 200,000 objects, none of them garbage: looking for it takes half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -75,6 +93,15 @@ def _read(path: FilePath, file: str) -> str:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
         raise ConfigurationError(f"cannot be read: {reason}", file=file, hint="name it with --config") from None
+    return text_of(data, file)
+
+
+def text_of(data: bytes, file: str) -> str:
+    """The text in the bytes of a tenants.yaml, without the byte order mark that some editors write.
+
+    Raises:
+        ConfigurationError: it is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -89,8 +116,7 @@ class _Loader:
     file: str
     path: FilePath
     document: Document
-    #: It may be without tenants.
-    empty: bool
+    may_be_empty: bool
     report: Report = field(init=False)
     #: Positions in the file of the tenants, sources and waves that came through validation.
     positions: dict[str, list[int]] = field(init=False, default_factory=dict)
@@ -115,7 +141,7 @@ class _Loader:
         hooks = self._hooks(entry)
         onboarding = self._onboarding(entry)
         self._check_journal(entry)
-        if not self.empty and not tenants and not sources:
+        if not tenants and not sources and not self.may_be_empty:
             hint = (
                 "list them under `tenants:`, name a source under `sources:`, or begin with: orchestrator onboard TENANT"
             )

@@ -42,7 +42,7 @@ ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
 class Work:
     """What is to be done to a tenant: one of Alembic's commands."""
 
-    #: ``upgrade``, ``downgrade``, ``rollback`` or ``stamp``.
+    #: ``upgrade``, ``onboard``, ``downgrade``, ``rollback`` or ``stamp``.
     command: str
     #: As typed; for a rollback, a :class:`WayBack` as text.
     target: str
@@ -73,7 +73,7 @@ class Work:
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
             "stamp": lambda heads, _: script._stamp_revs(target, heads),
         }
-        return cls(command, target, {"fn": steps[command], "destination_rev": target})
+        return cls(command, target, {"fn": steps[direction_of(command)], "destination_rev": target})
 
     @property
     def direction(self) -> str:

@@ -22,6 +22,7 @@ from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import HookRefused, Hooks
+from orchestrator.rollout.onboarding import Reception
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
@@ -72,6 +73,8 @@ class Run:
     retries: int
     #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
     same_cause: int | None = None
+    #: Receives tenants that are new; ``None`` where none are.
+    reception: Reception | None = None
     #: Look at every tenant that goes through Alembic, too, and write down what it looked like.
     shapes: bool = False
     #: What the run had done to a tenant before it was carried on, by tenant id.
@@ -238,6 +241,8 @@ class Run:
             self._stepped(tenant.id, step)
 
         keep = self.steps.keeper(tenant.id)
+        if self.reception is not None:
+            return await self.reception.attempt(tenant, work, stepped, keep)
         way = await cohort.join() if cohort is not None else None
         if cohort is None or way is None:
             was = await self._shape(tenant) if self.shapes else None

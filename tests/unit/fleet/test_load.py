@@ -308,3 +308,12 @@ def test_loading_imports_no_sqlalchemy(tmp_path: Path) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code, tmp_path / "t.yaml"], env=environment, check=False).returncode == 0
     )
+
+
+def test_empty_fleet(tmp_path: Path) -> None:
+    """Without tenants there is nothing to migrate; whoever puts the first one in may read it all the same."""
+    path = tmp_path / "tenants.yaml"
+    path.write_text("servers: {main: postgresql://h/d}\ntenants: []\n")
+    with pytest.raises(ConfigurationError, match="the fleet is empty"):
+        load(path)
+    assert load(path, may_be_empty=True).tenants == ()
