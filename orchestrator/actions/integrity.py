@@ -218,21 +218,16 @@ def applied(history: History, heads: Any) -> frozenset[str]:
     return graph.closure(tips)
 
 
-def shown_file(history: History, root: Path, revision: str) -> str:
-    """A revision's file, relative to the directory with tenants.yaml where it is inside."""
-    file, root = history.file(revision).resolve(), root.resolve()
-    return str(file.relative_to(root) if file.is_relative_to(root) else file.name)
-
-
 def _expected(records: Sequence[RevisionRecord]) -> list[RevisionRecord]:
     """Those that tenants were migrated with; where no run lived to see that, those that one may have been."""
     return [each for each in records if each.applied_at is not None] or list(records)
 
 
 def _edited(history: History, root: Path, record: RevisionRecord, commit: str | None, tenants: Sequence[str]) -> Edited:
+    file, root = history.file(record.revision).resolve(), root.resolve()
     return Edited(
         record.revision,
-        shown_file(history, root, record.revision),
+        str(file.relative_to(root) if file.is_relative_to(root) else file.name),
         record.first_run,
         record.applied_at or record.at,
         commit,

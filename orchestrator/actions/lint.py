@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from orchestrator.actions.integrity import Edited, edited_by_journal, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.lint_report import Finding, Ignored, LintedRevision, LintReport
-from orchestrator.actions.lint_revisions import bad_ignores, lint_revisions
+from orchestrator.actions.lint_revisions import bad_ignores, lint_revisions, place
 from orchestrator.actions.lint_scope import Scope, all_revisions, between, pending, shares_database
 from orchestrator.actions.lint_squawk import ask_squawk
 from orchestrator.actions.project import Project, opened_project
@@ -116,7 +116,7 @@ async def _weighed(fleet: Fleet, found: _Found) -> LintReport:
     raised = [replace(finding, severity=severity_of(finding.rule, chosen)) for finding in raised]
     whole = [
         replace(finding, severity=severity_of(finding.rule, chosen))
-        for finding in (*_several_heads(scope.history), *_edited(found.edited))
+        for finding in (*_several_heads(scope.history), *_edited(scope.history, fleet, found.edited))
     ]
     order = {revision: number for number, revision in enumerate(scope.revisions)}
     raised.sort(key=lambda finding: (order[finding.revision or ""], finding.line))
@@ -171,10 +171,10 @@ def _several_heads(history: History) -> Iterator[Finding]:
         yield Finding(HazardKind.SEVERAL_HEADS.value, rule.severity, None, None, 1, text, rule.hint)
 
 
-def _edited(edited: Iterable[Edited]) -> Iterator[Finding]:
+def _edited(history: History, fleet: Fleet, edited: Iterable[Edited]) -> Iterator[Finding]:
     for each in edited:
-        severity = RULES[HazardKind.EDITED].severity
-        yield Finding(HazardKind.EDITED.value, severity, each.revision, each.file, 1, each.message, each.hint)
+        severity, file = RULES[HazardKind.EDITED].severity, place(history, fleet, each.revision)
+        yield Finding(HazardKind.EDITED.value, severity, each.revision, file, 1, each.message, each.hint)
 
 
 def _source(history: History, revision: str) -> str:

@@ -21,7 +21,7 @@ class Finding:
     severity: Severity
     #: ``None`` for what is about the directory.
     revision: str | None
-    #: Relative to the directory with tenants.yaml, where it is inside; ``None`` for what is about the directory.
+    #: From the directory with tenants.yaml; ``None`` for what is about the directory of revisions.
     file: str | None
     #: 1-based line in the file.
     line: int

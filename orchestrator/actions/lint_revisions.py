@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from orchestrator.actions.integrity import shown_file
 from orchestrator.actions.lint_report import LintedRevision
 from orchestrator.actions.project import migrating
 from orchestrator.databases.failures import describe
 from orchestrator.errors import OrchestratorError
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.history.directory import History
 from orchestrator.history.enum_types import left_over_in_source
 from orchestrator.history.hazards import NO_WAY_BACK, Hazard, HazardKind
 from orchestrator.history.ignores import Ignore
@@ -35,8 +39,14 @@ def lint_revisions(migrator: Migrator, tenant: Tenant, revisions: Sequence[str])
     Raises:
         OrchestratorError: env.py cannot be used for ``tenant``.
     """
-    with migrating(migrator):
+    # A revision that prints something would do so where a script expects one document.
+    with migrating(migrator), contextlib.redirect_stdout(sys.stderr):
         return [_linted(migrator, tenant, revision) for revision in revisions]
+
+
+def place(history: History, fleet: Fleet, revision: str) -> str:
+    """A revision's file, from the directory with tenants.yaml; the versions may be beside it, or above."""
+    return os.path.relpath(history.file(revision).resolve(), fleet.root.resolve())
 
 
 def bad_ignores(revision: str, found: Iterable[Ignore]) -> Iterator[Hazard]:
@@ -63,8 +73,9 @@ def _linted(migrator: Migrator, tenant: Tenant, revision: str) -> LintedRevision
     for part in (forward, back):
         if part.unseen is not None:
             hazards.append(Hazard(revision, HazardKind.NOT_LINTED, part.unseen, part.line))
-    file = shown_file(history, migrator.fleet.root, revision)
-    return LintedRevision(revision, file, tuple(dict.fromkeys(hazards)), forward.statements)
+    return LintedRevision(
+        revision, place(history, migrator.fleet, revision), tuple(dict.fromkeys(hazards)), forward.statements
+    )
 
 
 def _rendered(

@@ -70,7 +70,11 @@ async def pending(project: Project, target: str | None, tenants: Tenants) -> Sco
         )
     aside = [each for each in made.tenants if each.verdict in NOT_MIGRATED]
     if aside:
-        log.warning("%s would not be migrated, and do not count: orchestrator plan", len(aside))
+        log.warning(
+            "tenants that cannot be migrated do not count: %d of %d; see: orchestrator plan",
+            len(aside),
+            len(made.tenants),
+        )
     paths = {revision for each in made.tenants for revision in each.path}
     versions = [version for dialect, version in found.kinds.values() if dialect == "postgresql"]
     return Scope(

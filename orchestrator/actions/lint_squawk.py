@@ -30,6 +30,8 @@ def ask_squawk(
     if scope.dialect != "postgresql":
         return Squawk(reason="it knows PostgreSQL only"), []
     todo = [each for each in revisions if each.statements]
+    if not todo:
+        return Squawk(ran=True), []
     scripts = [_Script(each.statements) for each in todo]
     wanted = [name for name, weight in chosen.items() if name.startswith(SQUAWK_RULE) and weight is not Severity.OFF]
     include = sorted(name.removeprefix(SQUAWK_RULE) for name in wanted)

@@ -202,10 +202,12 @@ async def test_squawk_missing(severity: str, tmp_path: Path, monkeypatch: pytest
     """The other rules are looked at, how to install it is said, and it is no pass unless tenants.yaml says so."""
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("sysconfig.get_path", lambda _: "/nonexistent")
-    report = await lint(tmp_path, {"a1": revision("global seen")}, {"squawk": severity})
+    source = revision('global seen\n    op.execute("SELECT 1")')
+    report = await lint(tmp_path, {"a1": source}, {"squawk": severity})
     assert told(report) == ["global_state"]
     assert not report.squawk.ran
     if severity != "off":
+        assert report.squawk.reason == "it is not installed"
         assert report.squawk.hint == "pip install 'alembic-orchestrator[lint]'"
     assert report.passed == (severity != "error")
 
@@ -294,6 +296,31 @@ def test_ranges(project: Project) -> None:
         assert (document["taken"], document["revisions"]) == (taken, revisions), arguments
     text = project.run("lint", f"{FIRST}:").stdout
     assert text.startswith(f"2 revisions in the range: {SECOND}, {THIRD}\n")
+
+
+def test_blocked_tenants(project: Project) -> None:
+    """Who cannot be migrated does not count, and that is said; what a revision prints is no part of the document."""
+    project.fleet("acme", "globex", more="lint: {rules: {squawk: off}}\n")
+    project.json("upgrade", "-t", "acme")
+    project.execute("UPDATE acme.alembic_version SET version_num = 'ffffffffffff'")
+    project.revision("d4d4d4d4d4d4", THIRD, "print('hello')", "print('hello')")
+    result = project.run("lint", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["revisions"] == [FIRST, SECOND, THIRD, "d4d4d4d4d4d4"]
+    assert "do not count: 1 of 2" in result.stderr
+
+
+def test_versions_beside_the_fleet(project: Project) -> None:
+    """A file above the directory with tenants.yaml is named so that it is found from there, and from the checkout."""
+    lines = (project.workspace.path / "alembic.ini").read_text().replace("%(here)s/alembic", "%(here)s/../alembic")
+    project.workspace.write("deploy/alembic.ini", lines)
+    project.workspace.write("deploy/tenants.yaml", f'servers: {{main: "{NOWHERE}"}}\ntenants: [acme]\n')
+    project.revision("d4d4d4d4d4d4", THIRD, "op.drop_table('extras')", "op.create_table('extras')")
+    arguments = ("--config", "deploy/tenants.yaml", "lint", f"{THIRD}:")
+    (finding,) = project.json(*arguments, exit_code=3)["findings"]
+    assert finding["file"] == "../alembic/versions/d4d4d4d4d4d4.py"
+    result = project.run(*arguments, "--format", "github")
+    assert result.stdout.startswith("::error file=alembic/versions/d4d4d4d4d4d4.py,line=13,")
 
 
 def test_bad_input(project: Project) -> None:
