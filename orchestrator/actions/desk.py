@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,11 +15,10 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import Project, read_project
 from orchestrator.actions.servers import opened_servers
-from orchestrator.actions.welcoming import asked_of, without_secrets
+from orchestrator.actions.welcoming import Arrivals, Expected, expected
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
-from orchestrator.fleet.newcomers import read_newcomers
 from orchestrator.history.directory import History
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, RunRecord, new_run_id
@@ -96,13 +95,15 @@ class Desk:
         watch: Watch | None = None,
     ) -> RunResult:
         """As :func:`orchestrator.onboard`."""
-        entries = [{"id": each} if isinstance(each, str) else dict(each) for each in newcomers]
+        arrivals = Arrivals(entries_of(newcomers), seed, adopt, origin, expand)
         async with self._looking:
             project, journal = await self._now()
+            declared = self._fleet
             self._at_work += 1
             self._idle.clear()
         try:
-            return await _onboard(project, journal, entries, seed, adopt, origin, expand, execution, watch or Watch())
+            arriving = await expected(project, declared, arrivals)
+            return await _receive(arriving, journal, arrivals, execution, watch or Watch())
         finally:
             self._at_work -= 1
             if self._at_work == 0:
@@ -131,23 +132,12 @@ class Desk:
         return self._project, self._journal
 
 
-async def _onboard(
-    project: Project,
-    journal: Journal,
-    entries: list[dict[str, Any]],
-    seed: str | None,
-    adopt: bool,
-    origin: str,
-    expand: bool,
-    execution: Execution,
-    watch: Watch,
+async def _receive(
+    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch
 ) -> RunResult:
-    given = read_newcomers(project.fleet, entries, origin, expand=expand)
-    project = project.joined_by(given.fleet)
+    project = arriving.project
     request = Request("onboard", None, True, execution.budget, execution.wave, waves=execution.listed_waves)
-    asked = await asked_of(project, given, seed, adopt=adopt)
-    chosen = [each.tenant for each in given.newcomers]
-    plan, files = await guarded(project, journal, await project.plan(request, chosen), execution)
+    plan, files = await guarded(project, journal, await project.plan(request, arriving.tenants), execution)
     record = RunRecord(
         id=new_run_id(),
         command="onboard",
@@ -158,16 +148,14 @@ async def _onboard(
         finished_at=None,
         actor=Actor.current(project.fleet.root),
         directory_digest=project.history.digest,
-        options={
-            "provision": True,
-            "waves": execution.waves,
-            "newcomers": [without_secrets(entry) for entry in entries],
-            "seed": seed,
-            "adopt": adopt,
-            "expand": expand,
-        },
+        options={"provision": True, "waves": execution.waves, **arrivals.as_options()},
     )
-    return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier(), asked)
+    return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier(), arriving.asked)
+
+
+def entries_of(newcomers: Sequence[Entry]) -> tuple[dict[str, Any], ...]:
+    """Newcomers as entries of tenants.yaml."""
+    return tuple({"id": each} if isinstance(each, str) else dict(each) for each in newcomers)
 
 
 def _files_of(history: History) -> Iterator[Path]:

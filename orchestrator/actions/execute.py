@@ -13,6 +13,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
+from orchestrator.actions.places import places_event
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.shapes import as_before
@@ -42,6 +43,9 @@ from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
+
+#: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
+FORWARD = frozenset({"upgrade", "onboard"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,8 @@ async def run_plan(
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
+    if plan.pending and plan.command in FORWARD:
+        journal.record_event(await places_event(project, record.id, plan.pending))
     await journal.flush()
     watch.observer.started(plan, record.id)
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from orchestrator.actions import registering
 from orchestrator.actions.project import Project
 from orchestrator.fleet import registry
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 
 _Waiting: TypeAlias = tuple[Tenant, "asyncio.Future[str]"]
@@ -17,10 +19,13 @@ _Waiting: TypeAlias = tuple[Tenant, "asyncio.Future[str]"]
 class Registrar:
     """Registers the tenants of one run.
 
-    A write reads and compares the whole file, so whoever comes while one is under way goes with the next.
+    A write into tenants.yaml reads and compares the whole file, so whoever comes while one is under way goes with the
+    next. Sources take tenants one by one.
     """
 
     project: Project
+    #: As loaded, its sources unread.
+    declared: Fleet
     _waiting: list[_Waiting] = field(default_factory=list)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -31,8 +36,12 @@ class Registrar:
             Where, for people.
 
         Raises:
-            ConfigurationError: it cannot be; the file is as it was.
+            OrchestratorError: it cannot be; whatever the fleet is read from is as it was.
         """
+        if self.declared.sources:
+            async with self._writing:
+                done = await registering.register(self.project.servers, self._with_servers, tenant)
+            return done.where or self.declared.path.name
         mine: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((tenant, mine))
         async with self._writing:
@@ -41,10 +50,19 @@ class Registrar:
                 await self._write(batch)
         return await mine
 
-    async def unregister(self, tenant: Tenant) -> bool:
-        """Take ``tenant`` out again. Returns whether it was there."""
+    async def unregister(self, tenant: Tenant) -> None:
+        """Take ``tenant`` out again, there where it is written down.
+
+        Raises:
+            OrchestratorError: it cannot be.
+        """
         async with self._writing:
-            return await asyncio.to_thread(registry.unregister, self.project.fleet.path, tenant.id)
+            await registering.unregister(self.project.servers, self._with_servers, tenant)
+
+    @property
+    def _with_servers(self) -> Fleet:
+        """With the servers that newcomers have for themselves."""
+        return replace(self.declared, servers={**self.project.fleet.servers, **self.declared.servers})
 
     async def _write(self, batch: list[_Waiting]) -> None:
         fleet = self.project.fleet

@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.actions.carrying_back import narrowed, still_taken_back
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.undoing import undone
-from orchestrator.actions.welcoming import carried_on
+from orchestrator.actions.welcoming import Arrivals, expected
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
@@ -24,6 +25,7 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
+from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -87,7 +89,8 @@ async def resume(
         async with opened_project(fleet) as project:
             asked = None
             if record.command == "onboard":
-                project, asked = await carried_on(project, record)
+                arriving = await expected(project, fleet, Arrivals.of(record))
+                project, asked = arriving.project, arriving.asked
             request = Request(
                 record.command,
                 record.requested_target or None,
@@ -103,9 +106,17 @@ async def resume(
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            later = by_tenant(await journal.changes_after(record))
+            if record.command == "rollback":
+                request = replace(request, fixed=narrowed(request.fixed, earlier))
             if execution.backup is None and (directory := record.options.get("backup")):
                 execution = replace(execution, backup=Path(directory))
-            plan, files = await guarded(project, journal, await project.plan(request, still), execution)
+            made = await project.plan(request, still)
+            if record.command == "rollback":
+                made = await still_taken_back(project, journal, record, made, later)
+            for attempt in _settled(made, earlier, later):
+                earlier[attempt.tenant] = attempt
+            plan, files = await guarded(project, journal, made, execution)
             again = replace(
                 record,
                 target=tuple(sorted({*record.target, *plan.target})),
@@ -123,6 +134,18 @@ async def resume(
     if select is None:
         return result
     return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
+
+
+def _settled(
+    plan: Plan, earlier: Mapping[str, AttemptRecord], later: Mapping[str, Sequence[Change]]
+) -> list[AttemptRecord]:
+    """Tenants that the run was cut off at, and that later runs alone have led to where they are: it had not begun."""
+    return [
+        replace(attempt, status=TenantStatus.NOT_STARTED, to_heads=attempt.from_heads)
+        for each in plan.tenants
+        if (attempt := earlier[each.tenant.id]) and may_have_moved(attempt) and left_at(attempt) is None
+        if each.heads is not None and led(later.get(each.tenant.id, ()), attempt.from_heads, each.heads)
+    ]
 
 
 def _unclosed(

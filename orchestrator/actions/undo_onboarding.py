@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from orchestrator.actions.desk import Entry, entries_of
 from orchestrator.actions.each import looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
@@ -25,7 +23,7 @@ from orchestrator.rollout.result import RunResult
 
 async def undo(
     fleet: Fleet,
-    *newcomers: str | Mapping[str, Any],
+    *newcomers: Entry,
     origin: str = "the call",
     expand: bool = True,
     execution: Execution = Execution(),  # noqa: B008  frozen
@@ -47,11 +45,10 @@ async def undo(
     Raises:
         OrchestratorError: bad input; nothing was touched.
     """
-    entries = [{"id": each} if isinstance(each, str) else dict(each) for each in newcomers]
     async with opened_servers(fleet) as servers, opened_journal(fleet) as journal:
-        given = read_newcomers(await servers.fleet(), entries, origin, expand=expand)
+        given = read_newcomers(await servers.fleet(), entries_of(newcomers), origin, expand=expand)
         project = (await read_project(fleet, servers)).joined_by(given.fleet)
-        registrar = Registrar(project)
+        registrar = Registrar(project, fleet)
         listed = {each.tenant.id for each in given.newcomers if each.listed}
 
         def judge(_: Tenant, __: Reading) -> Failure | None:

@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,16 @@ class Reading:
     heads: tuple[str, ...] = ()
     #: Why it could not be read; ``None`` when it could.
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a transaction has to bring about, looked at from inside."""
+
+    #: Reading query.
+    sql: str
+    #: Raises where its rows are not as they are to be: the transaction is then rolled back.
+    accept: Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Session(Protocol):
@@ -194,6 +204,31 @@ class Database(Protocol):
         """
         ...
 
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """What tells the database or file that each of ``tenants`` (all on this server) is in from all others.
+
+        Asked of the server itself: two addresses, roles or host names that lead to one database give the same.
+
+        Returns:
+            By tenant id, also for a database or file that is not there.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """Schemas that have a version table, in the database that is wholly ``tenant``'s; without its own.
+
+        Args:
+            tenant: a tenant on this server.
+            version_tables: what version tables are called.
+
+        Raises:
+            OrchestratorError: it could not be looked at. One that is not there has none.
+        """
+        ...
+
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
     ) -> Mapping[str, Mapping[str, Size]]:
@@ -298,6 +333,20 @@ class Database(Protocol):
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Run a reading query of a tenant source on the server's own database."""
+        ...
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """Run a writing statement of a tenant source in one transaction on the server's own database.
+
+        Args:
+            sql: one statement with ``:name`` for each value, see :mod:`orchestrator.fleet.statements`.
+            parameters: the values; they are bound, and never become text of the statement.
+            check: what has to hold before it counts.
+
+        Raises:
+            DatabaseError: it failed; nothing of it stays.
+            Exception: what ``check`` raises; nothing of it stays.
+        """
         ...
 
     async def schemas(self, pattern: str) -> Sequence[str]:

@@ -21,6 +21,7 @@ import asyncpg
 
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.claims import Claim, Found
+from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
@@ -29,12 +30,13 @@ from orchestrator.databases.fingerprint import fingerprint_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
-from orchestrator.databases.own_names import OURS
+from orchestrator.databases.own_names import OURS, SCRATCH
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.postgresql_claims import Places
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
+from orchestrator.databases.schema_restore import restore_schema
 from orchestrator.databases.scratch import scratch
 from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
 from orchestrator.databases.server_binaries import find_client
@@ -42,6 +44,7 @@ from orchestrator.databases.sizes import Size, largest_databases, table_sizes
 from orchestrator.errors import BackupError, DatabaseError, OrchestratorError, ServerUnreachable, Unprovisioned
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
+from orchestrator.fleet.statements import parse as parse_statement
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
@@ -63,6 +66,15 @@ _FREE_CONNECTIONS = (
     " - coalesce(current_setting('reserved_connections', true)::int, 0) - count(*)"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
     " OR (backend_type IS NULL AND usename IS NOT NULL AND datname IS NOT NULL)"
+)
+
+#: What tells a running server from all others, whatever leads there. Its system identifier does not: a copy of its
+#: files has the same one.
+_STARTED = "SELECT extract(epoch FROM pg_postmaster_start_time())::text, current_database()::text"
+_OTHERS = (
+    "SELECT DISTINCT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+    " WHERE relname = ANY ($1::text[]) AND relkind IN ('r', 'p') AND NOT pg_table_is_visible(c.oid)"
+    " AND nspname !~ '^pg_' AND NOT nspname ^@ $2 ORDER BY 1"
 )
 
 _RawConnection: TypeAlias = asyncpg.Connection
@@ -238,10 +250,28 @@ class PostgreSQL:
         """A schema in one transaction, a database beside the live one."""
         async with self._dumping(work.tenant) as source:
             if work.tenant.schema is not None:
-                return await source.restore_schema(work)
+                return await restore_schema(source, work)
             others = (self.default_database, "postgres", "template1")
             other = next(name for name in others if name not in (None, source.database))
-            return await source.restore_database(work, self._search_path(work.tenant), other or "postgres")
+            return await restore_database(source, work, other or "postgres")
+
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """When the server was started, to the microsecond, and the database's name on it; every role may ask that."""
+        async with self._maintenance() as raw:
+            started, here = await raw.fetchrow(_STARTED)
+        own = self.default_database if here == "postgres" else here
+        return {tenant.id: f"{started}/{tenant.database or own or here}" for tenant in tenants}
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """Version tables that the tenant's search path does not lead to."""
+        try:
+            async with self._connected(tenant.database) as raw:
+                await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
+                if (path := self._search_path(tenant)) is not None:
+                    await raw.execute(f"SET search_path = {path}")
+                return [row[0] for row in await raw.fetch(_OTHERS, list(version_tables), SCRATCH)]
+        except Unprovisioned:
+            return ()
 
     def limit_connections(self, most: int) -> None:
         """Connections that wait for another tenant count, too."""
@@ -362,6 +392,17 @@ class PostgreSQL:
         async with self._connected(None) as raw, raw.transaction(readonly=True):
             return [dict(row) for row in await raw.fetch(sql)]
 
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """A source's statement; its own query, read-only as ever, may look at the outcome before the commit."""
+        statement = parse_statement(sql)
+        async with self._connected(None) as raw, raw.transaction():
+            # Whoever waits for it is a sign-up.
+            await raw.execute(f"SET LOCAL lock_timeout = {_READING_MS}; SET LOCAL statement_timeout = {_READING_MS}")
+            await raw.fetch(statement.numbered, *(parameters[name] for name in statement.names))
+            if check is not None:
+                await raw.execute("SET TRANSACTION READ ONLY")
+                check.accept([dict(row) for row in await raw.fetch(check.sql)])
+
     async def schemas(self, pattern: str) -> Sequence[str]:
         """Schemas of the server's own database; PostgreSQL's own are never among them, nor ours."""
         async with self._connected(None) as raw:
@@ -393,7 +434,8 @@ class PostgreSQL:
                 async with self._connected(None) as raw:
                     name = str(await raw.fetchval("SELECT current_database()"))
             url = await asyncio.to_thread(self._text)
-            yield Source(client, int(self._version or 0), url, self._password, self._connect, name)
+            path = self._search_path(tenant)
+            yield Source(client, int(self._version or 0), url, self._password, self._connect, name, path)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             passing = failure.passing or isinstance(error, asyncpg.ObjectInUseError)
@@ -491,7 +533,11 @@ class PostgreSQL:
 
     async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
         """Put a fresh connection into the tenant's scope and make sure that it is there."""
-        made = enter(self._settings(tenant, application, limits))
+        settings = self._settings(tenant, application, limits)
+        if int(self._version or 0) >= 14:
+            # It holds the tenant's lock, and says nothing for as long as pg_dump or a migration's own work takes.
+            settings["idle_session_timeout"] = "0"
+        made = enter(settings)
         if tenant.schema is None:
             await raw.execute(made)
             return

@@ -30,11 +30,12 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
-from orchestrator.databases.port import Reading
+from orchestrator.databases.own_thread import on_own_thread
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.script import Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
-from orchestrator.databases.sqlite_dump import dump_file, restore_file
+from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -104,22 +105,23 @@ class SQLite:
 
     async def dump(self, tenant: Tenant, dump: Path, application: str, limits: Limits) -> Dumped:
         """By SQLite's backup; see :mod:`~orchestrator.databases.sqlite_dump`."""
-        return await asyncio.to_thread(dump_file, _file(tenant), dump, _wait(limits))
+        waiting = Waiting(_wait(limits))
+        return await on_own_thread(lambda: dump_file(_file(tenant), dump, waiting), waiting.cut.set)
 
     async def restore(self, work: Restoring) -> Restored:
         """Into the live file, in one transaction."""
-        file = _file(work.tenant)
-        lock = SQLiteLock(work.tenant)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if not await taken(lock.try_lock, work.lock_wait):
-                raise TenantLocked(
-                    f"another process is at work on this tenant: {await lock.lock_holder() or 'holder unknown'}",
-                    hint="wait for it, then try again",
-                )
-            return await asyncio.to_thread(restore_file, file, work, _wait(work.limits))
-        finally:
-            lock.unlock()
+        waiting = Waiting(_wait(work.limits))
+        async with _locked(work.tenant, work.lock_wait):
+            await work.begin()
+            return await on_own_thread(lambda: restore_file(_file(work.tenant), work, waiting), waiting.cut.set)
+
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """Device and inode: links lead to one file under several names."""
+        return await asyncio.to_thread(lambda: {tenant.id: _whereabouts(_file(tenant)) for tenant in tenants})
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """A file has no schemas."""
+        return ()
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -193,6 +195,10 @@ class SQLite:
         return [Finding(Level.OK, "version", f"SQLite {sqlite3.sqlite_version}, {len(files)} files")]
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """A directory of files has no table of tenants."""
+        raise self._no_source("sql")
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
         """A directory of files has no table of tenants."""
         raise self._no_source("sql")
 
@@ -327,6 +333,14 @@ def _wait(limits: Limits) -> float:
 def _file(tenant: Tenant) -> Path:
     assert tenant.file is not None, "a tenant of a SQLite server has a file"
     return Path(tenant.file)
+
+
+def _whereabouts(file: Path) -> str:
+    try:
+        found = file.stat()
+    except OSError:
+        return os.path.realpath(file)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _read(tenant: Tenant, table: str) -> Reading:

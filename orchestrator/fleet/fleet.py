@@ -93,6 +93,9 @@ class Fleet:
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 
+    #: Once the sources are read: where each tenant is from that is not written down, by id.
+    origins: Mapping[str, Source] = field(default_factory=dict, repr=False, compare=False)
+
     @property
     def root(self) -> Path:
         """The directory that holds tenants.yaml; alembic.ini and the journal are looked for here."""
@@ -102,6 +105,15 @@ class Fleet:
         """The physical server that ``tenant`` is on."""
         return self.servers[tenant.server]
 
-    def with_tenants(self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server]) -> Fleet:
-        """This fleet with its sources read: ``tenants`` are all there are, ``servers`` all they are on."""
-        return replace(self, tenants=tenants, servers=servers, sources=())
+    def with_tenants(
+        self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server], origins: Mapping[str, Source] | None = None
+    ) -> Fleet:
+        """This fleet with its sources read.
+
+        Args:
+            tenants: all there are.
+            servers: all they are on.
+            origins: where those are from that are not written down, by id; ``None`` for as it is known already.
+        """
+        known = self.origins if origins is None else origins
+        return replace(self, tenants=tenants, servers=servers, sources=(), origins=known)

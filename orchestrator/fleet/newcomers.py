@@ -90,7 +90,7 @@ def read_newcomers(
             message = f"{problem.message} (`{everybody[first].id}`)"
             _note(report, origin, new[position - before][0], everybody[position].id, message, problem.hint)
     report.raise_if_any("nothing was touched; correct these, then the same command again")
-    return Newcomers(tuple(newcomers), fleet.with_tenants(everybody, servers))
+    return Newcomers(tuple(newcomers), fleet.with_tenants(everybody, servers, fleet.origins))
 
 
 def read_entries(text: str, name: str) -> list[dict[str, Any]]:

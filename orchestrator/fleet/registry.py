@@ -72,7 +72,7 @@ def register_all(path: Path, entries: Sequence[Mapping[str, object]]) -> int:
         expected = replace(now.fleet, tenants=tenants, servers=servers)
         _refuse_clashes(now, expected)
         edited = TenantList(text).with_entries([written(entry) for entry, _, _ in new])
-        _require(now, edited, expected, f"add {_shown(new[0][0])}")
+        _require(now, edited, expected, f"add {shown(new[0][0])}")
         return edited
 
     _change(path, edit)
@@ -190,7 +190,7 @@ def _unknown(now: _File, given: list[_Given]) -> list[_Given]:
         number, there = known[tenant.id]
         if there != tenant or (server is not None and server != now.fleet.servers[there.server]):
             raise ConfigurationError(
-                f"tenant `{tenant.id}` is here already, and not as {_shown(entry)}",
+                f"tenant `{tenant.id}` is here already, and not as {shown(entry)}",
                 file=str(now.path),
                 line=now.line_of(number),
                 hint="give the new one another id, or edit this line",
@@ -210,7 +210,7 @@ def _refuse_clashes(now: _File, expected: Fleet) -> None:
         )
 
 
-def _shown(entry: Mapping[str, object]) -> str:
+def shown(entry: Mapping[str, object]) -> str:
     """An entry for people: an address may hold a password."""
     return mask(written({key: "..." if key == "url" else value for key, value in entry.items()}))
 

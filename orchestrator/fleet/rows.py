@@ -99,10 +99,12 @@ def complete(fleet: Fleet, read: Iterable[tuple[Source, Iterable[Row]]]) -> Flee
     servers = dict(fleet.servers)
     # A row may name a declared server, not one that another tenant has for itself.
     declared = {name: server for name, server in fleet.servers.items() if not server.own}
+    sources: dict[str, Source] = {}
     for source, rows in read:
         made = read_rows(rows, source, declared, fleet.defaults)
         tenants += made.tenants
         origins += [str(source)] * len(made.tenants)
+        sources |= dict.fromkeys((tenant.id for tenant in made.tenants), source)
         servers = {**made.servers, **servers}
     report = Report(None)
     for number, first, problem in clashes(tenants, servers):
@@ -111,7 +113,7 @@ def complete(fleet: Fleet, read: Iterable[tuple[Source, Iterable[Row]]]) -> Flee
             Located(number, 0, f"{origins[number]}, tenant `{tenants[number].id}`: {message}", problem.hint)
         )
     report.raise_if_any("name each tenant in one place only")
-    return fleet.with_tenants(tuple(tenants), servers)
+    return fleet.with_tenants(tuple(tenants), servers, sources)
 
 
 def _validated(data: list[dict[str, Any]], source: Source | Given, report: Report) -> list[tuple[int, TenantEntry]]:

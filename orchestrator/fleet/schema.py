@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,6 +31,7 @@ from orchestrator.fleet.kinds import (
     Text,
     wrong,
 )
+from orchestrator.fleet.statements import parse
 from orchestrator.fleet.tenant import Isolation
 from orchestrator.fleet.waves import Approval, OnFailure, Order
 from orchestrator.statuses import Severity
@@ -95,13 +97,21 @@ class TenantEntry(_Entry):
     idle_in_transaction_timeout: _IdleTimeout = None
 
 
+def _parsed(text: str) -> str:
+    parse(text)
+    return text
+
+
+_Statement = Annotated[Text, AfterValidator(_parsed)]
+
+
 class SqlEntry(_Entry):
     """Tenants are rows of a query; its columns are named like a tenant's keys."""
 
     sql: Text
     server: Given[Name] = None
-    register_: Given[Text] = Field(None, alias="register")
-    unregister: Given[Text] = None
+    register_: Given[_Statement] = Field(None, alias="register", description="Statement that writes a new tenant there")
+    unregister: Given[_Statement] = Field(None, description="Statement that takes a tenant out")
 
 
 class SchemasEntry(_Entry):

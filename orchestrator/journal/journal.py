@@ -210,6 +210,13 @@ class Journal:
         async with self._reading() as connection:
             return await reading.last_run(connection, commands, without)
 
+    async def last_run_with(self, kind: str) -> RunRecord | None:
+        """The run that started last, of those that an event of ``kind`` happened in."""
+        if not self.exists:
+            return None
+        async with self._reading() as connection:
+            return await reading.last_run_with(connection, kind)
+
     async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
         """The newest runs, newest first, each with how many tenants have which status.
 
@@ -230,7 +237,7 @@ class Journal:
             return await reading.list_attempts(connection, run_id)
 
     async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
-        """What other runs, begun after ``run``, did to their tenants, oldest first; without those that did nothing."""
+        """What other runs did to their tenants after ``run`` began, oldest first; without those that did nothing."""
         async with self._reading() as connection:
             return await reading.changes_after(connection, run)
 

@@ -208,8 +208,6 @@ class Migrator:
                 return await self._under_lock(session, tenant, work, progress)
         except Unprovisioned as error:
             return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
-        except OrchestratorError as error:
-            return Outcome(TenantStatus.FAILED, failure=describe(error, progress.revision))
         except Exception as error:
             failure = describe(error, progress.revision)
             if progress.revision is None:

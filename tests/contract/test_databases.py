@@ -385,6 +385,9 @@ async def test_sources_are_read_or_refused(place: Place) -> None:
         ("schemas", lambda: place.database.schemas("*")),
         ("databases", lambda: place.database.databases("*")),
     ]
+    if place.kind == "sqlite":
+        with pytest.raises(DatabaseError, match="sql"):
+            await place.database.write("SELECT :id", {"id": "a"})
     for kind, ask in asked:
         if place.kind == "sqlite":
             with pytest.raises(DatabaseError, match=kind) as refused:

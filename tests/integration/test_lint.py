@@ -117,6 +117,7 @@ async def test_goes_another_way_offline(tmp_path: Path) -> None:
     report = await lint(tmp_path, {"b2": source}, {**QUIET, "upgrade_loses_data": "off"})
     assert told(report) == ["not_linted"]
     assert "as_sql" in report.not_linted[0].message
+    assert not report.passed
 
 
 async def test_connects_by_itself(tmp_path: Path) -> None:

@@ -244,13 +244,13 @@ def test_sources_only(load_text: Load) -> None:
     servers: {m: postgresql://h/d}
     tenants:
     sources:
-      - {sql: SELECT 1, register: INSERT, unregister: DELETE}
+      - {sql: SELECT 1, register: "INSERT :id", unregister: "DELETE :id"}
       - {entry_point: crm, options: {region: eu, limit: 5}}
     """
     fleet = load_text(text)
     assert fleet.tenants == ()
     assert fleet.sources == (
-        SqlSource("SELECT 1", "m", "INSERT", "DELETE"),
+        SqlSource("SELECT 1", "m", "INSERT :id", "DELETE :id"),
         EntryPointSource("crm", {"region": "eu", "limit": 5}),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def test_entry_is_quoted_where_yaml_would_misread_it(file: Path) -> None:
     assert register_all(file, [{"id": name, "tags": [name]} for name in names]) == len(names)
     assert [tenant.id for tenant in load(file).tenants] == ["a", *names]
     assert '- {id: "012", tags: ["012"]}' in file.read_text()
+    assert '- {id: "y", tags: ["y"]}' in file.read_text()  # a boolean to other readers
 
 
 def test_the_same_again(file: Path) -> None:
@@ -239,6 +241,24 @@ def test_lock_that_is_held(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with replacing._locked(file, str(file)), pytest.raises(ConfigurationError, match="another process") as caught:
         register(file, {"id": "b"})
     assert caught.value.hint == f"see who it is: fuser {file.parent / '.tenants.yaml.lock'}"
+
+
+def test_lock_that_was_taken_away(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock file that its holder removed, while somebody was opening it, locks nothing: the new one counts."""
+    lock, flock, held = file.parent / ".tenants.yaml.lock", fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not held:
+            lock.unlink()
+            held.append(os.open(lock, os.O_RDWR | os.O_CREAT))
+            flock(held[0], fcntl.LOCK_EX)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(replacing.fcntl, "flock", late)
+    monkeypatch.setattr(replacing, "_PATIENCE", 0.0)
+    with pytest.raises(ConfigurationError, match="another process"):
+        register(file, {"id": "b"})
+    os.close(held[0])
 
 
 AS_ANOTHER = """
