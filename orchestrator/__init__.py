@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.lint import lint
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.require import require
@@ -49,6 +50,7 @@ _HOMES = {
     "downgrade": "orchestrator.actions.downgrade",
     "drift": "orchestrator.actions.drift",
     "for_each_tenant": "orchestrator.environment",
+    "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
     "load": "orchestrator.fleet.load",
     "onboard": "orchestrator.actions.onboard",
@@ -79,6 +81,7 @@ __all__ = [
     "downgrade",
     "drift",
     "for_each_tenant",
+    "lint",
     "list_runs",
     "load",
     "onboard",

@@ -32,6 +32,7 @@ COMMANDS = {
     "stamp": "stamp",
     "revision": "revision",
     "drift": "drift",
+    "lint": "lint",
     "doctor": "doctor",
     "demo": "demo",
 }

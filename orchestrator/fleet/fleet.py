@@ -13,6 +13,7 @@ from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 from orchestrator.fleet.waves import Approval, Check, OnFailure, Order
+from orchestrator.statuses import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Fleet:
     hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
     #: What new tenants get.
     onboarding: Onboarding = field(default_factory=Onboarding)
+    #: How much rules of ``lint`` weigh, by name, where that is not as usual.
+    lint_rules: Mapping[str, Severity] = field(default_factory=dict)
     #: What tells it from other fleets on the same servers; ``None`` where nobody says.
     name: str | None = None
     #: What `drift` does not look at.

@@ -160,6 +160,7 @@ class _Loader:
             waves=tuple(waves),
             hooks=hooks,
             onboarding=onboarding,
+            lint_rules=entry.lint.rules,
             name=entry.name,
             ignore=ignore,
             journal=entry.journal,

@@ -112,6 +112,17 @@ class History:
         found = _CREATED.search(self._scripts[revision].module.__doc__ or "")
         return found[1] if found else None
 
+    @property
+    def unlabelled_heads(self) -> tuple[str, ...]:
+        """Where the directory has several heads: those without a branch label of their own."""
+        labels = {head: set(self._scripts[head].branch_labels) - {"None"} for head in self.heads}
+        others = {head: set().union(*(labels[other] for other in self.heads if other != head)) for head in self.heads}
+        return tuple(head for head in self.heads if not labels[head] - others[head]) if len(self.heads) > 1 else ()
+
+    def forward(self, revisions: Collection[str]) -> tuple[str, ...]:
+        """``revisions`` in an order to run them in: each after all that it needs."""
+        return self.graph.back(frozenset(revisions))[::-1]
+
     def resolve(self, target: str) -> tuple[str, ...]:
         """Turn a target as typed into full revision identifiers, sorted.
 
@@ -182,9 +193,9 @@ class History:
             return parts
         return (Reach.together(parts),) if parts else ()
 
-    def losses(self, revision: str) -> tuple[Loss, ...]:
-        """What taking ``revision`` back throws away, as its source says it; see :func:`find_losses`."""
-        return find_losses(self.file(revision))
+    def losses(self, revision: str, direction: str) -> tuple[Loss, ...]:
+        """What ``revision`` throws away in ``direction``, as its source says it; see :func:`find_losses`."""
+        return find_losses(self.file(revision), direction)
 
     def impurity(self, revision: str, direction: str) -> Impurity | None:
         """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.

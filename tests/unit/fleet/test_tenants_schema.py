@@ -49,6 +49,7 @@ def test_keys() -> None:
         "hooks",
         "onboarding",
         "drift",
+        "lint",
         "journal",
     ]
     assert list(published["properties"]) == keys
