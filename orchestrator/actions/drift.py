@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.references import Reference, made_references
+from orchestrator.actions.references import Reference, References, reference_of
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure
@@ -57,14 +56,19 @@ async def drift(
         held = [] if against is None else [_named(project, against)]
         asked = tuple(dict.fromkeys([*held, *chosen]))
         budgets = await project.budgets(asked)
-        seen = await take_sightings(asked, project.databases, project.loop.version_table, budgets, jobs)
         comparison = _Comparison(project, accepted)
-        there = [sighting for sighting in seen if sighting.tenant in set(chosen)] if held else seen
-        todo = comparison.comparable(there)
-        if held:
-            await comparison.with_tenant(seen[0], todo)
-        else:
-            await comparison.with_revisions(todo)
+        table, references = project.loop.version_table, References(project)
+        try:
+            if held:
+                seen = await take_sightings(asked, project.databases, table, budgets, jobs)
+                selected = {tenant.id for tenant in chosen}
+                todo = comparison.comparable(each for each in seen if each.tenant.id in selected)
+                await comparison.with_tenant(seen[0], todo)
+            else:
+                seen = await take_sightings(asked, project.databases, table, budgets, jobs, references.begin)
+                await comparison.with_revisions(comparison.comparable(seen), references)
+        finally:
+            await references.close()
         order = [tenant.id for tenant in chosen]
         return report(name, comparison.shapes, comparison.not_compared, order)
 
@@ -106,21 +110,21 @@ class _Comparison:
                 todo.append(sighting)
         return todo
 
-    async def with_revisions(self, seen: Iterable[Sighting]) -> None:
+    async def with_revisions(self, seen: Iterable[Sighting], references: References) -> None:
         """Each with what the shared directory makes at its heads."""
         kinds: dict[Kind, dict[tuple[str, ...], list[Sighting]]] = defaultdict(lambda: defaultdict(list))
         for sighting in seen:
             assert sighting.kind is not None
             kinds[sighting.kind][sighting.reading.heads].append(sighting)
-        for places in kinds.values():
+        for kind, places in kinds.items():
             like = next(iter(places.values()))[0].tenant
-            async with aclosing(made_references(self.project, like, places)) as references:
-                async for found in references:
-                    if isinstance(found, Reference):
-                        await self.compare(found, places[found.heads])
-                    else:
-                        heads, failure = found
-                        self._leave(places[heads], failure)
+            found = await references.made(kind, like, places)
+            for heads, here in places.items():
+                reference = found[heads]
+                if isinstance(reference, Reference):
+                    await self.compare(reference, here)
+                else:
+                    self._leave(here, reference)
 
     async def with_tenant(self, reference: Sighting, seen: Sequence[Sighting]) -> None:
         """All with one of them.
@@ -134,7 +138,7 @@ class _Comparison:
             message = failure.message if failure is not None else "it cannot be read"
             raise ServerUnreachable(f"tenant {tenant.id} is no reference: {message}", hint="name another one")
         alike = [each for each in seen if (each.kind, each.reading.heads) == (reference.kind, heads)]
-        await self.compare(Reference(tenant, heads, reference.digest), alike)
+        await self.compare(await reference_of(self.project, tenant, heads, reference.digest), alike)
         for sighting in seen:
             if sighting.reading.heads != heads:
                 at, there = (", ".join(each) or "base" for each in (sighting.reading.heads, heads))
@@ -182,7 +186,6 @@ class _Comparison:
         examples = {group[0].tenant: digest for digest, group in groups.items() if digest != reference.digest}
         if not examples:
             return {}, frozenset()
-        wanted = await reference.definitions(self.project)
         # Before the first revision an empty version table is right, too: going back to base leaves it.
         always = () if reference.heads else (IgnoreRule(table=self.project.loop.version_table),)
         rules = (*self.project.fleet.ignore, *always)
@@ -190,8 +193,8 @@ class _Comparison:
         ignored = set()
         async for tenant, definitions in self._read(examples):
             digest = examples[tenant]
-            found[digest] = differences(wanted, definitions, rules)
-            if not found[digest] and differences(wanted, definitions, always):
+            found[digest] = differences(reference.definitions, definitions, rules)
+            if not found[digest] and differences(reference.definitions, definitions, always):
                 ignored.add(digest)
         return found, frozenset(ignored)
 

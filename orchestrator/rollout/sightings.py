@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ async def take_sightings(
     version_table: str,
     budgets: Mapping[str, tuple[str, int]],
     jobs: int,
+    seen: Callable[[Sighting], None] = lambda _: None,
 ) -> list[Sighting]:
     """Look at ``tenants``; never raises for them.
 
@@ -54,6 +55,7 @@ async def take_sightings(
         version_table: Alembic's.
         budgets: each server's physical identity and how many connections it gives, by server name.
         jobs: connections over all.
+        seen: told of each at once, while others are still to be looked at.
     """
     places: dict[tuple[str, str | None], list[Tenant]] = defaultdict(list)
     for tenant in tenants:
@@ -66,7 +68,10 @@ async def take_sightings(
 
     async def look(server: str, here: Sequence[Tenant]) -> list[Sighting]:
         async with servers[budgets[server][0]], at_once:
-            return await _look(databases[server], here, version_table)
+            found = await _look(databases[server], here, version_table)
+        for sighting in found:
+            seen(sighting)
+        return found
 
     parts = [
         (server, here[start : start + _PART])

@@ -170,7 +170,7 @@ def test_where_the_revisions_make_nothing(six: Project) -> None:
     (six.versions / f"{FIRST}.py").write_text((six.versions / f"{FIRST}.py").read_text().replace("CREATE TYPE", "MAKE"))
     document = six.json("drift", exit_code=1)
     assert {each["state"] for each in document["not_compared"]} == {"no_reference"}
-    assert "--against" in document["not_compared"][0]["error"]["hint"]
+    assert "--against TENANT" in document["not_compared"][0]["error"]["hint"]
     plant(six, "acme", "DROP INDEX ix_invoices_account_id")
     assert lines_of(six.json("drift", "--against", "bluebird", exit_code=3)).keys() == {"acme"}
 
