@@ -6,14 +6,29 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from orchestrator.actions import references
 from orchestrator.actions.project import Project, migrating
-from orchestrator.databases.failures import Failure
-from orchestrator.errors import DatabaseError
-from orchestrator.fleet.tenant import Limits, Tenant
+from orchestrator.actions.references import Kind, Store
+from orchestrator.databases.failures import Failure, describe
+from orchestrator.databases.script import REFUSED, Snapshot, Step
+from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
+from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.migration.seam import self_check
+from orchestrator.migration.stand_in import NotReplayed, configured_for
+from orchestrator.rollout.references import Reference, described
 from orchestrator.statuses import TenantStatus
+
+#: What the guards of a schema that is filled say, for people.
+_REFUSED = {
+    "database": "the connection leads to another database",
+    "locked": "another process is at work on the tenant",
+    "scope": "the migrating role may not use the schema",
+    "empty": "its schema holds something already",
+    "heads": "its version table did not say the target's heads afterwards",
+}
 
 
 class Way(StrEnum):
@@ -68,8 +83,9 @@ async def make(
 ) -> Made:
     """Bring ``tenant`` to ``target``; its place is made where it is missing, and holds nothing where it is there.
 
-    A tenant that is already on its way (a killed call's, somebody else's) is taken on from there by Alembic; so the
-    same call again finishes what was cut off.
+    Faster ways than Alembic are taken where :func:`prepare` has made what they need, and only for what then comes out
+    as Alembic makes it. A tenant that is already on its way (a killed call's, somebody else's) is taken on from there
+    by Alembic; so the same call again finishes what was cut off.
 
     Args:
         project: opened; what does not change from tenant to tenant is kept in it.
@@ -83,26 +99,155 @@ async def make(
         NotMade: it is not at its target.
         OrchestratorError: its place cannot be made.
     """
+    maker = _Maker.of(project)
+    migrator = await maker.migrator(application, limits)
     started = time.perf_counter()
-    heads = await _by_alembic(project, tenant, target, application, limits)
-    return Made(Way.ALEMBIC, heads, (time.perf_counter() - started) * 1000)
+    not_taken: dict[Way, str] = {}
+    for way in _ways(tenant, ways):
+        try:
+            heads = await maker.take(way, migrator, tenant, target)
+        except _NotTaken as reason:
+            not_taken[way] = str(reason)
+        else:
+            return Made(way, heads, (time.perf_counter() - started) * 1000, not_taken)
+    heads = await _by_alembic(migrator, tenant, target)
+    return Made(Way.ALEMBIC, heads, (time.perf_counter() - started) * 1000, not_taken)
 
 
-async def _by_alembic(
-    project: Project, tenant: Tenant, target: str, application: str, limits: Limits
-) -> tuple[str, ...]:
-    migrator = Migrator(
-        project.fleet,
-        project.history,
-        project.loop,
-        project.databases,
-        application=application,
-        provision=True,
-        asked=limits,
-        concurrent=await self_check(),
-    )
+async def prepare(project: Project, tenant: Tenant, target: str) -> Reference:
+    """Make what :func:`make` needs to bring tenants like ``tenant`` to ``target`` fast, where it is not there.
+
+    For a deploy, before the first sign-up; never in a sign-up itself, which it would hold up by the time of two
+    migrations.
+
+    Args:
+        project: opened.
+        tenant: an example, on one of its servers; it need not be there, and is not touched.
+        target: ``heads``, ``label@head`` or a revision.
+
+    Returns:
+        What was made; its ``closed`` says why a way will not be taken.
+
+    Raises:
+        OrchestratorError: the directory does not lead there, or nothing can be made on the server.
+    """
+    return await references.prepare(project, tenant, target, _Maker.of(project).store)
+
+
+class _NotTaken(Exception):
+    """This way cannot be taken; the message says why."""
+
+
+def _ways(tenant: Tenant, asked: Collection[Way] | None) -> list[Way]:
+    there = [Way.REPLAY, Way.SNAPSHOT] if tenant.isolation is Isolation.SCHEMA else [Way.TEMPLATE]
+    return [way for way in there if asked is None or way in asked]
+
+
+class _Maker:
+    """What stays the same from one new tenant of a project to the next."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.store = Store(project)
+        self._concurrent: bool | None = None
+        #: What env.py configured Alembic with, by reference: once it was found to be what that was made with.
+        self._options: dict[str, Mapping[str, Any]] = {}
+
+    @classmethod
+    def of(cls, project: Project) -> _Maker:
+        """The project's own."""
+        found = project.kept.get(__name__)
+        if not isinstance(found, cls):
+            found = project.kept[__name__] = cls(project)
+        return found
+
+    async def migrator(self, application: str, limits: Limits) -> Migrator:
+        """What brings tenants to their target through Alembic."""
+        if self._concurrent is None:
+            self._concurrent = await self_check()
+        return Migrator(
+            self._project.fleet,
+            self._project.history,
+            self._project.loop,
+            self._project.databases,
+            application=application,
+            provision=True,
+            asked=limits,
+            concurrent=self._concurrent,
+        )
+
+    async def take(self, way: Way, migrator: Migrator, tenant: Tenant, target: str) -> tuple[str, ...]:
+        """Bring ``tenant`` to ``target`` by one of the fast ways; its heads there.
+
+        Raises:
+            _NotTaken: nothing was done, or all of it was taken back.
+        """
+        try:
+            kind = await self.store.kind(tenant, target)
+            reference = await self.store.load(tenant, kind)
+            if reference is None:
+                raise _NotTaken("nothing is prepared for it")
+            if way in reference.closed:
+                raise _NotTaken(reference.closed[way])
+            self._compare_env(migrator, tenant, target, kind, reference)
+            if way is Way.TEMPLATE:
+                await self._copy(migrator, tenant, kind, reference)
+            else:
+                await self._fill(
+                    migrator, tenant, reference.step if way is Way.REPLAY else reference.snapshot, reference
+                )
+        except (_NotTaken, NotReplayed) as error:
+            raise _NotTaken(str(error)) from error
+        except Exception as error:
+            raise _NotTaken(_told(describe(error).message)) from error
+        return reference.heads
+
+    def _compare_env(self, migrator: Migrator, tenant: Tenant, target: str, kind: Kind, reference: Reference) -> None:
+        """Make sure that env.py does for this tenant what it did for the reference."""
+        if not migrator.concurrent:
+            raise _NotTaken("this Alembic is not known well enough to ask env.py what it would do")
+        work = Work.of(self._project.history, "upgrade", target)
+        with migrating(migrator):
+            found = configured_for(self._project.history, self._project.loop, tenant, work.options)
+        if kind.key not in self._options and described(found) == reference.options:
+            self._options[kind.key] = found
+        if self._options.get(kind.key) != found:
+            raise _NotTaken("env.py configures Alembic differently for this tenant")
+
+    async def _fill(
+        self, migrator: Migrator, tenant: Tenant, made: Step | Snapshot | None, reference: Reference
+    ) -> None:
+        if made is None:
+            raise _NotTaken("there is a faster one")
+        database = self._project.databases[tenant.server]
+        await database.provision(tenant)
+        name, limits = migrator.connection_name(tenant), migrator.limits(tenant)
+        await database.fill(tenant, made, reference.shape, self._project.loop.version_table, name, limits)
+
+    async def _copy(self, migrator: Migrator, tenant: Tenant, kind: Kind, reference: Reference) -> None:
+        if tenant.database is None and tenant.file is None:
+            raise _NotTaken("it has the database of its server's address")
+        assert reference.template is not None
+        database = self._project.databases[tenant.server]
+        table = self._project.loop.version_table
+        try:
+            await database.copy_template(tenant, reference.template, reference.shape, reference.heads, table)
+        except (AlreadyThere, OtherShape):
+            raise
+        except Exception:
+            # Whatever it is: a template that is gone is found out by looking again.
+            self.store.forget(kind)
+            raise
+
+
+def _told(message: str) -> str:
+    word = message.rpartition(REFUSED)[2].strip('"') if REFUSED in message else ""
+    return _REFUSED.get(word, message)
+
+
+async def _by_alembic(migrator: Migrator, tenant: Tenant, target: str) -> tuple[str, ...]:
     with migrating(migrator):
-        outcome = await migrator.attempt(tenant, Work.of(project.history, "upgrade", target))
+        outcome = await migrator.attempt(tenant, Work.of(migrator.history, "upgrade", target))
     if outcome.status in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):
         assert outcome.after is not None
         return outcome.after

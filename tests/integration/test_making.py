@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.actions.making import NotMade, Way, make
+from orchestrator.actions.making import NotMade, Way, make, prepare
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Limits
 from tests.projects import ACCOUNTS, PROJECTS, make_project, schemas, tables
@@ -33,3 +33,12 @@ async def test_a_revision_that_fails_is_named(tmp_path: Path, database: str) -> 
             await make(opened, opened.fleet.tenants[0], "heads", application="test", limits=Limits())
 
     assert (raised.value.failure.sqlstate, raised.value.heads) == ("42P07", ("r1",))
+
+
+async def test_tmp(tmp_path: Path, database: str) -> None:
+    """tmp."""
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": PROJECTS}, schemas(database, "acme"))
+    async with opened_project(project.fleet) as opened:
+        acme = opened.fleet.tenants[0]
+        print(await prepare(opened, acme, "heads"))
+        print(await make(opened, acme, "heads", application="test", limits=Limits()))

@@ -1,0 +1,310 @@
+"""Make what new tenants are made from: a reference for each kind of place, found out in scratch tenants.
+
+Two are brought to the target through Alembic. Only what both have in common is believed; what they were sent, or what
+they hold, is then tried on a third one before it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import alembic
+import sqlalchemy
+
+from orchestrator.actions.project import Project
+from orchestrator.actions.scratch import bring, scratch_tenant
+from orchestrator.databases.failures import describe
+from orchestrator.databases.script import Snapshot, Step
+from orchestrator.databases.snapshot import snapshot
+from orchestrator.errors import BackupError, DatabaseError
+from orchestrator.fleet.tenant import Isolation, Limits, Tenant
+from orchestrator.history.directory import History
+from orchestrator.history.surroundings import digest_of, imported, passing
+from orchestrator.journal.journal import DIRECTORY
+from orchestrator.migration.abroad import Watched
+from orchestrator.migration.recording import Recording
+from orchestrator.migration.whole import whole
+from orchestrator.rollout.cohorts import proven
+from orchestrator.rollout.references import Reference, References, described, key_of
+
+#: Ways of a new tenant, as they are named in references.
+TEMPLATE, REPLAY, SNAPSHOT = "template", "replay", "snapshot"
+#: How connections that build name themselves to the server.
+_APPLICATION = "orchestrator prepare"
+#: References that have to agree.
+_TWO = 2
+#: Characters of a script's line that are told.
+_TOLD = 80
+#: Seconds between two looks whether somebody else has built a template.
+_POLL = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one reference is for."""
+
+    key: str
+    #: The key without what changes when the history grows.
+    family: str
+
+
+class Store:
+    """Where the references of one project are, in memory and on disk."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._directory = project.fleet.root / DIRECTORY / "references"
+        self.references = References(self._directory)
+        self._found: dict[str, Reference] = {}
+        self._kinds: dict[tuple[object, ...], Kind] = {}
+        self._surroundings: str | None = None
+
+    @property
+    def templates(self) -> Path:
+        """Where files are kept that others are copied from."""
+        return self._directory
+
+    async def kind(self, tenant: Tenant, target: str) -> Kind:
+        """What reference ``tenant`` needs to come to ``target``.
+
+        Raises:
+            OrchestratorError: no such target, or no connection.
+        """
+        database = self._project.databases[tenant.server]
+        goal = self._project.history.resolve(target)
+        asked = (tenant.server, tenant.isolation, goal)
+        if asked not in self._kinds:
+            version = await database.version()
+            extensions = self._project.fleet.server_of(tenant).extensions_schema
+            table = self._project.loop.version_table
+            lasting = (database.dialect, version, tenant.isolation, table, extensions)
+            family = key_of(*lasting, self._project.history.script.get_bases(), target)
+            key = key_of(*lasting, goal, await asyncio.to_thread(self._digest))
+            self._kinds[asked] = Kind(key, family)
+        return self._kinds[asked]
+
+    async def load(self, tenant: Tenant, kind: Kind) -> Reference | None:
+        """The reference of ``kind``; ``None`` where it was not made, or what it leads to is not there."""
+        if kind.key not in self._found:
+            found = await asyncio.to_thread(self.references.load, kind.key)
+            if tenant.isolation is not Isolation.SCHEMA and (found is None or found.template is not None):
+                # The template itself decides: it may be gone, or have been built by somebody else.
+                found = await self._noted(tenant, kind)
+            if found is None:
+                return None
+            self._found[kind.key] = found
+        return self._found[kind.key]
+
+    def keep(self, kind: Kind, reference: Reference) -> None:
+        """Keep a reference, in the place of what was known of ``kind``."""
+        self._found[kind.key] = reference
+        self.references.save(kind.key, reference)
+
+    def forget(self, kind: Kind) -> None:
+        """What was known of ``kind`` is not so any more; look again the next time."""
+        self._found.pop(kind.key, None)
+
+    async def _noted(self, tenant: Tenant, kind: Kind) -> Reference | None:
+        """What somebody else's process, on another machine perhaps, has written at the template."""
+        database = self._project.databases[tenant.server]
+        note = await database.note(database.template(kind.key, self.templates))
+        try:
+            return None if note is None else Reference.from_json(note)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _digest(self) -> str:
+        """Of all that decides what a tenant comes to, but for the server."""
+        history = self._project.history
+        if self._surroundings is None:
+            packages = imported([*_files(history), Path(history.script.env_py_location)])
+            self._surroundings = key_of(
+                history.digest,
+                Path(history.script.env_py_location).read_text(encoding="utf-8"),
+                alembic.__version__,
+                sqlalchemy.__version__,
+                digest_of(packages),
+            )
+        return self._surroundings
+
+
+async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -> Reference:
+    """Make the reference that tenants like ``tenant`` are made from, where it is not there.
+
+    Args:
+        project: opened.
+        tenant: an example, on one of its servers; it need not be there, and is not touched.
+        target: ``heads``, ``label@head`` or a revision.
+        store: where it is kept.
+
+    Raises:
+        OrchestratorError: the directory does not lead there, or nothing can be made on the server.
+    """
+    kind = await store.kind(tenant, target)
+    known = await store.load(tenant, kind)
+    if known is not None:
+        return known
+    database = project.databases[tenant.server]
+    if tenant.isolation is Isolation.SCHEMA:
+        built = replace(await _of_schemas(project, tenant, target), family=kind.family)
+        store.keep(kind, built)
+        return built
+    template = database.template(kind.key, store.templates)
+    while True:
+        async with database.building(template) as alone:
+            # Whoever has built it meanwhile has left it here.
+            known = await store.load(tenant, kind)
+            if known is None and alone:
+                known = await _with_template(project, tenant, target, kind.family, template)
+                store.keep(kind, known)
+        if known is not None:
+            return known
+        await asyncio.sleep(_POLL)
+
+
+async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Reference:
+    pair, recordings = [], []
+    async with AsyncExitStack() as places:
+        for _ in range(_TWO):
+            empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
+            watched = Watched(home=(empty.schema or "", *_shared(project, tenant)))
+            await bring(project, empty, target, watched)
+            pair.append(empty)
+            recordings.append(watched)
+        reference = await _alike(project, pair, recordings)
+        path = project.history.path("upgrade", (), target)
+        step = whole(proven(recordings[0], recordings[1], project.history.impurities(path, "upgrade")))
+        if isinstance(step, Step):
+            problem = await _trial(project, tenant, step, reference)
+            if problem is None:
+                return replace(reference, step=step)
+            step = problem
+        reference = replace(reference, closed={REPLAY: step})
+        made = await _snapshot(project, tenant, pair, recordings, reference)
+        if isinstance(made, Snapshot):
+            return replace(reference, snapshot=made)
+        return replace(reference, closed={**reference.closed, SNAPSHOT: made})
+
+
+async def _with_template(project: Project, tenant: Tenant, target: str, family: str, template: str) -> Reference:
+    database, pair, recordings = project.databases[tenant.server], [], []
+    async with AsyncExitStack() as places:
+        for _ in range(_TWO):
+            empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
+            recording = Recording()
+            await bring(project, empty, target, recording)
+            pair.append(empty)
+            recordings.append(recording)
+        reference = replace(await _alike(project, pair, recordings), family=family)
+        texts = await _texts(project, pair)
+        problem = _passing(project.history) or (texts if isinstance(texts, str) else _differ(texts[0], texts[1]))
+        if problem is None and any(name and name in text for name in (pair[0].database,) for text in texts):
+            problem = "what it holds says the database's own name"
+        kept = replace(reference, template=template)
+        if problem is None:
+            problem = await database.keep_template(pair[0], template, kept.as_json())
+        return kept if problem is None else replace(reference, closed={TEMPLATE: problem})
+
+
+async def _alike(project: Project, pair: Sequence[Tenant], recordings: Sequence[Recording]) -> Reference:
+    """What two scratch tenants that went the same way have in common, before anything is known of the ways.
+
+    Raises:
+        DatabaseError: they did not come out alike.
+    """
+    database, table = project.databases[pair[0].server], project.loop.version_table
+    shapes = await database.fingerprints(pair, table)
+    readings = await database.read(pair, table)
+    if len(shapes) < len(pair) or len(set(shapes.values())) > 1 or len({readings[one.id].heads for one in pair}) > 1:
+        raise DatabaseError(
+            "two scratch tenants that were migrated by the same revisions came out different",
+            hint="a revision depends on more than the database: look for the clock, random values, the environment",
+        )
+    return Reference(readings[pair[0].id].heads, shapes[pair[0].id], described(recordings[0].options or {}))
+
+
+async def _snapshot(
+    project: Project, like: Tenant, pair: Sequence[Tenant], recordings: Sequence[Watched], reference: Reference
+) -> Snapshot | str:
+    """What the first of a pair holds, or why it may not be copied."""
+    database, (one, other) = project.databases[like.server], pair
+    assert one.schema is not None
+    assert other.schema is not None
+    problem = _passing(project.history) or next(filter(None, (each.abroad for each in recordings)), None)
+    if problem is not None:
+        return problem
+    texts = await _texts(project, pair)
+    if isinstance(texts, str):
+        return texts
+    if (difference := _differ(texts[0], texts[1], one.schema, other.schema)) is not None:
+        return difference
+    made = snapshot(texts[0], one.schema, reference.heads)
+    if made is None:
+        return "pg_dump's script does not begin as expected"
+    async with scratch_tenant(project, like, "base") as copy:
+        problem = await _filled(project, copy, made, reference)
+        if problem is not None:
+            return problem
+        # The copy has another name: where its text still says the reference's, text would name the wrong schema.
+        if one.schema in await database.text(copy, _APPLICATION, Limits()):
+            return "what it holds says the schema's own name: in a function, a row, a setting or a text"
+    return made
+
+
+async def _trial(project: Project, like: Tenant, made: Step, reference: Reference) -> str | None:
+    """Why a third scratch tenant does not come out alike; ``None`` where it does."""
+    async with scratch_tenant(project, like, "base") as third:
+        return await _filled(project, third, made, reference)
+
+
+async def _filled(project: Project, empty: Tenant, made: Step | Snapshot, reference: Reference) -> str | None:
+    database, table = project.databases[empty.server], project.loop.version_table
+    try:
+        await database.fill(empty, made, reference.shape, table, _APPLICATION, Limits())
+    except Exception as error:
+        failure = describe(error)
+        if failure.passing or failure.lost:
+            raise
+        return f"tried on a scratch tenant: {failure.message}"
+    return None
+
+
+async def _texts(project: Project, pair: Sequence[Tenant]) -> list[str] | str:
+    database = project.databases[pair[0].server]
+    try:
+        return list(await asyncio.gather(*(database.text(one, _APPLICATION, Limits()) for one in pair)))
+    except BackupError as error:
+        if error.passing:
+            raise
+        return error.message
+
+
+def _differ(one: str, other: str, its_name: str = "", others_name: str = "") -> str | None:
+    """Where two references hold different things, names apart; rows are not repeated."""
+    if its_name:
+        one, other = one.replace(its_name, "-" * len(its_name)), other.replace(others_name, "-" * len(others_name))
+    if one == other:
+        return None
+    lines = zip(one.splitlines(), other.splitlines(), strict=False)
+    line = next((mine for mine, its in lines if mine != its), "")
+    return f"two scratch tenants hold different things, near: {line[:_TOLD].split(' VALUES')[0]}"
+
+
+def _passing(history: History) -> str | None:
+    for script in history.script.walk_revisions():
+        if (found := passing(Path(script.path))) is not None:
+            return f"{script.revision} may depend on more than the database: {found}"
+    return None
+
+
+def _shared(project: Project, tenant: Tenant) -> tuple[str, ...]:
+    extensions = project.fleet.server_of(tenant).extensions_schema
+    return () if extensions is None else (extensions,)
+
+
+def _files(history: History) -> list[Path]:
+    return [Path(script.path) for script in history.script.walk_revisions()]
