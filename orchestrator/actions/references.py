@@ -183,11 +183,12 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Referenc
             if problem is None:
                 return replace(reference, step=step)
             step = problem
-        reference = replace(reference, closed={REPLAY: step})
-        made = await _snapshot(project, tenant, pair, recordings, reference)
-        if isinstance(made, Snapshot):
-            return replace(reference, snapshot=made)
-        return replace(reference, closed={**reference.closed, SNAPSHOT: made})
+        made = await _snapshot(project, pair, recordings, reference)
+    # Only now: what a snapshot is filled from has the name of the first of them.
+    problem = made if isinstance(made, str) else await _trial(project, tenant, made, reference)
+    if problem is None and isinstance(made, Snapshot):
+        return replace(reference, snapshot=made, closed={REPLAY: step})
+    return replace(reference, closed={REPLAY: step, SNAPSHOT: problem or ""})
 
 
 async def _with_template(project: Project, tenant: Tenant, target: str, family: str, template: str) -> Reference:
@@ -228,10 +229,10 @@ async def _alike(project: Project, pair: Sequence[Tenant], recordings: Sequence[
 
 
 async def _snapshot(
-    project: Project, like: Tenant, pair: Sequence[Tenant], recordings: Sequence[Watched], reference: Reference
+    project: Project, pair: Sequence[Tenant], recordings: Sequence[Watched], reference: Reference
 ) -> Snapshot | str:
     """What the first of a pair holds, or why it may not be copied."""
-    database, (one, other) = project.databases[like.server], pair
+    one, other = pair
     assert one.schema is not None
     assert other.schema is not None
     problem = _passing(project.history) or next(filter(None, (each.abroad for each in recordings)), None)
@@ -242,34 +243,23 @@ async def _snapshot(
         return texts
     if (difference := _differ(texts[0], texts[1], one.schema, other.schema)) is not None:
         return difference
-    made = snapshot(texts[0], one.schema, reference.heads)
-    if made is None:
-        return "pg_dump's script does not begin as expected"
-    async with scratch_tenant(project, like, "base") as copy:
-        problem = await _filled(project, copy, made, reference)
-        if problem is not None:
-            return problem
-        # The copy has another name: where its text still says the reference's, text would name the wrong schema.
-        if one.schema in await database.text(copy, _APPLICATION, Limits()):
-            return "what it holds says the schema's own name: in a function, a row, a setting or a text"
-    return made
+    return snapshot(texts[0], one.schema, reference.heads) or "pg_dump's script does not begin as expected"
 
 
-async def _trial(project: Project, like: Tenant, made: Step, reference: Reference) -> str | None:
+async def _trial(project: Project, like: Tenant, made: Step | Snapshot, reference: Reference) -> str | None:
     """Why a third scratch tenant does not come out alike; ``None`` where it does."""
+    database, table = project.databases[like.server], project.loop.version_table
     async with scratch_tenant(project, like, "base") as third:
-        return await _filled(project, third, made, reference)
-
-
-async def _filled(project: Project, empty: Tenant, made: Step | Snapshot, reference: Reference) -> str | None:
-    database, table = project.databases[empty.server], project.loop.version_table
-    try:
-        await database.fill(empty, made, reference.shape, table, _APPLICATION, Limits())
-    except Exception as error:
-        failure = describe(error)
-        if failure.passing or failure.lost:
-            raise
-        return f"tried on a scratch tenant: {failure.message}"
+        try:
+            await database.fill(third, made, reference.shape, table, _APPLICATION, Limits())
+        except Exception as error:
+            failure = describe(error)
+            if failure.passing or failure.lost:
+                raise
+            return f"tried on a scratch tenant: {failure.message}"
+        # It has another name: where its text still says the first one's, that text means the wrong schema.
+        if isinstance(made, Snapshot) and made.schema in await database.text(third, _APPLICATION, Limits()):
+            return "what it holds says the schema's own name: in a function, a row, a setting or a text"
     return None
 
 
