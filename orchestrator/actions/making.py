@@ -17,7 +17,7 @@ from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.migration.seam import self_check
-from orchestrator.migration.stand_in import NotReplayed, configured_for
+from orchestrator.migration.stand_in import NotReplayed
 from orchestrator.rollout.references import Reference, described
 from orchestrator.statuses import TenantStatus
 
@@ -206,9 +206,7 @@ class _Maker:
         """Make sure that env.py does for this tenant what it did for the reference."""
         if not migrator.concurrent:
             raise _NotTaken("this Alembic is not known well enough to ask env.py what it would do")
-        work = Work.of(self._project.history, "upgrade", target)
-        with migrating(migrator):
-            found = configured_for(self._project.history, self._project.loop, tenant, work.options)
+        found = references.asked_of_env(self._project, tenant, target)
         if kind.key not in self._options and described(found) == reference.options:
             self._options[kind.key] = found
         if self._options.get(kind.key) != found:

@@ -7,10 +7,11 @@ they hold, is then tried on a third one before it is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import alembic
 import sqlalchemy
@@ -26,7 +27,9 @@ from orchestrator.history.directory import History
 from orchestrator.history.surroundings import digest_of, imported, passing
 from orchestrator.journal.journal import DIRECTORY
 from orchestrator.migration.abroad import Watched
-from orchestrator.migration.recording import Recording
+from orchestrator.migration.attempt import Work
+from orchestrator.migration.seam import installed
+from orchestrator.migration.stand_in import NotReplayed, configured_for
 from orchestrator.migration.whole import whole
 from orchestrator.rollout.cohorts import proven
 from orchestrator.rollout.references import Reference, References, described, key_of
@@ -150,16 +153,17 @@ async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -
         return known
     database = project.databases[tenant.server]
     if tenant.isolation is Isolation.SCHEMA:
-        built = replace(await _of_schemas(project, tenant, target), family=kind.family)
-        store.keep(kind, built)
-        return built
+        built = await _closed_where_different(_of_schemas(project, tenant, target), (REPLAY, SNAPSHOT))
+        store.keep(kind, replace(built, family=kind.family))
+        return replace(built, family=kind.family)
     template = database.template(kind.key, store.templates)
     while True:
         async with database.building(template) as alone:
             # Whoever has built it meanwhile has left it here.
             known = await store.load(tenant, kind)
             if known is None and alone:
-                known = await _with_template(project, tenant, target, kind.family, template)
+                building = _with_template(project, tenant, target, kind.family, template)
+                known = await _closed_where_different(building, (TEMPLATE,))
                 store.keep(kind, known)
         if known is not None:
             return known
@@ -172,10 +176,15 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Referenc
         for _ in range(_TWO):
             empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
             watched = Watched(home=(empty.schema or "", *_shared(project, tenant)))
-            await bring(project, empty, target, watched)
+            try:
+                await bring(project, empty, target, watched)
+            except DatabaseError as error:
+                if watched.prevented:
+                    raise _Different(f"{watched.abroad}, and a scratch tenant must not") from error
+                raise
             pair.append(empty)
             recordings.append(watched)
-        reference = await _alike(project, pair, recordings)
+        reference = await _alike(project, pair, target)
         path = project.history.path("upgrade", (), target)
         step = whole(proven(recordings[0], recordings[1], project.history.impurities(path, "upgrade")))
         if isinstance(step, Step):
@@ -191,16 +200,24 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Referenc
     return replace(reference, closed={REPLAY: step, SNAPSHOT: problem or ""})
 
 
+class _Different(Exception):
+    """What one scratch tenant comes to says nothing about the next one; the message says why."""
+
+
+async def _closed_where_different(building: Awaitable[Reference], ways: Sequence[str]) -> Reference:
+    """What ``building`` comes to, with all ways closed where tenants need not come out alike."""
+    try:
+        return await building
+    except (_Different, NotReplayed) as error:
+        return Reference((), "", {}, closed=dict.fromkeys(ways, str(error)))
+
+
 async def _with_template(project: Project, tenant: Tenant, target: str, family: str, template: str) -> Reference:
-    database, pair, recordings = project.databases[tenant.server], [], []
+    database, pair = project.databases[tenant.server], []
     async with AsyncExitStack() as places:
         for _ in range(_TWO):
-            empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
-            recording = Recording()
-            await bring(project, empty, target, recording)
-            pair.append(empty)
-            recordings.append(recording)
-        reference = replace(await _alike(project, pair, recordings), family=family)
+            pair.append(await places.enter_async_context(scratch_tenant(project, tenant, target)))
+        reference = replace(await _alike(project, pair, target), family=family)
         texts = await _texts(project, pair)
         problem = _passing(project.history) or (texts if isinstance(texts, str) else _differ(texts[0], texts[1]))
         if problem is None and any(name and name in text for name in (pair[0].database,) for text in texts):
@@ -211,21 +228,30 @@ async def _with_template(project: Project, tenant: Tenant, target: str, family: 
         return kept if problem is None else replace(reference, closed={TEMPLATE: problem})
 
 
-async def _alike(project: Project, pair: Sequence[Tenant], recordings: Sequence[Recording]) -> Reference:
+async def _alike(project: Project, pair: Sequence[Tenant], target: str) -> Reference:
     """What two scratch tenants that went the same way have in common, before anything is known of the ways.
 
     Raises:
-        DatabaseError: they did not come out alike.
+        _Different: they did not come out alike.
     """
     database, table = project.databases[pair[0].server], project.loop.version_table
     shapes = await database.fingerprints(pair, table)
     readings = await database.read(pair, table)
     if len(shapes) < len(pair) or len(set(shapes.values())) > 1 or len({readings[one.id].heads for one in pair}) > 1:
-        raise DatabaseError(
-            "two scratch tenants that were migrated by the same revisions came out different",
-            hint="a revision depends on more than the database: look for the clock, random values, the environment",
-        )
-    return Reference(readings[pair[0].id].heads, shapes[pair[0].id], described(recordings[0].options or {}))
+        raise _Different("two scratch tenants came out different: a definition says its tenant's name, or is random")
+    options = asked_of_env(project, pair[0], target)
+    return Reference(readings[pair[0].id].heads, shapes[pair[0].id], described(options))
+
+
+def asked_of_env(project: Project, tenant: Tenant, target: str) -> dict[str, Any]:
+    """What env.py configures Alembic with for ``tenant``, asked without a database.
+
+    Raises:
+        NotReplayed: it does more than that.
+    """
+    work = Work.of(project.history, "upgrade", target)
+    with installed():
+        return configured_for(project.history, project.loop, tenant, work.options)
 
 
 async def _snapshot(

@@ -13,6 +13,8 @@ from orchestrator.databases.failures import shortened
 from orchestrator.databases.script import literal
 from orchestrator.migration.recording import OWN, Recording
 
+#: Locks that say no more than that rows were read, or that a foreign key leads there.
+_HARMLESS = "('AccessShareLock', 'RowShareLock', 'ShareRowExclusiveLock')"
 #: What belongs to the database or the server, whatever schema it is said in.
 _SHARED = re.compile(
     r"\b(?:PUBLICATION|SUBSCRIPTION|EVENT\s+TRIGGER|FOREIGN\s+DATA\s+WRAPPER|TABLESPACE|SECURITY\s+LABEL"
@@ -25,14 +27,23 @@ _QUALIFIER = re.compile(r'(?:"((?:[^"]|"")+)"|\b([^\W\d]\w*))\s*\.')
 _OURS = "('pg_catalog', 'information_schema', 'pg_toast')"
 
 
+class Abroad(Exception):
+    """A migration was about to commit what it did outside its tenant's schema."""
+
+
 @dataclass(slots=True)
 class Watched(Recording):
-    """A recording that also notes what is touched outside the tenant's schema; see :attr:`abroad`."""
+    """A recording of a scratch tenant that also notes what is touched outside its schema; see :attr:`abroad`.
+
+    What a scratch tenant would write there is not committed: it would stay when the tenant is gone.
+    """
 
     #: The tenant's schema, and the one with the extensions.
     home: tuple[str, ...] = ()
     #: What was touched, for people; ``None`` for nothing.
     abroad: str | None = None
+    #: What was to be written, and was not.
+    prevented: bool = False
     _words: set[str] = field(default_factory=set)
 
     def listen(self, connection: Connection) -> None:
@@ -57,23 +68,26 @@ class Watched(Recording):
 
         The locks tell of what functions and triggers do, too; statements outside a transaction hold none any more.
         """
-        if self.abroad is not None:
-            return
-        found = connection.exec_driver_sql(_touched(self.home, sorted(self._words)), execution_options={OWN: True})
-        self.abroad = found.scalar()
+        query = _touched(self.home, sorted(self._words))
+        found = connection.exec_driver_sql(query, execution_options={OWN: True}).first()
+        if found is not None:
+            self.abroad = self.abroad or found.touched
+            if found.written:
+                self.abroad, self.prevented = found.touched, True
+                raise Abroad(f"it {self.abroad}, which is not the scratch tenant's")
 
 
 def _touched(home: Sequence[str], words: Sequence[str]) -> str:
     at_home = f"n.nspname IN ({', '.join(map(literal, home))}) OR n.nspname IN {_OURS} OR n.nspname ~ '^pg_t'"
     named = f" OR n.nspname IN ({', '.join(map(literal, words))})" if words else ""
     return (
-        "SELECT touched FROM ("
-        " SELECT format('touches %s.%s', n.nspname, c.relname) AS touched FROM pg_locks l"
-        " JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "SELECT touched, written FROM ("
+        f" SELECT format('touches %s.%s', n.nspname, c.relname) AS touched, l.mode NOT IN {_HARMLESS} AS written"
+        " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'"
         " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         f" AND (c.relname ~ '^pg_largeobject' OR NOT ({at_home}))"
-        f" UNION ALL SELECT format('names the schema %s', n.nspname) FROM pg_namespace n"
+        " UNION ALL SELECT format('names the schema %s', n.nspname), false FROM pg_namespace n"
         f" WHERE NOT ({at_home}) AND (false{named})"
-        ") t LIMIT 1"
+        ") t ORDER BY written DESC LIMIT 1"
     )
