@@ -296,8 +296,10 @@ class PostgreSQL:
         key = templates.building(template)
         async with self._maintenance() as raw:
             # The lane is cleaned of it before it serves anybody else, and a killed process takes it along.
-            yield bool(await raw.fetchval("SELECT pg_try_advisory_lock($1)", key))
-            await raw.execute("SELECT pg_advisory_unlock($1)", key)
+            alone = bool(await raw.fetchval("SELECT pg_try_advisory_lock($1)", key))
+            yield alone
+            if alone:
+                await raw.execute("SELECT pg_advisory_unlock($1)", key)
 
     async def keep_template(self, made: Tenant, template: str, note: Mapping[str, Any]) -> str | None:
         """Renamed, closed and noted in one transaction."""

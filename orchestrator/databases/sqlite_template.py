@@ -78,9 +78,11 @@ def copy_file(template: Path, file: Path, right: Callable[[Path], bool]) -> None
         OSError: it cannot be made.
     """
     _refuse(file)
-    new = file.with_name(f".{file.name}.making-{os.getpid()}")
+    # The same after a kill as before it: the tenant's lock is held.
+    new = file.with_name(f".{file.name}.making")
     try:
-        _copied(template, new)
+        shutil.copyfile(template, new)
+        _on_disk(new)
         if not right(new):
             raise OtherShape(f"the copy of {template.name} came out different from what it was")
         with suppress(FileExistsError):
@@ -106,11 +108,6 @@ def _beside(file: Path) -> list[Path]:
 
 def _note(template: Path) -> Path:
     return template.with_suffix(".note.json")
-
-
-def _copied(source: Path, new: Path) -> None:
-    shutil.copyfile(source, new)
-    _on_disk(new)
 
 
 def _on_disk(file: Path) -> None:
