@@ -53,6 +53,8 @@ class Kind:
     key: str
     #: The key without what changes when the history grows.
     family: str
+    #: The server that it is used on: a template is one server's.
+    server: str
 
 
 class Store:
@@ -62,7 +64,7 @@ class Store:
         self._project = project
         self._directory = project.fleet.root / DIRECTORY / "references"
         self.references = References(self._directory)
-        self._found: dict[str, Reference] = {}
+        self._found: dict[Kind, Reference] = {}
         self._kinds: dict[tuple[object, ...], Kind] = {}
         self._surroundings: str | None = None
 
@@ -87,29 +89,30 @@ class Store:
             lasting = (database.dialect, version, tenant.isolation, table, extensions)
             family = key_of(*lasting, self._project.history.script.get_bases(), target)
             key = key_of(*lasting, goal, await asyncio.to_thread(self._digest))
-            self._kinds[asked] = Kind(key, family)
+            self._kinds[asked] = Kind(key, family, tenant.server)
         return self._kinds[asked]
 
     async def load(self, tenant: Tenant, kind: Kind) -> Reference | None:
         """The reference of ``kind``; ``None`` where it was not made, or what it leads to is not there."""
-        if kind.key not in self._found:
+        if kind not in self._found:
             found = await asyncio.to_thread(self.references.load, kind.key)
-            if tenant.isolation is not Isolation.SCHEMA and (found is None or found.template is not None):
-                # The template itself decides: it may be gone, or have been built by somebody else.
+            if found is None and tenant.isolation is not Isolation.SCHEMA:
                 found = await self._noted(tenant, kind)
             if found is None:
                 return None
-            self._found[kind.key] = found
-        return self._found[kind.key]
+            self._found[kind] = found
+        return self._found[kind]
 
     def keep(self, kind: Kind, reference: Reference) -> None:
         """Keep a reference, in the place of what was known of ``kind``."""
-        self._found[kind.key] = reference
-        self.references.save(kind.key, reference)
+        self._found[kind] = reference
+        if reference.template is None:
+            # Of a template, the note that is written at it tells.
+            self.references.save(kind.key, reference)
 
     def forget(self, kind: Kind) -> None:
         """What was known of ``kind`` is not so any more; look again the next time."""
-        self._found.pop(kind.key, None)
+        self._found.pop(kind, None)
 
     async def _noted(self, tenant: Tenant, kind: Kind) -> Reference | None:
         """What somebody else's process, on another machine perhaps, has written at the template."""

@@ -7,7 +7,7 @@ import re
 from orchestrator.databases.script import Snapshot
 
 #: What newer versions of pg_dump put around a script, for psql alone, with another word each time.
-_RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
+_RESTRICT = re.compile(r"(?:[ \t]*\n|--[^\n]*\n)*(\\restrict (\S+)\n)")
 #: What a script begins with before its first object: settings, comments.
 _PREAMBLE = re.compile(r"(?:[ \t]*\n|--[^\n]*\n|SET [a-z_]+ = [^;\n]*;\n|SELECT pg_catalog\.set_config\([^;\n]*\);\n)*")
 _SPACE = r"(?:[ \t]*\n|--[^\n]*\n)*"
@@ -15,24 +15,24 @@ _SPACE = r"(?:[ \t]*\n|--[^\n]*\n)*"
 
 def plain(text: str) -> str:
     """A script of pg_dump's without what is different each time."""
-    found = _RESTRICT.search(text)
+    found = _RESTRICT.match(text)
     if found is None:
         return text
-    return text.replace(f"\\restrict {found[1]}\n", "").replace(f"\\unrestrict {found[1]}\n", "")
+    # Its word is random: no row has it, and where a row begins like it, that is not at the script's beginning.
+    return (text[: found.start(1)] + text[found.end(1) :]).replace(f"\\unrestrict {found[2]}\n", "")
 
 
 def snapshot(text: str, schema: str, heads: tuple[str, ...]) -> Snapshot | None:
     """What a script of pg_dump's about ``schema`` says, to be run in a schema of that name that is there.
 
     Args:
-        text: in ``--inserts`` form: nothing in it is meant for psql.
+        text: in ``--inserts`` form, and :func:`plain`: nothing in it is meant for psql.
         schema: a name that does without quotes.
         heads: what its version table says.
 
     Returns:
         The snapshot; ``None`` where the script does not begin as expected.
     """
-    text = plain(text)
     begin = _PREAMBLE.match(text)
     assert begin is not None
     made = re.compile(

@@ -38,12 +38,11 @@ def imported(files: Iterable[Path]) -> frozenset[str]:
 
 
 def digest_of(packages: Collection[str]) -> str:
-    """Checksum over the names, sizes and times of all Python files of ``packages``; another version is another one."""
+    """Checksum (SHA-256, hex) over all Python files of ``packages``, as far as they are to be found."""
     total = hashlib.sha256()
     for name in sorted(packages):
         for file in _files(name):
-            status = file.stat()
-            total.update(f"{name} {file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            total.update(f"{name} {file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
 
 

@@ -393,6 +393,29 @@ async def test_prepared_by_two_at_once(tmp_path: Path, database: str, pg: Postgr
     assert one == other
 
 
+async def test_a_template_is_one_servers(
+    tmp_path: Path, database: str, pg: PostgresServer, second_pg: PostgresServer
+) -> None:
+    """What is prepared on one server is not taken for prepared on another."""
+    tenants = json.loads(schemas(database, "acme"))
+    other_url = second_pg.create_database()
+    tenants["servers"]["other"] = {"url": other_url}
+    tenants["tenants"].append({"id": "there", "server": "other"})
+    tenants["defaults"] = {"server": "main"}
+    async with opened(make_project(tmp_path, STATIC, json.dumps(tenants))) as (project, acme):
+        there = project.fleet.tenants[1]
+        one = await prepare(project, alone(acme, "like"), "heads")
+        before = await made(project, alone(there, "making_g"))
+        other = await prepare(project, alone(there, "like"), "heads")
+        after = await made(project, alone(there, "making_h"))
+        drop(pg, database, one.template)
+        drop(second_pg, other_url, "making_g", "making_h", other.template)
+        second_pg.drop_database(other_url)
+
+    assert (before.way, before.not_taken) == (Way.ALEMBIC, {Way.TEMPLATE: "nothing is prepared for it"})
+    assert after.way is Way.TEMPLATE
+
+
 def drop(pg: PostgresServer, url: str, *names: str | None) -> None:
     """Drop databases, templates included."""
     for name in filter(None, names):
