@@ -29,8 +29,8 @@ async def main(project: str, kind: str) -> None:
             return replace(example, id=name, isolation=Isolation.DATABASE, schema=None, database=name)
 
         started = time.perf_counter()
-        reference = await prepare(opened, named("example"), "heads")
-        print(json.dumps({"seconds": time.perf_counter() - started, "template": reference.template}), flush=True)
+        blueprint = await prepare(opened, named("example"), "heads")
+        print(json.dumps({"seconds": time.perf_counter() - started, "template": blueprint.template}), flush=True)
         while name := (await asyncio.to_thread(sys.stdin.readline)).strip():
             started = time.perf_counter()
             made = await make(opened, named(name), "heads", application="bench", limits=Limits())

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.actions import references
+from orchestrator.actions import blueprints
+from orchestrator.actions.blueprints import Kind, Store
 from orchestrator.actions.project import Project, migrating
-from orchestrator.actions.references import Kind, Store
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.script import REFUSED, Snapshot, Step
 from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
@@ -18,7 +18,7 @@ from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.migration.seam import self_check
 from orchestrator.migration.stand_in import NotReplayed
-from orchestrator.rollout.references import Reference, described
+from orchestrator.rollout.blueprints import Blueprint, described
 from orchestrator.statuses import TenantStatus
 
 #: What the guards of a schema that is filled say, for people.
@@ -114,7 +114,7 @@ async def make(
     return Made(Way.ALEMBIC, heads, (time.perf_counter() - started) * 1000, not_taken)
 
 
-async def prepare(project: Project, tenant: Tenant, target: str) -> Reference:
+async def prepare(project: Project, tenant: Tenant, target: str) -> Blueprint:
     """Make what :func:`make` needs to bring tenants like ``tenant`` to ``target`` fast, where it is not there.
 
     For a deploy, before the first sign-up; never in a sign-up itself, which it would hold up by the time of two
@@ -131,7 +131,7 @@ async def prepare(project: Project, tenant: Tenant, target: str) -> Reference:
     Raises:
         OrchestratorError: the directory does not lead there, or nothing can be made on the server.
     """
-    return await references.prepare(project, tenant, target, _Maker.of(project).store)
+    return await blueprints.prepare(project, tenant, target, _Maker.of(project).store)
 
 
 class _NotTaken(Exception):
@@ -150,7 +150,7 @@ class _Maker:
         self._project = project
         self.store = Store(project)
         self._concurrent: bool | None = None
-        #: What env.py configured Alembic with, by reference: once it was found to be what that was made with.
+        #: What env.py configured Alembic with, by blueprint: once it was found to be what that was made with.
         self._options: dict[str, Mapping[str, Any]] = {}
 
     @classmethod
@@ -184,52 +184,52 @@ class _Maker:
         """
         try:
             kind = await self.store.kind(tenant, target)
-            reference = await self.store.load(tenant, kind)
-            if reference is None:
+            blueprint = await self.store.load(tenant, kind)
+            if blueprint is None:
                 raise _NotTaken("nothing is prepared for it")
-            if way in reference.closed:
-                raise _NotTaken(reference.closed[way])
-            self._compare_env(migrator, tenant, target, kind, reference)
+            if way in blueprint.closed:
+                raise _NotTaken(blueprint.closed[way])
+            self._compare_env(migrator, tenant, target, kind, blueprint)
             if way is Way.TEMPLATE:
-                await self._copy(migrator, tenant, kind, reference)
+                await self._copy(migrator, tenant, kind, blueprint)
             else:
                 await self._fill(
-                    migrator, tenant, reference.step if way is Way.REPLAY else reference.snapshot, reference
+                    migrator, tenant, blueprint.step if way is Way.REPLAY else blueprint.snapshot, blueprint
                 )
         except (_NotTaken, NotReplayed) as error:
             raise _NotTaken(str(error)) from error
         except Exception as error:
             raise _NotTaken(_told(describe(error).message)) from error
-        return reference.heads
+        return blueprint.heads
 
-    def _compare_env(self, migrator: Migrator, tenant: Tenant, target: str, kind: Kind, reference: Reference) -> None:
-        """Make sure that env.py does for this tenant what it did for the reference."""
+    def _compare_env(self, migrator: Migrator, tenant: Tenant, target: str, kind: Kind, blueprint: Blueprint) -> None:
+        """Make sure that env.py does for this tenant what it did for the blueprint."""
         if not migrator.concurrent:
             raise _NotTaken("this Alembic is not known well enough to ask env.py what it would do")
-        found = references.asked_of_env(self._project, tenant, target)
-        if kind.key not in self._options and described(found) == reference.options:
+        found = blueprints.asked_of_env(self._project, tenant, target)
+        if kind.key not in self._options and described(found) == blueprint.options:
             self._options[kind.key] = found
         if self._options.get(kind.key) != found:
             raise _NotTaken("env.py configures Alembic differently for this tenant")
 
     async def _fill(
-        self, migrator: Migrator, tenant: Tenant, made: Step | Snapshot | None, reference: Reference
+        self, migrator: Migrator, tenant: Tenant, made: Step | Snapshot | None, blueprint: Blueprint
     ) -> None:
         if made is None:
             raise _NotTaken("there is a faster one")
         database = self._project.databases[tenant.server]
         await database.provision(tenant)
         name, limits = migrator.connection_name(tenant), migrator.limits(tenant)
-        await database.fill(tenant, made, reference.shape, self._project.loop.version_table, name, limits)
+        await database.fill(tenant, made, blueprint.shape, self._project.loop.version_table, name, limits)
 
-    async def _copy(self, migrator: Migrator, tenant: Tenant, kind: Kind, reference: Reference) -> None:
+    async def _copy(self, migrator: Migrator, tenant: Tenant, kind: Kind, blueprint: Blueprint) -> None:
         if tenant.database is None and tenant.file is None:
             raise _NotTaken("it has the database of its server's address")
-        assert reference.template is not None
+        assert blueprint.template is not None
         database = self._project.databases[tenant.server]
         table = self._project.loop.version_table
         try:
-            await database.copy_template(tenant, reference.template, reference.shape, reference.heads, table)
+            await database.copy_template(tenant, blueprint.template, blueprint.shape, blueprint.heads, table)
         except (AlreadyThere, OtherShape):
             raise
         except Exception:

@@ -252,7 +252,7 @@ class PostgreSQL:
             await lane.raw.execute(fill(place, made))
             found = await fingerprints(lane.raw, [tenant.schema], version_table, within=True)
             if tenant.schema not in found or found[tenant.schema].digest != shape:
-                raise OtherShape(f"tenant {tenant.id}: its schema came out different from the reference's")
+                raise OtherShape(f"tenant {tenant.id}: its schema came out different from the blueprint's")
             heads = made.after if isinstance(made, Step) else made.heads
             await lane.raw.execute(filled(place, heads))
 

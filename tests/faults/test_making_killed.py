@@ -132,7 +132,7 @@ async def test_while_a_schema_is_filled(tmp_path: Path, url: str, revisions: dic
 @pytest.mark.parametrize(
     ("alone", "way"), [("", Way.SNAPSHOT), ("making_killed", Way.TEMPLATE)], ids=["snapshot", "template"]
 )
-async def test_while_a_reference_is_made(tmp_path: Path, url: str, alone: str, way: Way) -> None:
+async def test_while_a_blueprint_is_made(tmp_path: Path, url: str, alone: str, way: Way) -> None:
     """What a killed process was making others from is no template; the next one clears it up and makes its own."""
     project = make_project(tmp_path, DYNAMIC, schemas(url, "acme"))
     with waiting(url):

@@ -18,7 +18,7 @@ from orchestrator.actions.making import Made, NotMade, Way, make, prepare
 from orchestrator.actions.project import Project as Opened
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
-from orchestrator.rollout.references import Reference
+from orchestrator.rollout.blueprints import Blueprint
 from tests.catalog import catalog, catalogs, difference
 from tests.projects import ACCOUNTS, ENV, PROJECTS, Project, files, make_project, schemas, tables
 from tests.replays import EMPTY
@@ -129,7 +129,7 @@ async def test_a_database_is_copied(tmp_path: Path, database: str, pg: PostgresS
     """A database comes from a template that nobody can connect to, with rows and all; the next is as fast."""
     names = ["making_a", "making_b", "making_plain"]
     async with opened(make_project(tmp_path, DYNAMIC, schemas(database, "acme"))) as (project, acme):
-        reference = await prepare(project, alone(acme, "like"), "heads")
+        blueprint = await prepare(project, alone(acme, "like"), "heads")
         try:
             fast = [await made(project, alone(acme, name)) for name in names[:2]]
             again = await made(project, alone(acme, names[0]))
@@ -140,11 +140,11 @@ async def test_a_database_is_copied(tmp_path: Path, database: str, pg: PostgresS
                 database, "SELECT datname, datallowconn FROM pg_database WHERE datistemplate AND datname ~ '^o'"
             )
         finally:
-            drop(pg, database, *names, reference.template)
+            drop(pg, database, *names, blueprint.template)
 
     assert [each.way for each in fast] == [Way.TEMPLATE] * 2
     assert found == [expected] * 2
-    assert [tuple(row) for row in kept] == [(reference.template, False)]
+    assert [tuple(row) for row in kept] == [(blueprint.template, False)]
     assert (again.way, again.heads) == (Way.ALEMBIC, ("r3",))
     assert again.not_taken == {Way.TEMPLATE: "the database making_a is there already"}
 
@@ -209,12 +209,12 @@ async def test_a_template_goes_with_its_directory(tmp_path: Path, database: str,
 async def test_a_template_that_is_gone(tmp_path: Path, database: str, pg: PostgresServer) -> None:
     """Where somebody has dropped the template, Alembic makes the tenant, and it can be prepared again."""
     async with opened(make_project(tmp_path, STATIC, schemas(database, "acme"))) as (project, acme):
-        reference = await prepare(project, alone(acme, "like"), "heads")
-        drop(pg, database, reference.template)
+        blueprint = await prepare(project, alone(acme, "like"), "heads")
+        drop(pg, database, blueprint.template)
         first = await made(project, alone(acme, "making_e"))
         await prepare(project, alone(acme, "like"), "heads")
         second = await made(project, alone(acme, "making_f"))
-        drop(pg, database, "making_e", "making_f", reference.template)
+        drop(pg, database, "making_e", "making_f", blueprint.template)
 
     assert (first.way, second.way) == (Way.ALEMBIC, Way.TEMPLATE)
     assert "does not exist" in first.not_taken[Way.TEMPLATE]
@@ -248,14 +248,14 @@ async def test_no_snapshot(tmp_path: Path, database: str, body: str, reason: str
     last = body if "get(1)" not in body else body.replace("get(1)", "get('X')")
     project = make_project(tmp_path, {**DYNAMIC, "r4": f"op.get_bind()\n{last}"}, schemas(database, "acme"))
     async with opened(project) as (found, acme):
-        reference = await prepare(found, acme, "heads")
+        blueprint = await prepare(found, acme, "heads")
         if "EXTENSION" in body:
             execute(database, "DROP EXTENSION IF EXISTS citext")
         end = await made(found, acme)
 
     assert end.way is Way.ALEMBIC
-    assert reason in reference.closed[Way.SNAPSHOT], reference.closed
-    assert end.not_taken == dict(reference.closed)
+    assert reason in blueprint.closed[Way.SNAPSHOT], blueprint.closed
+    assert end.not_taken == dict(blueprint.closed)
     assert len(fetch(database, "SELECT * FROM public.plans")) == ("INSERT INTO public.plans" in body)
 
 
@@ -263,13 +263,13 @@ async def test_what_holds_to_the_end_is_not_replayed_as_one(tmp_path: Path, data
     """A setting for one transaction would reach all that follow: such a history goes by snapshot."""
     bodies = {"r1": 'op.execute("SET LOCAL quote_all_identifiers = on")', "r2": ACCOUNTS}
     async with opened(make_project(tmp_path, bodies, schemas(database, "acme"))) as (project, acme):
-        reference = await prepare(project, acme, "heads")
-        assert "r1: holds to the end of its transaction" in reference.closed[Way.REPLAY]
+        blueprint = await prepare(project, acme, "heads")
+        assert "r1: holds to the end of its transaction" in blueprint.closed[Way.REPLAY]
         assert (await made(project, acme)).way is Way.SNAPSHOT
 
 
 async def test_env_that_differs(tmp_path: Path, database: str) -> None:
-    """A tenant for whom env.py configures Alembic differently is not made as the reference was."""
+    """A tenant for whom env.py configures Alembic differently is not made as the blueprint was."""
     env = ENV.replace("transaction_per_migration=True", "transaction_per_migration='late' not in tenant.tags")
     async with opened(make_project(tmp_path, STATIC, schemas(database, "acme"), env)) as (project, acme):
         await prepare(project, acme, "heads")
@@ -318,7 +318,7 @@ async def test_a_schema_keeps_what_it_was_given(tmp_path: Path, database: str) -
     ("revisions", "way"), [(STATIC, Way.REPLAY), (DYNAMIC, Way.SNAPSHOT)], ids=["replay", "snapshot"]
 )
 async def test_another_shape(tmp_path: Path, database: str, revisions: Mapping[str, str], way: Way) -> None:
-    """What comes out different from the reference is never seen by anybody, and Alembic makes the tenant."""
+    """What comes out different from the blueprint is never seen by anybody, and Alembic makes the tenant."""
     project = make_project(tmp_path, revisions, schemas(database, "acme"))
     async with opened(project) as (first, acme):
         await prepare(first, acme, "heads")
@@ -337,9 +337,9 @@ async def test_a_copy_of_another_shape(tmp_path: Path) -> None:
     """The same of a file: one that is not as its template was said to be does not appear."""
     project = make_project(tmp_path, {"r1": ACCOUNTS}, files(tmp_path / "files", "a"))
     async with opened(project) as (first, a):
-        reference = await prepare(first, a, "heads")
-    assert reference.template is not None
-    with closing(sqlite3.connect(reference.template)) as file:
+        blueprint = await prepare(first, a, "heads")
+    assert blueprint.template is not None
+    with closing(sqlite3.connect(blueprint.template)) as file:
         file.execute("CREATE TABLE other (id int)")
     async with opened(project) as (second, a):
         end = await made(second, a)
@@ -371,12 +371,12 @@ async def test_twenty_databases_at_once(tmp_path: Path, database: str, pg: Postg
     """The same of databases that are copied from one template."""
     names = [f"making_t{number:02}" for number in range(20)]
     async with opened(make_project(tmp_path, STATIC, schemas(database, "acme"))) as (project, acme):
-        reference = await prepare(project, alone(acme, "like"), "heads")
+        blueprint = await prepare(project, alone(acme, "like"), "heads")
         try:
             ends = await asyncio.gather(*(made(project, alone(acme, name)) for name in names))
             twice = await asyncio.gather(*(made(project, alone(acme, "making_same")) for _ in range(2)))
         finally:
-            drop(pg, database, *names, "making_same", reference.template)
+            drop(pg, database, *names, "making_same", blueprint.template)
 
     assert {end.way for end in ends} == {Way.TEMPLATE}, ends
     assert sorted(end.way for end in twice) == [Way.ALEMBIC, Way.TEMPLATE]
@@ -425,7 +425,7 @@ def drop(pg: PostgresServer, url: str, *names: str | None) -> None:
 
 
 def spoil(root: Path, **changes: Any) -> None:
-    """Change what is kept of the only reference."""
-    (file,) = (root / ".orchestrator" / "references").glob("*.json")
-    reference = Reference.from_json(json.loads(file.read_text()))
-    file.write_text(json.dumps(replace(reference, **changes).as_json()))
+    """Change what is kept of the only blueprint."""
+    (file,) = (root / ".orchestrator" / "blueprints").glob("*.json")
+    blueprint = Blueprint.from_json(json.loads(file.read_text()))
+    file.write_text(json.dumps(replace(blueprint, **changes).as_json()))

@@ -1,4 +1,4 @@
-"""Make what new tenants are made from: a reference for each kind of place, found out in scratch tenants.
+"""Make what new tenants are made from: a blueprint for each kind of place, found out in scratch tenants.
 
 Two are brought to the target through Alembic. Only what both have in common is believed; what they were sent, or what
 they hold, is then tried on a third one before it is kept.
@@ -31,14 +31,14 @@ from orchestrator.migration.attempt import Work
 from orchestrator.migration.seam import installed
 from orchestrator.migration.stand_in import NotReplayed, configured_for
 from orchestrator.migration.whole import whole
+from orchestrator.rollout.blueprints import Blueprint, Blueprints, described, key_of
 from orchestrator.rollout.cohorts import proven
-from orchestrator.rollout.references import Reference, References, described, key_of
 
-#: Ways of a new tenant, as they are named in references.
+#: Ways of a new tenant, as they are named in blueprints.
 TEMPLATE, REPLAY, SNAPSHOT = "template", "replay", "snapshot"
 #: How connections that build name themselves to the server.
 _APPLICATION = "orchestrator prepare"
-#: References that have to agree.
+#: Blueprints that have to agree.
 _TWO = 2
 #: Characters of a script's line that are told.
 _TOLD = 80
@@ -48,7 +48,7 @@ _POLL = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What one reference is for."""
+    """What one blueprint is for."""
 
     key: str
     #: The key without what changes when the history grows.
@@ -58,13 +58,13 @@ class Kind:
 
 
 class Store:
-    """Where the references of one project are, in memory and on disk."""
+    """Where the blueprints of one project are, in memory and on disk."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._directory = project.fleet.root / DIRECTORY / "references"
-        self.references = References(self._directory)
-        self._found: dict[Kind, Reference] = {}
+        self._directory = project.fleet.root / DIRECTORY / "blueprints"
+        self.blueprints = Blueprints(self._directory)
+        self._found: dict[Kind, Blueprint] = {}
         self._kinds: dict[tuple[object, ...], Kind] = {}
         self._surroundings: str | None = None
 
@@ -74,7 +74,7 @@ class Store:
         return self._directory
 
     async def kind(self, tenant: Tenant, target: str) -> Kind:
-        """What reference ``tenant`` needs to come to ``target``.
+        """What blueprint ``tenant`` needs to come to ``target``.
 
         Raises:
             OrchestratorError: no such target, or no connection.
@@ -92,10 +92,10 @@ class Store:
             self._kinds[asked] = Kind(key, family, tenant.server)
         return self._kinds[asked]
 
-    async def load(self, tenant: Tenant, kind: Kind) -> Reference | None:
-        """The reference of ``kind``; ``None`` where it was not made, or what it leads to is not there."""
+    async def load(self, tenant: Tenant, kind: Kind) -> Blueprint | None:
+        """The blueprint of ``kind``; ``None`` where it was not made, or what it leads to is not there."""
         if kind not in self._found:
-            found = await asyncio.to_thread(self.references.load, kind.key)
+            found = await asyncio.to_thread(self.blueprints.load, kind.key)
             if found is None and tenant.isolation is not Isolation.SCHEMA:
                 found = await self._noted(tenant, kind)
             if found is None:
@@ -103,23 +103,23 @@ class Store:
             self._found[kind] = found
         return self._found[kind]
 
-    def keep(self, kind: Kind, reference: Reference) -> None:
-        """Keep a reference, in the place of what was known of ``kind``."""
-        self._found[kind] = reference
-        if reference.template is None:
+    def keep(self, kind: Kind, blueprint: Blueprint) -> None:
+        """Keep a blueprint, in the place of what was known of ``kind``."""
+        self._found[kind] = blueprint
+        if blueprint.template is None:
             # Of a template, the note that is written at it tells.
-            self.references.save(kind.key, reference)
+            self.blueprints.save(kind.key, blueprint)
 
     def forget(self, kind: Kind) -> None:
         """What was known of ``kind`` is not so any more; look again the next time."""
         self._found.pop(kind, None)
 
-    async def _noted(self, tenant: Tenant, kind: Kind) -> Reference | None:
+    async def _noted(self, tenant: Tenant, kind: Kind) -> Blueprint | None:
         """What somebody else's process, on another machine perhaps, has written at the template."""
         database = self._project.databases[tenant.server]
         note = await database.note(database.template(kind.key, self.templates))
         try:
-            return None if note is None else Reference.from_json(note)
+            return None if note is None else Blueprint.from_json(note)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -138,8 +138,8 @@ class Store:
         return self._surroundings
 
 
-async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -> Reference:
-    """Make the reference that tenants like ``tenant`` are made from, where it is not there.
+async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -> Blueprint:
+    """Make the blueprint that tenants like ``tenant`` are made from, where it is not there.
 
     Args:
         project: opened.
@@ -173,7 +173,7 @@ async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -
         await asyncio.sleep(_POLL)
 
 
-async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Reference:
+async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Blueprint:
     pair, recordings = [], []
     async with AsyncExitStack() as places:
         for _ in range(_TWO):
@@ -187,51 +187,51 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Referenc
                 raise
             pair.append(empty)
             recordings.append(watched)
-        reference = await _alike(project, pair, target)
+        blueprint = await _alike(project, pair, target)
         path = project.history.path("upgrade", (), target)
         step = whole(proven(recordings[0], recordings[1], project.history.impurities(path, "upgrade")))
         if isinstance(step, Step):
-            problem = await _trial(project, tenant, step, reference)
+            problem = await _trial(project, tenant, step, blueprint)
             if problem is None:
-                return replace(reference, step=step)
+                return replace(blueprint, step=step)
             step = problem
-        made = await _snapshot(project, pair, recordings, reference)
+        made = await _snapshot(project, pair, recordings, blueprint)
     # Only now: what a snapshot is filled from has the name of the first of them.
-    problem = made if isinstance(made, str) else await _trial(project, tenant, made, reference)
+    problem = made if isinstance(made, str) else await _trial(project, tenant, made, blueprint)
     if problem is None and isinstance(made, Snapshot):
-        return replace(reference, snapshot=made, closed={REPLAY: step})
-    return replace(reference, closed={REPLAY: step, SNAPSHOT: problem or ""})
+        return replace(blueprint, snapshot=made, closed={REPLAY: step})
+    return replace(blueprint, closed={REPLAY: step, SNAPSHOT: problem or ""})
 
 
 class _Different(Exception):
     """What one scratch tenant comes to says nothing about the next one; the message says why."""
 
 
-async def _closed_where_different(building: Awaitable[Reference], ways: Sequence[str]) -> Reference:
+async def _closed_where_different(building: Awaitable[Blueprint], ways: Sequence[str]) -> Blueprint:
     """What ``building`` comes to, with all ways closed where tenants need not come out alike."""
     try:
         return await building
     except (_Different, NotReplayed) as error:
-        return Reference((), "", {}, closed=dict.fromkeys(ways, str(error)))
+        return Blueprint((), "", {}, closed=dict.fromkeys(ways, str(error)))
 
 
-async def _with_template(project: Project, tenant: Tenant, target: str, family: str, template: str) -> Reference:
+async def _with_template(project: Project, tenant: Tenant, target: str, family: str, template: str) -> Blueprint:
     database, pair = project.databases[tenant.server], []
     async with AsyncExitStack() as places:
         for _ in range(_TWO):
             pair.append(await places.enter_async_context(scratch_tenant(project, tenant, target)))
-        reference = replace(await _alike(project, pair, target), family=family)
+        blueprint = replace(await _alike(project, pair, target), family=family)
         texts = await _texts(project, pair)
         problem = _passing(project.history) or (texts if isinstance(texts, str) else _differ(texts[0], texts[1]))
         if problem is None and any(name and name in text for name in (pair[0].database,) for text in texts):
             problem = "what it holds says the database's own name"
-        kept = replace(reference, template=template)
+        kept = replace(blueprint, template=template)
         if problem is None:
             problem = await database.keep_template(pair[0], template, kept.as_json())
-        return kept if problem is None else replace(reference, closed={TEMPLATE: problem})
+        return kept if problem is None else replace(blueprint, closed={TEMPLATE: problem})
 
 
-async def _alike(project: Project, pair: Sequence[Tenant], target: str) -> Reference:
+async def _alike(project: Project, pair: Sequence[Tenant], target: str) -> Blueprint:
     """What two scratch tenants that went the same way have in common, before anything is known of the ways.
 
     Raises:
@@ -243,7 +243,7 @@ async def _alike(project: Project, pair: Sequence[Tenant], target: str) -> Refer
     if len(shapes) < len(pair) or len(set(shapes.values())) > 1 or len({readings[one.id].heads for one in pair}) > 1:
         raise _Different("two scratch tenants came out different: a definition says its tenant's name, or is random")
     options = asked_of_env(project, pair[0], target)
-    return Reference(readings[pair[0].id].heads, shapes[pair[0].id], described(options))
+    return Blueprint(readings[pair[0].id].heads, shapes[pair[0].id], described(options))
 
 
 def asked_of_env(project: Project, tenant: Tenant, target: str) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def asked_of_env(project: Project, tenant: Tenant, target: str) -> dict[str, Any
 
 
 async def _snapshot(
-    project: Project, pair: Sequence[Tenant], recordings: Sequence[Watched], reference: Reference
+    project: Project, pair: Sequence[Tenant], recordings: Sequence[Watched], blueprint: Blueprint
 ) -> Snapshot | str:
     """What the first of a pair holds, or why it may not be copied."""
     one, other = pair
@@ -272,15 +272,15 @@ async def _snapshot(
         return texts
     if (difference := _differ(texts[0], texts[1], one.schema, other.schema)) is not None:
         return difference
-    return snapshot(texts[0], one.schema, reference.heads) or "pg_dump's script does not begin as expected"
+    return snapshot(texts[0], one.schema, blueprint.heads) or "pg_dump's script does not begin as expected"
 
 
-async def _trial(project: Project, like: Tenant, made: Step | Snapshot, reference: Reference) -> str | None:
+async def _trial(project: Project, like: Tenant, made: Step | Snapshot, blueprint: Blueprint) -> str | None:
     """Why a third scratch tenant does not come out alike; ``None`` where it does."""
     database, table = project.databases[like.server], project.loop.version_table
     async with scratch_tenant(project, like, "base") as third:
         try:
-            await database.fill(third, made, reference.shape, table, _APPLICATION, Limits())
+            await database.fill(third, made, blueprint.shape, table, _APPLICATION, Limits())
         except Exception as error:
             failure = describe(error)
             if failure.passing or failure.lost:
@@ -303,7 +303,7 @@ async def _texts(project: Project, pair: Sequence[Tenant]) -> list[str] | str:
 
 
 def _differ(one: str, other: str, its_name: str = "", others_name: str = "") -> str | None:
-    """Where two references hold different things, names apart; rows are not repeated."""
+    """Where two blueprints hold different things, names apart; rows are not repeated."""
     if its_name:
         one, other = one.replace(its_name, "-" * len(its_name)), other.replace(others_name, "-" * len(others_name))
     if one == other:

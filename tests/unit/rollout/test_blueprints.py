@@ -1,4 +1,4 @@
-"""References on disk."""
+"""Blueprints on disk."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from sqlalchemy import MetaData
 
 from orchestrator.databases.script import Snapshot, Step
-from orchestrator.rollout.references import Reference, References, described, key_of
+from orchestrator.rollout.blueprints import Blueprint, Blueprints, described, key_of
 
 STEP = Step(("r1",), (), ("r1",), ("SELECT 1", "it's"), "CREATE TABLE v ()")
-WHOLE = Reference(("r1",), "ab", {"a": "1"}, STEP, Snapshot("s", "SELECT 2", ("r1",)), None, {"replay": "why"}, "f")
+WHOLE = Blueprint(("r1",), "ab", {"a": "1"}, STEP, Snapshot("s", "SELECT 2", ("r1",)), None, {"replay": "why"}, "f")
 
 
 def test_what_is_kept_is_found(tmp_path: Path) -> None:
     """Equal to what was saved, in another process too, and readable by nobody else: rows may be in it."""
-    References(tmp_path / "new").save("0a", WHOLE)
-    assert References(tmp_path / "new").load("0a") == WHOLE
+    Blueprints(tmp_path / "new").save("0a", WHOLE)
+    assert Blueprints(tmp_path / "new").load("0a") == WHOLE
     assert (tmp_path / "new" / "0a.json").stat().st_mode & 0o077 == 0
-    assert References(tmp_path / "new").load("0b") is None
+    assert Blueprints(tmp_path / "new").load("0b") is None
 
 
 def test_what_is_cut_off_was_never_made(tmp_path: Path) -> None:
-    """Half a file, or one of another form, is no reference."""
-    store = References(tmp_path)
+    """Half a file, or one of another form, is no blueprint."""
+    store = Blueprints(tmp_path)
     store.save("0a", WHOLE)
     file = tmp_path / "0a.json"
     file.write_text(file.read_text()[:-9])
@@ -35,7 +35,7 @@ def test_what_is_cut_off_was_never_made(tmp_path: Path) -> None:
 def test_nowhere_to_write(tmp_path: Path) -> None:
     """A directory that cannot be made keeps nothing, and does no harm."""
     (tmp_path / "file").write_text("")
-    References(tmp_path / "file").save("0a", WHOLE)
+    Blueprints(tmp_path / "file").save("0a", WHOLE)
 
 
 def test_options_as_text() -> None:

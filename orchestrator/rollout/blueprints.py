@@ -15,7 +15,7 @@ from sqlalchemy import MetaData
 
 from orchestrator.databases.script import Snapshot, Step
 
-#: Counted up whenever the files' form, or how references are made, changes.
+#: Counted up whenever the files' form, or how blueprints are made, changes.
 FORMAT = 1
 #: Files kept: the newest.
 _KEPT = 50
@@ -24,18 +24,18 @@ log = logging.getLogger("orchestrator.run")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class Blueprint:
     """How a new tenant comes to a target, and what it looks like there."""
 
     #: At the target, sorted.
     heads: tuple[str, ...]
-    #: What the reference looks like.
+    #: What the blueprint looks like.
     shape: str
     #: What env.py configured Alembic with, as :func:`described` tells it.
     options: Mapping[str, str]
     #: Everything from base to the target as one transaction; ``None`` where that may not be replayed.
     step: Step | None = None
-    #: Everything that the reference holds; ``None`` where that may not be copied.
+    #: Everything that the blueprint holds; ``None`` where that may not be copied.
     snapshot: Snapshot | None = None
     #: Name or path of a template; ``None`` where there is none.
     template: str | None = None
@@ -49,7 +49,7 @@ class Reference:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Reference:
+    def from_json(cls, document: Mapping[str, Any]) -> Blueprint:
         """What :meth:`as_json` wrote.
 
         Raises:
@@ -65,31 +65,31 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class References:
-    """The references of one project; a directory that cannot be written keeps nothing."""
+class Blueprints:
+    """The blueprints of one project; a directory that cannot be written keeps nothing."""
 
     directory: Path
 
-    def load(self, key: str) -> Reference | None:
-        """The reference of ``key``; missing, cut off or of another form is the same as never made."""
+    def load(self, key: str) -> Blueprint | None:
+        """The blueprint of ``key``; missing, cut off or of another form is the same as never made."""
         try:
-            return Reference.from_json(json.loads(self._file(key).read_bytes()))
+            return Blueprint.from_json(json.loads(self._file(key).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def save(self, key: str, reference: Reference) -> None:
-        """Keep a reference."""
+    def save(self, key: str, blueprint: Blueprint) -> None:
+        """Keep a blueprint."""
         file = self._file(key)
         new = file.with_suffix(f".{os.getpid()}")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps(reference.as_json(), indent=1), encoding="utf-8")
+            new.write_text(json.dumps(blueprint.as_json(), indent=1), encoding="utf-8")
             # Rows may be in it.
             new.chmod(0o600)
             new.replace(file)
             self._forget_old()
         except OSError as error:
-            log.info("references are not kept: %s", error)
+            log.info("blueprints are not kept: %s", error)
 
     def _file(self, key: str) -> Path:
         return self.directory / f"{key}.json"
@@ -101,7 +101,7 @@ class References:
 
 
 def key_of(*parts: object) -> str:
-    """16 hex digits for what a reference was made from."""
+    """16 hex digits for what a blueprint was made from."""
     return hashlib.sha256(json.dumps([FORMAT, *parts], default=str).encode()).hexdigest()[:16]
 
 
