@@ -157,6 +157,8 @@ TWENTY = History(
     "ix_orders_5_currency_total",
     undone=False,
 )
+#: Twenty tables and nothing after them: for what looks at all of a tenant.
+TABLES = History("tables", ("\n".join([_TABLES, *(_FOUR[0].replace("{n}", str(number)) for number in range(1, 19))]),))
 #: Asks the database and uses the answer: cannot be replayed.
 READING = History("reading", (_TABLES, _READING.format(seconds=READING_S)))
 #: As a product that has grown for years has them: sixty tables, and a column, an index or a rule at a time.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from benchmarks import projects
 from benchmarks.bench import WORK, Bench
 from benchmarks.histories import FIRST, UNDO, History
-from benchmarks.measuring import Command, RunError, Task
+from benchmarks.measuring import Command, RunError, Task, measure
 from benchmarks.server import PREFIX
 
 OURS, COOKBOOK, PSQL, SHELL, BARE = "orchestrator", "cookbook loop", "psql", "shell loop", "bare asyncpg"
@@ -69,7 +69,9 @@ class Work:
         return path
 
 
-def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: int = 0) -> Task:
+def orchestrator(
+    work: Work, command: str = "upgrade", name: str = OURS, few: int = 0, *, journaled: bool = False
+) -> Task:
     """``orchestrator upgrade``, or another command; the fleet is read with a ``schemas:`` source.
 
     Args:
@@ -78,6 +80,7 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
         name: what it is called in the results.
         few: tenants of the idle run, so that what is done once for a fleet counts as start-up; with 0 it has nothing
             to do.
+        journaled: upgrade before, which is not timed: ``status`` compares what it reads with the journal.
     """
     program = work.bench.ours / "orchestrator"
     source = {"schemas": "tenant_*"}
@@ -85,6 +88,12 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
     # With a few it is a smaller run of the same; with one, which stands there already, it has nothing to do.
     idle = ["upgrade", *selection] if few else ["upgrade", FIRST, *selection]
     project = projects.ours(work.directory("ours"), work.history, work.address, source, work.at_once)
+
+    def reset() -> None:
+        work.reset()
+        if journaled:
+            measure([program, "upgrade"], project)
+
     return Task(
         name,
         [program, command],
@@ -92,7 +101,7 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
         work.tenants,
         idle=[program, *idle],
         idle_tenants=few,
-        reset=work.reset,
+        reset=reset,
         tidy=lambda: projects.forget(project),
         check=work.check,
     )

@@ -7,9 +7,9 @@ they hold, is then tried on a third one before it is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,20 @@ class Kind:
     server: str
 
 
+@dataclass(slots=True)
+class Memory:
+    """What is known as long as a project is open, also with more tenants in its fleet."""
+
+    found: dict[Kind, Blueprint] = field(default_factory=dict)
+    kinds: dict[tuple[object, ...], Kind] = field(default_factory=dict)
+    #: Digest of all that decides what a tenant comes to, but for the server.
+    surroundings: str | None = None
+    #: What env.py configured Alembic with, by blueprint: once it was found to be what that was made with.
+    options: dict[Kind, Mapping[str, Any]] = field(default_factory=dict)
+    #: Whether the seam was proved.
+    concurrent: bool | None = None
+
+
 class Store:
     """Where the blueprints of one project are, in memory and on disk."""
 
@@ -64,9 +78,7 @@ class Store:
         self._project = project
         self._directory = project.fleet.root / DIRECTORY / "blueprints"
         self.blueprints = Blueprints(self._directory)
-        self._found: dict[Kind, Blueprint] = {}
-        self._kinds: dict[tuple[object, ...], Kind] = {}
-        self._surroundings: str | None = None
+        self.memory: Memory = project.kept.setdefault(__name__, Memory())
 
     @property
     def templates(self) -> Path:
@@ -82,37 +94,37 @@ class Store:
         database = self._project.databases[tenant.server]
         goal = self._project.history.resolve(target)
         asked = (tenant.server, tenant.isolation, goal)
-        if asked not in self._kinds:
+        if asked not in self.memory.kinds:
             version = await database.version()
             extensions = self._project.fleet.server_of(tenant).extensions_schema
             table = self._project.loop.version_table
             lasting = (database.dialect, version, tenant.isolation, table, extensions)
             family = key_of(*lasting, self._project.history.script.get_bases(), target)
             key = key_of(*lasting, goal, await asyncio.to_thread(self._digest))
-            self._kinds[asked] = Kind(key, family, tenant.server)
-        return self._kinds[asked]
+            self.memory.kinds[asked] = Kind(key, family, tenant.server)
+        return self.memory.kinds[asked]
 
     async def load(self, tenant: Tenant, kind: Kind) -> Blueprint | None:
         """The blueprint of ``kind``; ``None`` where it was not made, or what it leads to is not there."""
-        if kind not in self._found:
+        if kind not in self.memory.found:
             found = await asyncio.to_thread(self.blueprints.load, kind.key)
             if found is None and tenant.isolation is not Isolation.SCHEMA:
                 found = await self._noted(tenant, kind)
             if found is None:
                 return None
-            self._found[kind] = found
-        return self._found[kind]
+            self.memory.found[kind] = found
+        return self.memory.found[kind]
 
     def keep(self, kind: Kind, blueprint: Blueprint) -> None:
         """Keep a blueprint, in the place of what was known of ``kind``."""
-        self._found[kind] = blueprint
+        self.memory.found[kind] = blueprint
         if blueprint.template is None:
             # Of a template, the note that is written at it tells.
             self.blueprints.save(kind.key, blueprint)
 
     def forget(self, kind: Kind) -> None:
         """What was known of ``kind`` is not so any more; look again the next time."""
-        self._found.pop(kind, None)
+        self.memory.found.pop(kind, None)
 
     async def _noted(self, tenant: Tenant, kind: Kind) -> Blueprint | None:
         """What somebody else's process, on another machine perhaps, has written at the template."""
@@ -126,16 +138,16 @@ class Store:
     def _digest(self) -> str:
         """Of all that decides what a tenant comes to, but for the server."""
         history = self._project.history
-        if self._surroundings is None:
+        if self.memory.surroundings is None:
             packages = imported([*_files(history), Path(history.script.env_py_location)])
-            self._surroundings = key_of(
+            self.memory.surroundings = key_of(
                 history.digest,
                 Path(history.script.env_py_location).read_text(encoding="utf-8"),
                 alembic.__version__,
                 sqlalchemy.__version__,
                 digest_of(packages),
             )
-        return self._surroundings
+        return self.memory.surroundings
 
 
 async def prepare(project: Project, tenant: Tenant, target: str, store: Store) -> Blueprint:

@@ -13,6 +13,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
+from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.shapes import as_before
@@ -31,6 +32,7 @@ from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.cohorts import Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import Hooks
+from orchestrator.rollout.onboarding import Asked, Reception
 from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
@@ -41,6 +43,9 @@ from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 log = logging.getLogger("orchestrator.run")
+
+#: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
+FORWARD = frozenset({"upgrade", "onboard"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,8 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
         files.require(project.history, execution.accept_edited)
     left = await left_partial(project, journal, plan)
     left.settle(journal)
-    if plan.command != "stamp":
+    # A new tenant that was cut off in mid-way is begun anew.
+    if plan.command not in ("stamp", "onboard"):
         plan = left.mark(plan, retry=execution.retry_partial)
     return in_order(plan, await journal.long_tenants()), files
 
@@ -169,6 +175,7 @@ async def run_plan(
     execution: Execution,
     watch: Watch,
     earlier: Earlier,
+    onboarding: Asked | None = None,
 ) -> RunResult:
     """Run ``plan`` under the name of ``record``.
 
@@ -182,6 +189,7 @@ async def run_plan(
         execution: how.
         watch: who looks on.
         earlier: what the run had done before it was carried on; nothing for a new one.
+        onboarding: what it does for tenants that are new; ``None`` where none are.
     """
     backups = None
     if execution.backup is not None and plan.pending:
@@ -233,7 +241,7 @@ async def run_plan(
         retries=project.fleet.policy.retries,
         cohorts=Cohorts(
             # A dump takes far longer than what a replay saves, and wants the lock that a replay takes by itself.
-            plan if execution.replay and concurrent and backups is None else None,
+            plan if execution.replay and concurrent and backups is None and onboarding is None else None,
             project.history,
             project.databases,
             project.transcripts,
@@ -244,6 +252,7 @@ async def run_plan(
         gates=gates,
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
+        reception=None if onboarding is None else Reception(record.id, onboarding, migrator, journal),
         shapes=execution.verify_all,
         earlier=earlier.attempts,
     )
@@ -251,6 +260,13 @@ async def run_plan(
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
+    forward = plan.pending if plan.command in FORWARD else ()
+    if forward:
+        journal.record_event(await places_event(project, record.id, forward))
+    moved = {tenant.id for tenant in forward}
+    seen = [each.tenant for each in plan.tenants if each.tenant.id not in moved]
+    if seen:
+        journal.record_event(await places_event(project, record.id, seen, SEEN))
     await journal.flush()
     watch.observer.started(plan, record.id)
     try:

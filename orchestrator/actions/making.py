@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from orchestrator.actions import blueprints
 from orchestrator.actions.blueprints import Kind, Store
@@ -99,7 +98,7 @@ async def make(
         NotMade: it is not at its target.
         OrchestratorError: its place cannot be made.
     """
-    maker = _Maker.of(project)
+    maker = _Maker(project)
     migrator = await maker.migrator(application, limits)
     started = time.perf_counter()
     not_taken: dict[Way, str] = {}
@@ -131,7 +130,20 @@ async def prepare(project: Project, tenant: Tenant, target: str) -> Blueprint:
     Raises:
         OrchestratorError: the directory does not lead there, or nothing can be made on the server.
     """
-    return await blueprints.prepare(project, tenant, target, _Maker.of(project).store)
+    return await blueprints.prepare(project, tenant, target, _Maker(project).store)
+
+
+async def template_of(project: Project, tenant: Tenant, target: str) -> str | None:
+    """The database, or file, that was prepared for tenants like ``tenant`` to be copied from; ``None`` for none.
+
+    For whoever makes the copy himself, and then compares its shape.
+
+    Raises:
+        OrchestratorError: no such target, or no connection.
+    """
+    store = _Maker(project).store
+    found = await store.load(tenant, await store.kind(tenant, target))
+    return None if found is None else found.template
 
 
 class _NotTaken(Exception):
@@ -144,27 +156,17 @@ def _ways(tenant: Tenant, asked: Collection[Way] | None) -> list[Way]:
 
 
 class _Maker:
-    """What stays the same from one new tenant of a project to the next."""
+    """Makes tenants of one project; what stays the same from one to the next is in the store's memory."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self.store = Store(project)
-        self._concurrent: bool | None = None
-        #: What env.py configured Alembic with, by blueprint: once it was found to be what that was made with.
-        self._options: dict[str, Mapping[str, Any]] = {}
-
-    @classmethod
-    def of(cls, project: Project) -> _Maker:
-        """The project's own."""
-        found = project.kept.get(__name__)
-        if not isinstance(found, cls):
-            found = project.kept[__name__] = cls(project)
-        return found
 
     async def migrator(self, application: str, limits: Limits) -> Migrator:
         """What brings tenants to their target through Alembic."""
-        if self._concurrent is None:
-            self._concurrent = await self_check()
+        memory = self.store.memory
+        if memory.concurrent is None:
+            memory.concurrent = await self_check()
         return Migrator(
             self._project.fleet,
             self._project.history,
@@ -173,7 +175,7 @@ class _Maker:
             application=application,
             provision=True,
             asked=limits,
-            concurrent=self._concurrent,
+            concurrent=memory.concurrent,
         )
 
     async def take(self, way: Way, migrator: Migrator, tenant: Tenant, target: str) -> tuple[str, ...]:
@@ -207,9 +209,10 @@ class _Maker:
         if not migrator.concurrent:
             raise _NotTaken("this Alembic is not known well enough to ask env.py what it would do")
         found = blueprints.asked_of_env(self._project, tenant, target)
-        if kind.key not in self._options and described(found) == blueprint.options:
-            self._options[kind.key] = found
-        if self._options.get(kind.key) != found:
+        options = self.store.memory.options
+        if kind not in options and described(found) == blueprint.options:
+            options[kind] = found
+        if options.get(kind) != found:
             raise _NotTaken("env.py configures Alembic differently for this tenant")
 
     async def _fill(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,18 @@ class Project:
     def databases(self) -> Mapping[str, Database]:
         """By server name, for every server that has a tenant."""
         return self.servers.databases
+
+    @property
+    def identity(self) -> str:
+        """What tells the fleet from others whose tenants are on the same servers."""
+        parents = self.history.graph.parents
+        roots = sorted(revision for revision in parents if not parents[revision])
+        return self.fleet.name or f"with base {', '.join(roots)}"
+
+    def joined_by(self, fleet: Fleet) -> Project:
+        """This project with ``fleet``, which has more tenants, in the place of its own."""
+        self.servers.connect(fleet)
+        return replace(self, fleet=fleet)
 
     def choose(self, tenants: Tenants) -> tuple[Tenant, ...]:
         """The tenants that a selection means, in the fleet's order."""

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.actions.each import limits_of, looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.found_backups import Found, Listed, backups_in, last_with_backups, looked_through
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.neighbours import neighbours
 from orchestrator.actions.project import Project, opened_project, require_selection
+from orchestrator.actions.restored_steps import RestoredSteps
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.databases.archives import Manifest, read, verify
 from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading
-from orchestrator.errors import BackupError, OrchestratorError, UsageError
+from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown, UsageError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.fleet.tenant import Isolation, Tenant
+from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
+from orchestrator.journal.reading import LAST
 from orchestrator.journal.records import EventRecord
-from orchestrator.rollout.backups import BACKUP
 from orchestrator.rollout.each import Done
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.result import RunResult
@@ -32,14 +33,6 @@ log = logging.getLogger("orchestrator.restore")
 
 #: Kind of the journal's event that a restore is.
 RESTORE = "restore"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One tenant's backup."""
-
-    dump: Path
-    manifest: Manifest
 
 
 async def restore(
@@ -56,7 +49,8 @@ async def restore(
 
     Args:
         fleet: as loaded from tenants.yaml.
-        source: a run that made backups (an id, the start of one, or ``last``), or a backup's file.
+        source: a run that made backups (an id, the start of one, or ``last`` for the last one that made any), or a
+            backup's file.
         tenants: ids or globs, or a :class:`Selection`; must select unless ``everyone``.
         everyone: mean every tenant that ``source`` has a backup of.
         keep: leave what is replaced in the database, under a name that the result's journal events tell.
@@ -73,17 +67,20 @@ async def restore(
     """
     require_selection("restore", tenants, everyone)
     async with opened_project(fleet) as project, opened_journal(fleet) as journal:
-        given = await _backups(journal, source)
-        chosen = _chosen(project, tenants, given, everyone=everyone)
-        await _verify_all([given[tenant.id] for tenant in chosen if tenant.id in given])
+        if source == LAST:
+            source = (await last_with_backups(journal)).id
+        listed = await backups_in(journal, str(source))
+        chosen = _chosen(project, tenants, listed, everyone=everyone)
+        given = await looked_through([listed[tenant.id] for tenant in chosen if tenant.id in listed])
         await project.require_dumping(chosen)
+        shared = await _shared(project, chosen, given)
 
         def judge(tenant: Tenant, _: Reading) -> Failure | None:
             try:
                 _require_fit(project, tenant, given.get(tenant.id), str(source))
             except OrchestratorError as error:
                 return replace(describe(error), type="no_backup")
-            return None
+            return shared.get(tenant.id)
 
         found = await looked_at(project, chosen, judge)
         patterns = list(selection_of(tenants).patterns)
@@ -91,6 +88,7 @@ async def restore(
 
         async def act(planned: PlannedTenant) -> Done:
             backup = given[planned.tenant.id]
+            steps = RestoredSteps(journal, planned.tenant.id, backup)
             work = Restoring(
                 tenant=planned.tenant,
                 dump=backup.dump,
@@ -102,15 +100,35 @@ async def restore(
                 properties=backup.manifest.properties,
                 keep=keep,
                 run=record.id,
+                before=steps.begin,
             )
-            return await _put_back(project, journal, work, planned, backup)
+            return await _put_back(project, journal, work, planned, backup, steps)
 
         return await run_each(project, journal, record, found, act, execution, watch or Watch())
 
 
-async def _put_back(project: Project, journal: Journal, work: Restoring, planned: PlannedTenant, backup: Found) -> Done:
+async def last_source(fleet: Fleet) -> str:
+    """The run that ``last`` means for :func:`restore`. Reads only.
+
+    Raises:
+        OrchestratorError: there is none.
+    """
+    async with opened_journal(fleet, read_only=True) as journal:
+        return (await last_with_backups(journal)).id
+
+
+async def _put_back(
+    project: Project, journal: Journal, work: Restoring, planned: PlannedTenant, backup: Found, steps: RestoredSteps
+) -> Done:
     tenant, database = planned.tenant, project.databases[planned.tenant.server]
-    restored = await database.restore(work)
+    try:
+        restored = await database.restore(work)
+    except RestoreUnknown:
+        # It may be back: then what is half done in the backup is so in the tenant, too.
+        raise
+    except OrchestratorError:
+        await steps.undo()
+        raise
     if restored.left is not None:
         why = f", which could not be dropped: {restored.why}" if restored.why else ""
         log.warning("%s: what it was before is in %s%s", tenant.id, restored.left, why)
@@ -123,48 +141,13 @@ async def _put_back(project: Project, journal: Journal, work: Restoring, planned
         "why": restored.why,
     }
     journal.record_event(EventRecord(work.run, tenant.id, datetime.now(UTC), RESTORE, detail=detail))
-    # What was cut off in the tables that are gone now is no longer there to be looked at.
-    for step, _ in await journal.open_steps(tenant.id):
-        journal.record_step(replace(step, done_at=datetime.now(UTC)))
+    await steps.end()
     if reading.heads != work.heads:
         raise BackupError(f"it was restored, and its version table says {', '.join(reading.heads) or 'nothing'}")
     return Done(planned.heads, reading.heads)
 
 
-async def _backups(journal: Journal, source: Path | str) -> dict[str, Found]:
-    """What ``source`` has, by tenant id."""
-    alone = await asyncio.to_thread(_of_file, Path(source))
-    if alone is not None:
-        return {alone.manifest.tenant: alone}
-    run = await journal.run(str(source))
-    before = {attempt.tenant: attempt.from_heads for attempt in await journal.attempts(run.id)}
-    events = await journal.events(run.id, kind=BACKUP)
-    if not events:
-        raise UsageError(
-            f"run {run.id} ({run.command}) made no backup", hint="orchestrator upgrade --backup DIR makes them"
-        )
-    return await asyncio.to_thread(_of_run, events, before)
-
-
-def _of_file(path: Path) -> Found | None:
-    """The backup that a path means; ``None`` for what is no path."""
-    return Found(*read(path.absolute())) if path.suffix == ".json" or path.is_file() else None
-
-
-def _of_run(events: Sequence[EventRecord], before: Mapping[str, tuple[str, ...] | None]) -> dict[str, Found]:
-    """A resumed run may have made several: the one from before it began counts, and of those the last."""
-    found: dict[str, Found] = {}
-    for event in events:
-        if event.tenant is None or event.detail is None:
-            continue
-        heads = tuple(event.detail["heads"])
-        if event.tenant in found and heads != before.get(event.tenant):
-            continue
-        found[event.tenant] = Found(*read(Path(event.detail["file"])))
-    return found
-
-
-def _chosen(project: Project, tenants: Tenants, given: Mapping[str, Found], *, everyone: bool) -> tuple[Tenant, ...]:
+def _chosen(project: Project, tenants: Tenants, given: Mapping[str, Listed], *, everyone: bool) -> tuple[Tenant, ...]:
     chosen = project.choose(tenants)
     if selection_of(tenants).is_empty and everyone:
         chosen = tuple(tenant for tenant in chosen if tenant.id in given)
@@ -178,12 +161,6 @@ def _chosen(project: Project, tenants: Tenants, given: Mapping[str, Found], *, e
     return chosen
 
 
-async def _verify_all(found: Sequence[Found]) -> None:
-    """Look at every file before any tenant is touched."""
-    for each in found:
-        await asyncio.to_thread(verify, each.dump, each.manifest)
-
-
 def _require_fit(project: Project, tenant: Tenant, found: Found | None, source: str) -> None:
     """Make sure that a tenant can be restored from what was found."""
     if found is None:
@@ -195,15 +172,12 @@ def _require_fit(project: Project, tenant: Tenant, found: Found | None, source: 
             f"its backup is of {was}, and its tables are in {tenant.place} now",
             hint="a backup goes back to where it was made: put tenants.yaml back first",
         )
-    if tenant.isolation is Isolation.FILE or tenant.schema is not None:
-        return
-    others = [
-        other.id
-        for other in project.fleet.tenants
-        if other.id != tenant.id and other.server == tenant.server and other.database == tenant.database
-    ]
-    if others:
-        raise BackupError(
-            f"its backup is of the whole database, and {others[0]} is in it, too",
-            hint="give each tenant a schema, and back that up",
-        )
+
+
+async def _shared(project: Project, tenants: Sequence[Tenant], given: Mapping[str, Found]) -> dict[str, Failure]:
+    """Who of ``tenants`` would take others back, too."""
+    whole = [tenant for tenant in tenants if tenant.schema is None and tenant.id in given]
+    tables = {
+        tenant.id: tuple({project.loop.version_table, given[tenant.id].manifest.version_table}) for tenant in whole
+    }
+    return await neighbours(project, whole, tables)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.actions.carrying_back import narrowed, still_taken_back
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.undoing import undone
+from orchestrator.actions.welcoming import Arrivals, expected
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
@@ -23,6 +25,7 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
+from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -63,8 +66,8 @@ async def resume(
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
         # An option of resume's own wins over the run's.
-        asked = execution.waves or record.options.get("waves")
-        declared = fleet.waves if asked is None else waves_from(asked)
+        listed = execution.waves or record.options.get("waves")
+        declared = fleet.waves if listed is None else waves_from(listed)
         back = next((wave for wave in waves.values() if wave.rolled_back is not None), None)
         if back is not None:
             raise UsageError(
@@ -84,9 +87,10 @@ async def resume(
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
-            for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
-                earlier[attempt.tenant] = attempt
-                journal.record(attempt)
+            asked = None
+            if record.command == "onboard":
+                arriving = await expected(project, fleet, Arrivals.of(record))
+                project, asked = arriving.project, arriving.asked
             request = Request(
                 record.command,
                 record.requested_target or None,
@@ -98,10 +102,21 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
+            for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
+                earlier[attempt.tenant] = attempt
+                journal.record(attempt)
             still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            later = by_tenant(await journal.changes_after(record))
+            if record.command == "rollback":
+                request = replace(request, fixed=narrowed(request.fixed, earlier))
             if execution.backup is None and (directory := record.options.get("backup")):
                 execution = replace(execution, backup=Path(directory))
-            plan, files = await guarded(project, journal, await project.plan(request, still), execution)
+            made = await project.plan(request, still)
+            if record.command == "rollback":
+                made = await still_taken_back(project, journal, record, made, later)
+            for attempt in _settled(made, earlier, later):
+                earlier[attempt.tenant] = attempt
+            plan, files = await guarded(project, journal, made, execution)
             again = replace(
                 record,
                 target=tuple(sorted({*record.target, *plan.target})),
@@ -111,14 +126,26 @@ async def resume(
                 directory_digest=project.history.digest,
             )
             before = Earlier(earlier, waves)
-            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before)
+            result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
     if record.command != "upgrade":
         return result
-    result = await undone(fleet, result, replace(execution, waves=asked), watch)
+    result = await undone(fleet, result, replace(execution, waves=listed), watch)
     select = record.options.get("select")
     if select is None:
         return result
     return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
+
+
+def _settled(
+    plan: Plan, earlier: Mapping[str, AttemptRecord], later: Mapping[str, Sequence[Change]]
+) -> list[AttemptRecord]:
+    """Tenants that the run was cut off at, and that later runs alone have led to where they are: it had not begun."""
+    return [
+        replace(attempt, status=TenantStatus.NOT_STARTED, to_heads=attempt.from_heads)
+        for each in plan.tenants
+        if (attempt := earlier[each.tenant.id]) and may_have_moved(attempt) and left_at(attempt) is None
+        if each.heads is not None and led(later.get(each.tenant.id, ()), attempt.from_heads, each.heads)
+    ]
 
 
 def _unclosed(

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.execute import FORWARD, Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.places import Place, blocked_elsewhere, known_places, moved_places, places_of
 from orchestrator.actions.plan import PlanReport, report_on
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
@@ -23,10 +24,17 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive, new_run_id
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.share import (
+    MOVED_BETWEEN,
+    Change,
+    added,
+    by_tenant,
+    closure_of_known,
+    led,
+    left_at,
+    may_have_moved,
+)
 from orchestrator.statuses import RunStatus, TenantStatus
-
-#: Runs that only go forward, so that the way back from them is a way down.
-_FORWARD = frozenset({"upgrade", "onboard"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +44,45 @@ class Taken:
     run: RunRecord
     #: What it did to the tenants that it changed, or may have changed, by tenant id.
     changed: Mapping[str, AttemptRecord]
-    #: The runs that changed a tenant after it, oldest first, by tenant id.
-    later: Mapping[str, Sequence[RunRecord]]
+    #: What later runs did to a tenant, oldest first, by tenant id.
+    later: Mapping[str, Sequence[Change]]
+    #: Tenants that somebody else has moved on between two parts of the run.
+    mixed: frozenset[str]
+    #: Where the run met its tenants, by tenant id.
+    places: Mapping[str, frozenset[Place]]
 
-    def way(self, tenant: str, heads: Sequence[str], *, to_before: bool) -> WayBack:
+    def way(self, graph: Graph, tenant: str, heads: tuple[str, ...], *, to_before: bool) -> WayBack:
         """From where to where a tenant at ``heads`` goes back."""
         attempt = self.changed[tenant]
         goal = attempt.from_heads or ()
-        if to_before:
-            return WayBack(tuple(heads), goal)
-        if attempt.to_heads is not None:
-            return WayBack(attempt.to_heads, goal)
+        if to_before or graph.unknown(heads):
+            return WayBack(heads, goal)
+        if tenant in self.mixed or self._is_of_others(graph, tenant, heads):
+            return WayBack(goal, goal)
+        left = left_at(attempt)
         # Its process was killed, or lost the tenant: as long as nobody came after it, whatever is between where it
         # began and where it was going is its work.
-        return WayBack(goal if self.later.get(tenant) else tuple(sorted({*goal, *self.run.target})), goal)
+        end = tuple(sorted({*goal, *self.run.target})) if left is None else left
+        if graph.unknown(end) or not graph.closure(heads) <= graph.closure(end):
+            return WayBack(end if left is not None else goal, goal)
+        # Not from the run's end: who comes between now and the tenant's turn is not to be taken along.
+        return WayBack(heads, goal)
+
+    def is_untouched(self, tenant: str, heads: tuple[str, ...]) -> bool:
+        """The run did not get so far as to write down what it did to this tenant, and has done nothing."""
+        attempt, later = self.changed[tenant], self.later.get(tenant, ())
+        return left_at(attempt) is None and (heads == attempt.from_heads or led(later, attempt.from_heads, heads))
+
+    def _is_of_others(self, graph: Graph, tenant: str, heads: tuple[str, ...]) -> bool:
+        """Whether something that the tenant has now, and had not before the run, came by later runs."""
+        attempt, later = self.changed[tenant], self.later.get(tenant, ())
+        if left_at(attempt) is None and not all(self._took_back(run) for run, _ in later):
+            return True
+        now = graph.closure(heads) - closure_of_known(graph, attempt.from_heads or ())
+        return bool(now & added(graph, later))
+
+    def _took_back(self, run: RunRecord) -> bool:
+        return run.command == "rollback" and run.requested_target == self.run.id
 
 
 async def rollback(
@@ -102,7 +135,7 @@ async def rollback(
                 OPTION: shapes,
             },
         )
-        gone = {} if not selection_of(tenants).is_empty else _gone(project, record.id, taken)
+        gone = {} if not selection_of(tenants).is_empty else await _gone(project, record.id, taken)
         before = Earlier(gone)
         return await run_plan(project, journal, record, plan, files, request, execution, watch or Watch(), before)
 
@@ -138,23 +171,22 @@ async def plan_rollback(
 
 async def _taken(journal: Journal, name: str) -> Taken:
     run = await journal.run(name)
-    if run.command not in _FORWARD:
+    if run.command == "onboard":
+        raise UsageError(
+            f"run {run.id} has onboarded its tenants: there is nothing that they were before",
+            hint="take them out with: orchestrator offboard; one that was cut off: orchestrator onboard TENANT --undo",
+        )
+    if run.command not in FORWARD:
         raise UsageError(f"run {run.id} is a {run.command}, and only an upgrade can be rolled back", hint=_instead(run))
     if run.status is RunStatus.RUNNING and alive(run, datetime.now(UTC)):
         raise UsageError(
             f"run {run.id} is still going: process {run.actor.pid} on {run.actor.host}",
             hint="stop it first (one Ctrl-C or SIGTERM, and wait)",
         )
-    changed = {
-        attempt.tenant: attempt
-        for attempt in await journal.attempts(run.id)
-        if attempt.from_heads is not None and attempt.to_heads != attempt.from_heads
-    }
-    later: dict[str, list[RunRecord]] = {}
-    for after, attempt in await journal.changes_after(run):
-        if attempt.tenant in changed:
-            later.setdefault(attempt.tenant, []).append(after)
-    return Taken(run, changed, later)
+    changed = {attempt.tenant: attempt for attempt in await journal.attempts(run.id) if may_have_moved(attempt)}
+    mixed = frozenset(event.tenant for event in await journal.events(run.id, kind=MOVED_BETWEEN) if event.tenant)
+    later = by_tenant(await journal.changes_after(run))
+    return Taken(run, changed, later, mixed, await known_places(journal, run.id))
 
 
 def _instead(run: RunRecord) -> str:
@@ -174,24 +206,27 @@ async def _plan(
             hint=f"see whom it did change: orchestrator runs show {taken.run.id}",
         )
     found = await project.inventory(chosen)
-    chosen = [tenant for tenant in chosen if not _untouched(taken.changed[tenant.id], found.readings[tenant.id])]
+    moved = await moved_places(project, taken.places, chosen)
+    graph = project.history.graph
+    chosen = [
+        tenant for tenant in chosen if tenant.id in moved or not _untouched(taken, tenant.id, found.readings[tenant.id])
+    ]
     ways = {
-        tenant.id: str(taken.way(tenant.id, found.readings[tenant.id].heads, to_before=to_before)) for tenant in chosen
+        tenant.id: str(taken.way(graph, tenant.id, found.readings[tenant.id].heads, to_before=to_before))
+        for tenant in chosen
     }
     request = Request(
         "rollback", taken.run.id, False, execution.budget, execution.wave, ways, waves=execution.listed_waves
     )
     plan = project.plan_of(request, chosen, found)
     waves = (
-        replace(wave, tenants=tuple(_explained(each, taken, project.history.graph) for each in wave.tenants))
-        for wave in plan.waves
+        replace(wave, tenants=tuple(_explained(each, taken, graph) for each in wave.tenants)) for wave in plan.waves
     )
-    return request, replace(plan, waves=tuple(waves))
+    return request, blocked_elsewhere(replace(plan, waves=tuple(waves)), moved)
 
 
-def _untouched(attempt: AttemptRecord, reading: Reading) -> bool:
-    """The run did not get so far as to write down what it did to this tenant, and has done nothing."""
-    return attempt.to_heads is None and reading.failure is None and reading.heads == attempt.from_heads
+def _untouched(taken: Taken, tenant: str, reading: Reading) -> bool:
+    return reading.failure is None and taken.is_untouched(tenant, reading.heads)
 
 
 def _explained(each: PlannedTenant, taken: Taken, graph: Graph) -> PlannedTenant:
@@ -199,14 +234,16 @@ def _explained(each: PlannedTenant, taken: Taken, graph: Graph) -> PlannedTenant
     if each.failure is None or each.failure.type != "moved_on" or each.heads is None:
         return each
     tenant, run = each.tenant, taken.run
-    runs = taken.later.get(tenant.id, ())
+    runs = [after for after, _ in taken.later.get(tenant.id, ())]
     by = " and ".join(f"run {after.id} ({after.command})" for after in runs)
     since = f"{by} came after run {run.id}" if runs else f"something that the journal does not know came after {run.id}"
-    left = taken.changed[tenant.id].to_heads
+    if tenant.id in taken.mixed:
+        since = f"{by or 'something that the journal does not know'} came between two parts of run {run.id}"
+    left = left_at(taken.changed[tenant.id])
     was = "was cut off before it wrote down where it left it" if left is None else f"left it at {_names(left)}"
     message = f"{since}: the tenant is at {_names(each.heads)}, the run {was}"
     if graph.closure(each.goal) <= graph.closure(each.heads):
-        first = next((after for after in reversed(runs) if after.command in _FORWARD), None)
+        first = next((after for after in reversed(runs) if after.command in FORWARD), None)
         ways = [f"orchestrator rollback {first.id} -t {tenant.id}"] if first else []
         ways.append(f"take what came after it along: orchestrator rollback {run.id} -t {tenant.id} --to-before")
         hint = ", or ".join(ways)
@@ -217,15 +254,41 @@ def _explained(each: PlannedTenant, taken: Taken, graph: Graph) -> PlannedTenant
     return replace(each, failure=replace(each.failure, message=message, hint=hint))
 
 
-def _gone(project: Project, run: str, taken: Taken) -> dict[str, AttemptRecord]:
+async def _gone(project: Project, run: str, taken: Taken) -> dict[str, AttemptRecord]:
     """Tenants that the run changed and that the fleet no longer has: nothing can be done for them."""
     there = {tenant.id for tenant in project.fleet.tenants}
-    error = Failure("gone", "no longer in the fleet").as_json()
-    return {
-        tenant: AttemptRecord(run, tenant, None, TenantStatus.SKIPPED, None, None, error=error)
+    gone = [
+        attempt
         for tenant, attempt in taken.changed.items()
-        if tenant not in there and attempt.to_heads is not None
+        if tenant not in there and (attempt.to_heads is not None or attempt.started_at is not None)
+    ]
+    if not gone:
+        return {}
+    # One that was only given another name is still there, and was left as the run made it.
+    now = {frozenset({place}): tenant for tenant, place in (await places_of(project, project.fleet.tenants)).items()}
+    return {
+        attempt.tenant: AttemptRecord(
+            run,
+            attempt.tenant,
+            None,
+            TenantStatus.SKIPPED,
+            None,
+            None,
+            error=_gone_error(attempt, now.get(taken.places.get(attempt.tenant, frozenset()))).as_json(),
+        )
+        for attempt in gone
     }
+
+
+def _gone_error(attempt: AttemptRecord, successor: str | None) -> Failure:
+    if successor is None:
+        return Failure("gone", "no longer in the fleet")
+    to = " and ".join(attempt.from_heads or ("base",))
+    return Failure(
+        "gone",
+        f"no longer in the fleet: its place is tenant {successor}'s now, which was not taken back",
+        hint=f"it was at {to} before the run; go there with: orchestrator downgrade REV -t {successor}",
+    )
 
 
 def _names(heads: Sequence[str]) -> str:

@@ -16,22 +16,22 @@ from orchestrator.statuses import TenantStatus
 
 @asynccontextmanager
 async def scratch_tenant(
-    project: Project, like: Tenant, target: str, recording: Recording | None = None
+    project: Project, like: Tenant, *targets: str, recording: Recording | None = None
 ) -> AsyncIterator[Tenant]:
-    """A tenant of the kind that ``like`` is, made beside it and at ``target``; gone when this ends.
+    """A tenant of the kind that ``like`` is, made beside it and at ``targets``; gone when this ends.
 
     Args:
         project: opened.
         like: a tenant of the fleet; a schema is made in its database, a database on its server.
-        target: ``heads``, ``label@head`` or a revision; ``base`` for an empty one.
+        targets: one after the other: ``heads``, ``label@head`` or a revision; none for an empty one.
         recording: where what is sent is to be recorded.
 
     Raises:
-        DatabaseError: the directory does not lead from nothing to ``target`` there; says which revision failed.
+        DatabaseError: the directory does not lead from nothing to there; says which revision failed.
         OrchestratorError: nothing can be made there.
     """
     async with project.databases[like.server].scratch(like) as tenant:
-        if target != "base":
+        for target in (each for each in targets if each != "base"):
             await bring(project, tenant, target, recording)
         yield tenant
 

@@ -50,6 +50,8 @@ class Servers:
         #: By server name: those that a source asks, and once the fleet is read those that have a tenant.
         self.databases: dict[str, Database] = {}
         self._disconnecting: asyncio.Task[None] | None = None
+        #: Another run is going to follow on the same connections.
+        self.kept = False
         #: Whether no other thread imports anything.
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -92,8 +94,19 @@ class Servers:
                 return ahead.inventory
         return await take_inventory(tenants, self.databases, version_table)
 
+    def connect(self, fleet: Fleet) -> None:
+        """Have a connection to come for every server that a tenant of ``fleet`` is on."""
+        self._connect(fleet, [tenant.server for tenant in fleet.tenants])
+
+    def reread(self, fleet: Fleet) -> None:
+        """Begin to read ``fleet``, which has the servers of the one that was read before, and its sources."""
+        self._connect(fleet, [source.server for source in fleet.sources if isinstance(source, _ASKED)])
+        self._fleet = asyncio.create_task(self._read(fleet))
+
     def disconnect(self) -> None:
         """Begin to close every connection: a backend that has seen many tables takes its time to go."""
+        if self.kept:
+            return
         self._disconnecting = asyncio.create_task(self._disconnect())
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import click
 from orchestrator.cli.group import command
 from orchestrator.cli.options import at_once, at_once_from, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
-from orchestrator.cli.running import migrate
+from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
 
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 def restore(settings: Settings, source: str, everyone: bool, keep: bool, allow_data_loss: bool, **given: Any) -> int:
     """Put selected tenants back whole, from the backups of RUN (an id, the start of one, or last) or from FILE."""
     from orchestrator.actions.project import require_selection
+    from orchestrator.actions.restore import last_source
 
     selection, execution = selection_from(given), at_once_from(given)
     require_selection("restore", selection, everyone)
     fleet = settings.fleet()
+    if source == "last":
+        # Now: what is agreed to is what is done, also when another run makes backups meanwhile.
+        source = read(last_source(fleet))
     if not (settings.yes and allow_data_loss):
         _ask(settings, source)
 

@@ -30,6 +30,6 @@ def resume(settings: Settings, run: str | None, provision: bool, approve: bool, 
     def work(watch: Watch) -> Any:
         from orchestrator.actions.resume import resume
 
-        return resume(settings.fleet(), run, provision=provision, execution=execution, watch=watch)
+        return resume(settings.fleet(may_be_empty=True), run, provision=provision, execution=execution, watch=watch)
 
     return migrate(settings, work)

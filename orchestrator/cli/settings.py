@@ -37,11 +37,11 @@ class Settings:
         """Somebody can be asked, and can watch."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI")
 
-    def fleet(self) -> Fleet:
+    def fleet(self, *, may_be_empty: bool = False) -> Fleet:
         """Load tenants.yaml."""
         from orchestrator.fleet.load import load
 
-        return load(self.path)
+        return load(self.path, may_be_empty=may_be_empty)
 
 
 def common_options(command: _F) -> _F:

@@ -51,8 +51,11 @@ class Manifest:
     sha256: str
     #: The program that made it: ``pg_dump 18.6``.
     made_by: str
-    #: What a database has to be made with to be like the dumped one.
-    properties: Mapping[str, str | None] = field(default_factory=dict)
+    #: What a database has to be made with and given to be like the dumped one, and its version table's search path.
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    #: The step outside any transaction that the tenant was left half done in, and that is in the dump as far as it got,
+    #: as the journal had it; ``None`` for none.
+    step: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The manifest's text, as data."""
@@ -149,6 +152,9 @@ def checksum(file: Path) -> str:
 def read(path: Path) -> tuple[Path, Manifest]:
     """The dump and the manifest that ``path`` means, which may be either.
 
+    The name is what whoever gave it says, and not what the manifest says: files are renamed. :func:`verify` knows
+    whether the dump is the manifest's.
+
     Raises:
         BackupError: there is none, or it is none.
     """
@@ -159,11 +165,17 @@ def read(path: Path) -> tuple[Path, Manifest]:
             raise BackupError(f"{manifest} was written by a newer orchestrator", hint="upgrade this one")
         created = datetime.fromisoformat(given.pop("created"))
         known = Manifest(**{**given, "heads": tuple(given["heads"]), "created": created})
-        return manifest.with_name(known.file), known
+        return (_dump_of(manifest, known) if manifest == path else path), known
     except OSError as error:
         raise BackupError(f"no backup's manifest in {manifest}: {error.strerror}", hint=_HINT) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"{manifest} is no backup's manifest", hint=_HINT) from error
+
+
+def _dump_of(manifest: Path, known: Manifest) -> Path:
+    """The dump beside a manifest: called as the manifest is, or as it was when both were made."""
+    beside = manifest.with_name(manifest.name.removesuffix(".json"))
+    return beside if beside.is_file() else manifest.with_name(known.file)
 
 
 def verify(dump: Path, manifest: Manifest) -> None:

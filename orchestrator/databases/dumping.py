@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.fleet.tenant import Limits, Tenant
 
@@ -20,8 +21,8 @@ class Dumped:
 
     #: The program that made it: ``pg_dump 18.6``.
     made_by: str
-    #: What a database has to be made with to be like the dumped one.
-    properties: Mapping[str, str | None] = field(default_factory=dict)
+    #: What a database has to be made with and given to be like the dumped one; plain JSON.
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,19 @@ class Restoring:
     limits: Limits
     #: Seconds to wait for the tenant's lock.
     lock_wait: float
-    #: What a missing database is made with.
-    properties: Mapping[str, str | None] = field(default_factory=dict)
+    #: What a missing database is made with and given.
+    properties: Mapping[str, Any] = field(default_factory=dict)
     #: Whether what is replaced stays, under another name.
     keep: bool = False
     #: The id of the run; a part of that name.
     run: str = ""
+    #: Called under the tenant's lock, before anything of the tenant's is touched; what it raises ends the restore.
+    before: Callable[[], Awaitable[None]] | None = None
+
+    async def begin(self) -> None:
+        """The tenant's lock is held, and from now on it is touched."""
+        if self.before is not None:
+            await self.before()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import asyncpg
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: Times that one connection is used. A backend remembers every table it has seen, and never forgets.
+#: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
 _USES = 500
 
 
@@ -66,6 +66,10 @@ class Lane:
             )
             let_wait(self._engine.sync_engine, self.raw)
         return self._engine
+
+    def seen(self, tenants: int) -> None:
+        """Say that so many tenants' tables are looked at in this one use."""
+        self._uses += tenants - 1
 
     async def asked_database_name(self) -> str:
         """What the server calls the database; asked once."""

@@ -6,18 +6,17 @@ kernel, and psql without a COMMIT at the end of its input leaves the server to r
 
 from __future__ import annotations
 
-import asyncio
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import IO, Any, TypeVar
 
 from orchestrator.databases.libpq import Login
+from orchestrator.databases.own_thread import on_own_thread
 from orchestrator.errors import BackupError
 from orchestrator.fleet.secrets import mask
 
@@ -63,22 +62,8 @@ class Pipeline:
     _lock: Lock = field(default_factory=Lock)
 
     async def run(self, work: Callable[[Pipeline], _T]) -> _T:
-        """Run ``work`` on a thread of its own; cancelled, its programs are killed first.
-
-        The default executor has as few threads as the machine has processors, and secrets are read on them.
-        """
-        own = ThreadPoolExecutor(1, "orchestrator-backup")
-        working = asyncio.get_running_loop().run_in_executor(own, self._to_its_end, work)
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            self.cut()
-            await asyncio.wait({working})
-            if not working.cancelled():
-                working.exception()  # looked at, so that nobody is told that it was not
-            raise
-        finally:
-            own.shutdown(wait=False)
+        """Run ``work`` on a thread of its own; cancelled, its programs are killed first."""
+        return await on_own_thread(lambda: self._to_its_end(work), self.cut)
 
     def start(self, name: str, command: Sequence[str], login: Login | None = None, **streams: Any) -> Program:
         """Start a program; what it writes to stderr is kept aside.

@@ -6,12 +6,14 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
@@ -37,6 +39,16 @@ class Reading:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a transaction has to bring about, looked at from inside."""
+
+    #: Reading query.
+    sql: str
+    #: Raises where its rows are not as they are to be: the transaction is then rolled back.
+    accept: Callable[[Sequence[Mapping[str, Any]]], None]
+
+
 class Session(Protocol):
     """One connection in one tenant's scope; closing it releases the tenant's lock."""
 
@@ -56,6 +68,22 @@ class Session(Protocol):
 
         Raises:
             Exception: it could not be read; a table that is not there reads as empty.
+        """
+        ...
+
+    async def marker(self) -> Marker | None:
+        """What is written on the tenant's place; ``None`` for nothing of ours."""
+        ...
+
+    async def mark(self, marker: Marker) -> None:
+        """Write another mark on it, in the transaction of :attr:`connection` where the dialect has that."""
+        ...
+
+    async def script(self, sql: str) -> None:
+        """Run SQL of several statements in the transaction of :attr:`connection`.
+
+        Raises:
+            Exception: the server's own; or the text has ended the transaction itself.
         """
         ...
 
@@ -140,6 +168,17 @@ class Database(Protocol):
         """
         ...
 
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """Read in full what :meth:`fingerprints` digests.
+
+        Args:
+            tenants: few tenants on this server: all that is read is held.
+
+        Returns:
+            Definitions by tenant id, without tenants that cannot be read, or are not there; never raises for them.
+        """
+        ...
+
     async def require_dumping(self) -> None:
         """Make sure that tenants can be dumped and restored from here: that the programs for it are there.
 
@@ -173,7 +212,33 @@ class Database(Protocol):
 
         Raises:
             TenantLocked: another process is at work on the tenant.
+            RestoreUnknown: the connection was lost, and it could not be seen whether it was done.
             OrchestratorError: it could not be done; the tenant is as it was.
+        """
+        ...
+
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """What tells the database or file that each of ``tenants`` (all on this server) is in from all others.
+
+        Asked of the server itself: two addresses, roles or host names that lead to one database give the same.
+
+        Returns:
+            By tenant id, also for a database or file that is not there.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """Schemas that have a version table, in the database that is wholly ``tenant``'s; without its own.
+
+        Args:
+            tenant: a tenant on this server.
+            version_tables: what version tables are called.
+
+        Raises:
+            OrchestratorError: it could not be looked at. One that is not there has none.
         """
         ...
 
@@ -206,6 +271,43 @@ class Database(Protocol):
 
     async def provision(self, tenant: Tenant) -> None:
         """Make the tenant's schema, database or file if it is missing; nothing else."""
+        ...
+
+    async def found(self, tenant: Tenant) -> Found:
+        """Look what is in the place that ``tenant`` is to have, and whose it is.
+
+        Raises:
+            OrchestratorError: it cannot be looked at.
+        """
+        ...
+
+    async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
+        """Make the place of a new tenant and mark it, or mark one that is there and empty.
+
+        Nothing is done to a place that bears a mark, or that holds something. Wherever it is cut off, there is no
+        such place, or one that bears the mark.
+
+        Args:
+            tenant: a tenant on this server.
+            claim: what is asked.
+            lock_wait: seconds to wait for whoever is at work on the tenant.
+
+        Returns:
+            What it held before, and the mark that it bears now.
+
+        Raises:
+            TenantLocked: another process is at work on it.
+            OrchestratorError: it could not be made.
+        """
+        ...
+
+    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+        """Take away the tenant's place with all that it holds, under its lock; nothing where there is none.
+
+        Raises:
+            TenantLocked: another process is at work on it.
+            OrchestratorError: it could not be done.
+        """
         ...
 
     def scratch(self, like: Tenant) -> AbstractAsyncContextManager[Tenant]:
@@ -325,6 +427,20 @@ class Database(Protocol):
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
         """Run a reading query of a tenant source on the server's own database."""
+        ...
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """Run a writing statement of a tenant source in one transaction on the server's own database.
+
+        Args:
+            sql: one statement with ``:name`` for each value, see :mod:`orchestrator.fleet.statements`.
+            parameters: the values; they are bound, and never become text of the statement.
+            check: what has to hold before it counts.
+
+        Raises:
+            DatabaseError: it failed; nothing of it stays.
+            Exception: what ``check`` raises; nothing of it stays.
+        """
         ...
 
     async def schemas(self, pattern: str) -> Sequence[str]:

@@ -11,29 +11,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
 from orchestrator.databases import templates
 from orchestrator.databases.address import Address, parse
+from orchestrator.databases.claims import Claim, Found
+from orchestrator.databases.database_restore import restore_database
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_postgresql import definitions_of
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
-from orchestrator.databases.fingerprint import fingerprint_tenants, fingerprints
+from orchestrator.databases.fingerprint import fingerprint_tenants, fingerprints, lines_of_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
 from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
-from orchestrator.databases.own_names import OURS, TEMPLATE
+from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Check, Reading
+from orchestrator.databases.postgresql_claims import Places
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
+from orchestrator.databases.schema_restore import restore_schema
 from orchestrator.databases.scratch import scratch
 from orchestrator.databases.script import (
     Place,
@@ -60,6 +66,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
+from orchestrator.fleet.statements import parse as parse_statement
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
 if TYPE_CHECKING:
@@ -83,7 +90,17 @@ _FREE_CONNECTIONS = (
     " OR (backend_type IS NULL AND usename IS NOT NULL AND datname IS NOT NULL)"
 )
 
+#: What tells a running server from all others, whatever leads there. Its system identifier does not: a copy of its
+#: files has the same one.
+_STARTED = "SELECT extract(epoch FROM pg_postmaster_start_time())::text, current_database()::text"
+_OTHERS = (
+    "SELECT DISTINCT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+    " WHERE relname = ANY ($1::text[]) AND relkind IN ('r', 'p') AND NOT pg_table_is_visible(c.oid)"
+    " AND nspname !~ '^pg_' AND NOT nspname ^@ $2 ORDER BY 1"
+)
+
 _RawConnection: TypeAlias = asyncpg.Connection
+_T = TypeVar("_T")
 
 
 def _hide_password(raw: _RawConnection) -> str | None:
@@ -155,20 +172,39 @@ class PostgreSQL:
 
     async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
         """One connection per database, then a few statements for all its schemas."""
+
+        async def fingerprint(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, str]:
+            return await fingerprint_tenants(raw, here, version_table, self._search_path)
+
+        return await self._each_database(tenants, fingerprint)
+
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same connections, and the lines that are digested."""
+
+        async def read(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Sequence[Definition]]:
+            lines = await lines_of_tenants(raw, here, self._search_path)
+            return {tenant: definitions_of(theirs) for tenant, theirs in lines.items()}
+
+        return await self._each_database(tenants, read)
+
+    async def _each_database(
+        self, tenants: Sequence[Tenant], read: Callable[[_RawConnection, Sequence[Tenant]], Awaitable[dict[str, _T]]]
+    ) -> dict[str, _T]:
+        """What ``read`` finds of the tenants of each database; those of one that cannot be read are left out."""
         budget = asyncio.Semaphore(self._server.max_concurrency)
         by_database: dict[str | None, list[Tenant]] = defaultdict(list)
         for tenant in tenants:
             by_database[tenant.database].append(tenant)
 
-        async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
+        async def look(database: str | None, here: list[Tenant]) -> dict[str, _T]:
             try:
-                async with budget, self._connected(database) as raw:
-                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
+                async with budget, self._connected(database, len(here)) as raw:
+                    return await read(raw, here)
             except OrchestratorError:
                 return {}
 
-        found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
-        return {tenant: digest for part in found for tenant, digest in part.items()}
+        found = await asyncio.gather(*(look(database, here) for database, here in by_database.items()))
+        return {tenant: value for part in found for tenant, value in part.items()}
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -341,10 +377,28 @@ class PostgreSQL:
         """A schema in one transaction, a database beside the live one."""
         async with self._dumping(work.tenant) as source:
             if work.tenant.schema is not None:
-                return await source.restore_schema(work)
+                return await restore_schema(source, work)
             others = (self.default_database, "postgres", "template1")
             other = next(name for name in others if name not in (None, source.database))
-            return await source.restore_database(work, self._search_path(work.tenant), other or "postgres")
+            return await restore_database(source, work, other or "postgres")
+
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """When the server was started, to the microsecond, and the database's name on it; every role may ask that."""
+        async with self._maintenance() as raw:
+            started, here = await raw.fetchrow(_STARTED)
+        own = self.default_database if here == "postgres" else here
+        return {tenant.id: f"{started}/{tenant.database or own or here}" for tenant in tenants}
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """Version tables that the tenant's search path does not lead to."""
+        try:
+            async with self._connected(tenant.database) as raw:
+                await raw.execute(f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}")
+                if (path := self._search_path(tenant)) is not None:
+                    await raw.execute(f"SET search_path = {path}")
+                return [row[0] for row in await raw.fetch(_OTHERS, list(version_tables), SCRATCH)]
+        except Unprovisioned:
+            return ()
 
     def limit_connections(self, most: int) -> None:
         """Connections that wait for another tenant count, too."""
@@ -373,6 +427,36 @@ class PostgreSQL:
                         await raw.execute(f"CREATE DATABASE {identifier(database)}")
         if tenant.schema is not None:
             await self._provision_schema(tenant)
+
+    async def found(self, tenant: Tenant) -> Found:
+        """From the comment on it, and the catalogs."""
+        async with self._places(tenant, 0) as places:
+            return await places.found()
+
+    async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
+        """See :mod:`~orchestrator.databases.postgresql_claims`."""
+        async with self._places(tenant, lock_wait) as places:
+            return await places.claim(claim)
+
+    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+        """A schema with all its objects, a database with whoever is connected to it."""
+        async with self._places(tenant, lock_wait) as places:
+            await places.drop()
+
+    @asynccontextmanager
+    async def _places(self, tenant: Tenant, lock_wait: float) -> AsyncIterator[Places]:
+        try:
+            database = tenant.database or self.default_database
+            if database is None:
+                async with self._connected(None) as raw:
+                    database = str(await raw.fetchval("SELECT current_database()"))
+            others = (self.default_database, "postgres", "template1")
+            other = next(name for name in others if name not in (None, database))
+            schema = self._server.extensions_schema
+            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", lock_wait)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            failure = describe(error)
+            raise DatabaseError(mask(f"tenant {tenant.id}: {failure.message}"), hint=failure.hint) from error
 
     @asynccontextmanager
     async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:
@@ -435,6 +519,17 @@ class PostgreSQL:
         async with self._connected(None) as raw, raw.transaction(readonly=True):
             return [dict(row) for row in await raw.fetch(sql)]
 
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
+        """A source's statement; its own query, read-only as ever, may look at the outcome before the commit."""
+        statement = parse_statement(sql)
+        async with self._connected(None) as raw, raw.transaction():
+            # Whoever waits for it is a sign-up.
+            await raw.execute(f"SET LOCAL lock_timeout = {_READING_MS}; SET LOCAL statement_timeout = {_READING_MS}")
+            await raw.fetch(statement.numbered, *(parameters[name] for name in statement.names))
+            if check is not None:
+                await raw.execute("SET TRANSACTION READ ONLY")
+                check.accept([dict(row) for row in await raw.fetch(check.sql)])
+
     async def schemas(self, pattern: str) -> Sequence[str]:
         """Schemas of the server's own database; PostgreSQL's own are never among them, nor ours."""
         async with self._connected(None) as raw:
@@ -466,7 +561,8 @@ class PostgreSQL:
                 async with self._connected(None) as raw:
                     name = str(await raw.fetchval("SELECT current_database()"))
             url = await asyncio.to_thread(self._text)
-            yield Source(client, int(self._version or 0), url, self._password, self._connect, name)
+            path = self._search_path(tenant)
+            yield Source(client, int(self._version or 0), url, self._password, self._connect, name, path)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             passing = failure.passing or isinstance(error, asyncpg.ObjectInUseError)
@@ -541,11 +637,17 @@ class PostgreSQL:
             )
 
     @asynccontextmanager
-    async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
-        """A lane for questions: a connection beside them would be one more than the server was given."""
+    async def _connected(self, database: str | None, seen: int = 1) -> AsyncIterator[_RawConnection]:
+        """A lane for questions: a connection beside them would be one more than the server was given.
+
+        Args:
+            database: as the tenants name it.
+            seen: how many tenants' tables are looked at.
+        """
         try:
             async with self._lanes.taken(database) as lane:
                 lane.used = True
+                lane.seen(seen)
                 yield lane.raw
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error
@@ -564,7 +666,11 @@ class PostgreSQL:
 
     async def _enter(self, raw: _RawConnection, tenant: Tenant, application: str, limits: Limits) -> None:
         """Put a fresh connection into the tenant's scope and make sure that it is there."""
-        made = enter(self._settings(tenant, application, limits))
+        settings = self._settings(tenant, application, limits)
+        if int(self._version or 0) >= 14:
+            # It holds the tenant's lock, and says nothing for as long as pg_dump or a migration's own work takes.
+            settings["idle_session_timeout"] = "0"
+        made = enter(settings)
         if tenant.schema is None:
             await raw.execute(made)
             return

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
+from orchestrator.databases.claims import Marker
 from orchestrator.databases.failures import shortened
 from orchestrator.databases.heads import read_chunk, read_visible
+from orchestrator.databases.script import identifier, literal
+from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 
 if TYPE_CHECKING:
@@ -42,6 +45,24 @@ async def holder(raw: _RawConnection, key: int) -> str | None:
     return f"{row['application_name']} (pid {row['pid']}{age})"
 
 
+def comment_of(tenant: Tenant, database: str) -> tuple[str, str]:
+    """A query, and its parameter, for the comment on a tenant's place.
+
+    Args:
+        tenant: whose.
+        database: its database, by its real name.
+    """
+    if tenant.schema is not None:
+        return "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1", tenant.schema
+    return "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1", database
+
+
+def mark_statement(comment: str | None, marker: Marker, tenant: Tenant, database: str) -> str:
+    """The statement that writes ``marker`` on a tenant's place; whatever else ``comment`` says stays."""
+    kind, name = ("DATABASE", database) if tenant.schema is None else ("SCHEMA", tenant.schema)
+    return f"COMMENT ON {kind} {identifier(name)} IS {literal(marker.within(comment))}"
+
+
 @dataclass(slots=True)
 class PostgreSQLSession:
     """One connection inside one tenant's scope."""
@@ -67,6 +88,26 @@ class PostgreSQLSession:
             return (await read_chunk(self._raw, [self._tenant], version_table))[self._tenant.id].heads
         except asyncpg.UndefinedTableError:
             return ()
+
+    async def marker(self) -> Marker | None:
+        """Read from the comment of the schema or database."""
+        return Marker.read(await self._raw.fetchval(*comment_of(self._tenant, self._database)))
+
+    async def mark(self, marker: Marker) -> None:
+        """In the transaction that SQLAlchemy has begun, on whose connection this is."""
+        comment = await self._raw.fetchval(*comment_of(self._tenant, self._database))
+        await self._raw.execute(mark_statement(comment, marker, self._tenant, self._database))
+
+    async def script(self, sql: str) -> None:
+        """As one message, which may have many statements in it."""
+        # What SQLAlchemy has begun is sent with its first statement.
+        await self.connection.exec_driver_sql("SELECT 1")
+        await self._raw.execute(sql)
+        if not self._raw.is_in_transaction():
+            raise DatabaseError(
+                "the script has ended the transaction that it was run in, and what it did up to there stays",
+                hint="take COMMIT and ROLLBACK out of it",
+            )
 
     async def blockers(self) -> tuple[str, ...]:
         """Sessions with locks on what is in the scope now: what the one of interest holds is what was waited for."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,15 +24,20 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_sqlite import definitions_in
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
-from orchestrator.databases.port import Reading
+from orchestrator.databases.own_thread import on_own_thread
+from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
-from orchestrator.databases.sqlite_dump import dump_file, restore_file
+from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
+from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
 from orchestrator.databases.sqlite_template import building, copy_file, keep_file, note_of, text_of
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
@@ -97,27 +103,33 @@ class SQLite:
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same, taken apart."""
+        found = await asyncio.to_thread(lambda: {tenant.id: _definitions(tenant) for tenant in tenants})
+        return {tenant: definitions for tenant, definitions in found.items() if definitions is not None}
+
     async def require_dumping(self) -> None:
         """Python's own SQLite does it."""
 
     async def dump(self, tenant: Tenant, dump: Path, application: str, limits: Limits) -> Dumped:
         """By SQLite's backup; see :mod:`~orchestrator.databases.sqlite_dump`."""
-        return await asyncio.to_thread(dump_file, _file(tenant), dump, _wait(limits))
+        waiting = Waiting(_wait(limits))
+        return await on_own_thread(lambda: dump_file(_file(tenant), dump, waiting), waiting.cut.set)
 
     async def restore(self, work: Restoring) -> Restored:
         """Into the live file, in one transaction."""
-        file = _file(work.tenant)
-        lock = SQLiteLock(work.tenant)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if not await taken(lock.try_lock, work.lock_wait):
-                raise TenantLocked(
-                    f"another process is at work on this tenant: {await lock.lock_holder() or 'holder unknown'}",
-                    hint="wait for it, then try again",
-                )
-            return await asyncio.to_thread(restore_file, file, work, _wait(work.limits))
-        finally:
-            lock.unlock()
+        waiting = Waiting(_wait(work.limits))
+        async with _locked(work.tenant, work.lock_wait):
+            await work.begin()
+            return await on_own_thread(lambda: restore_file(_file(work.tenant), work, waiting), waiting.cut.set)
+
+    async def whereabouts(self, tenants: Sequence[Tenant]) -> Mapping[str, str]:
+        """Device and inode: links lead to one file under several names."""
+        return await asyncio.to_thread(lambda: {tenant.id: _whereabouts(_file(tenant)) for tenant in tenants})
+
+    async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
+        """A file has no schemas."""
+        return ()
 
     async def fill(
         self,
@@ -201,6 +213,20 @@ class SQLite:
         except OSError as error:
             raise DatabaseError(f"tenant {tenant.id}: cannot create {file}: {error.strerror}") from error
 
+    async def found(self, tenant: Tenant) -> Found:
+        """From the file, and the mark beside it."""
+        return await asyncio.to_thread(found_file, _file(tenant))
+
+    async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
+        """See :mod:`~orchestrator.databases.sqlite_claims`."""
+        async with _locked(tenant, lock_wait):
+            return await asyncio.to_thread(claim_file, _file(tenant), claim)
+
+    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+        """The file, and what is beside it but for the lock's."""
+        async with _locked(tenant, lock_wait):
+            await asyncio.to_thread(drop_file, _file(tenant))
+
     @asynccontextmanager
     async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:
         """An empty file in a temporary directory, which the system clears up after a kill."""
@@ -229,6 +255,10 @@ class SQLite:
         return [Finding(Level.OK, "version", f"SQLite {sqlite3.sqlite_version}, {len(files)} files")]
 
     async def rows(self, sql: str) -> Sequence[Mapping[str, Any]]:
+        """A directory of files has no table of tenants."""
+        raise self._no_source("sql")
+
+    async def write(self, sql: str, parameters: Mapping[str, Any], check: Check | None = None) -> None:
         """A directory of files has no table of tenants."""
         raise self._no_source("sql")
 
@@ -295,6 +325,25 @@ class SQLiteSession(SQLiteLock):
             raise DatabaseError(f"tenant {self._tenant.id}: {reading.failure.message}")
         return reading.heads
 
+    async def marker(self) -> Marker | None:
+        """Read from the file beside it."""
+        return await asyncio.to_thread(read_marker, _file(self._tenant))
+
+    async def mark(self, marker: Marker) -> None:
+        """Beside the file, hence in no transaction."""
+        await asyncio.to_thread(write_marker, _file(self._tenant), marker)
+
+    async def script(self, sql: str) -> None:
+        """Statement by statement: the driver's own way to run many begins with a COMMIT."""
+        for statement in _statements(sql):
+            await self.connection.exec_driver_sql(statement)
+        raw = (await self.connection.get_raw_connection()).driver_connection
+        if raw is not None and not raw.in_transaction:
+            raise DatabaseError(
+                "the script has ended the transaction that it was run in, and what it did up to there stays",
+                hint="take COMMIT and ROLLBACK out of it",
+            )
+
     async def blockers(self) -> tuple[str, ...]:
         """SQLite does not say who holds a file."""
         return ()
@@ -302,6 +351,33 @@ class SQLiteSession(SQLiteLock):
     async def invalid_indexes(self) -> Mapping[str, int]:
         """SQLite builds an index or does not."""
         return {}
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """The statements of a script, by SQLite's own idea of where one ends."""
+    begun = ""
+    for piece in re.split(r"(?<=;)", sql):
+        begun += piece
+        if sqlite3.complete_statement(begun):
+            yield begun
+            begun = ""
+    if begun.strip():
+        yield begun
+
+
+@asynccontextmanager
+async def _locked(tenant: Tenant, wait: float) -> AsyncIterator[None]:
+    lock = SQLiteLock(tenant)
+    _file(tenant).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not await taken(lock.try_lock, wait):
+            raise TenantLocked(
+                f"another process is at work on this tenant: {await lock.lock_holder() or 'holder unknown'}",
+                hint="wait for it, then try again",
+            )
+        yield
+    finally:
+        lock.unlock()
 
 
 def lock_file(database: Path) -> Path:
@@ -317,6 +393,14 @@ def _wait(limits: Limits) -> float:
 def _file(tenant: Tenant) -> Path:
     assert tenant.file is not None, "a tenant of a SQLite server has a file"
     return Path(tenant.file)
+
+
+def _whereabouts(file: Path) -> str:
+    try:
+        found = file.stat()
+    except OSError:
+        return os.path.realpath(file)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _read(tenant: Tenant, table: str) -> Reading:
@@ -341,6 +425,15 @@ def _fingerprint(tenant: Tenant) -> str | None:
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
             return fingerprint_file(connection)
+    except sqlite3.Error:
+        return None
+
+
+def _definitions(tenant: Tenant) -> tuple[Definition, ...] | None:
+    file = _file(tenant)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return definitions_in(connection)
     except sqlite3.Error:
         return None
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from orchestrator.databases.database_properties import CARRIED_OVER
+from orchestrator.databases.database_properties import database_properties, given_afterwards
 from orchestrator.databases.own_names import TEMPLATE
 from orchestrator.databases.script import identifier, literal
 
@@ -51,9 +51,9 @@ async def keep(raw: _RawConnection, made: str, name: str, note: Mapping[str, Any
     Returns:
         Why it cannot be one; ``None`` where it is one now.
     """
-    own = await raw.fetch(CARRIED_OVER, made, made)
-    if own:
-        return f"what the database itself was given does not come along with a copy: {own[0][0]}"
+    own = next(given_afterwards(await database_properties(raw, made), made), None)
+    if own is not None:
+        return f"what the database itself was given does not come along with a copy: {own}"
     async with raw.transaction():
         for statement in (
             f"ALTER DATABASE {identifier(made)} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true",

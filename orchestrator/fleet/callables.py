@@ -77,6 +77,15 @@ async def _in_thread(function: Callable[..., Any], argument: Any) -> Any:
     return results[0]
 
 
+def reference(source: PythonSource) -> Callable[..., Any]:
+    """The function that ``source`` names; importing its module may take its time.
+
+    Raises:
+        ConfigurationError: it cannot be found or imported.
+    """
+    return _found(source)
+
+
 def _found(source: PythonSource | EntryPointSource) -> Callable[[], Any]:
     try:
         found = _entry_point(source) if isinstance(source, EntryPointSource) else _reference(source)

@@ -41,6 +41,12 @@ def clashes(tenants: Iterable[Tenant], servers: Mapping[str, Server]) -> Iterato
             yield number, first, Problem(("id",), message, "give one of them a schema, database or file of its own")
 
 
+def same_place(one: Tenant, other: Tenant, servers: Mapping[str, Server]) -> bool:
+    """Whether two tenants would be migrated in one and the same place, as far as :func:`clashes` can tell."""
+    addresses = {name: _address(servers[name]) for name in (one.server, other.server) if name in servers}
+    return len(addresses) == len({one.server, other.server}) and _target(one, addresses) == _target(other, addresses)
+
+
 def same_address(servers: Mapping[str, Server]) -> Iterator[tuple[str, str]]:
     """Find servers with the address of an earlier one: the budgets of one machine would be counted twice.
 

@@ -237,6 +237,11 @@ def kind_of(value: Any) -> str:
     return "a mapping" if isinstance(value, dict) else type(value).__name__
 
 
+def is_text(text: str) -> bool:
+    """Whether ``text``, without quotes, is read as text."""
+    return isinstance(_resolve(text), str)
+
+
 def _resolve(text: str) -> Any:
     """What YAML 1.1 makes of a plain scalar, as PyYAML's SafeLoader has it."""
     if _ODD_NUMBER.fullmatch(text):

@@ -8,17 +8,22 @@ from pathlib import Path
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
+from orchestrator.fleet.onboarding import Onboarding, Seed
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
     CheckEntry,
     DatabasesEntry,
+    DriftEntry,
     EntryPointEntry,
     HookEntry,
     HooksEntry,
+    OnboardingEntry,
     PolicyEntry,
     PythonEntry,
     SchemasEntry,
+    SeedEntry,
     ServerEntry,
     SourceEntry,
     SqlEntry,
@@ -145,6 +150,40 @@ def hooks_of(entry: HooksEntry, root: Path) -> dict[Moment, tuple[Hook, ...]]:
         if declared:
             found[moment] = tuple(_hook_of(hook, (moment.value, number), root) for number, hook in enumerate(declared))
     return found
+
+
+def onboarding_of(entry: OnboardingEntry, root: Path) -> Onboarding:
+    """What new tenants get.
+
+    Raises:
+        Refused: a seed is not exactly one of the two, or the usual one is not declared.
+    """
+    seeds = {name: _seed_of(seed, ("seeds", name), root) for name, seed in entry.seeds.items()}
+    if entry.seed is not None and entry.seed not in seeds:
+        raise Refused(Problem(("seed",), f"there is no seed `{entry.seed}`", suggestion(entry.seed, seeds)))
+    return Onboarding(entry.owner, entry.extensions, tuple(entry.statements), seeds, entry.seed)
+
+
+def _seed_of(entry: SeedEntry, path: tuple[str | int, ...], root: Path) -> Seed:
+    if (entry.sql is None) == (entry.python is None):
+        raise Refused(Problem(path, "a seed is one of `sql` and `python`", "keep one of them"))
+    if entry.sql is not None:
+        return Seed(sql=root.absolute() / entry.sql)
+    assert entry.python is not None
+    return Seed(python=PythonSource(entry.python, root))
+
+
+def ignored_by(entry: DriftEntry) -> tuple[IgnoreRule, ...]:
+    """The rules that an entry declares.
+
+    Raises:
+        Refused: one of them would match everything.
+    """
+    for number, rule in enumerate(entry.ignore):
+        if rule.kind is None and rule.table is None and rule.name is None:
+            message = "a rule without `kind`, `table` and `name` would ignore everything"
+            raise Refused(Problem(("ignore", number), message, "say what may differ: {kind: index, name: tmp_*}"))
+    return tuple(IgnoreRule(rule.kind, rule.table, rule.name) for rule in entry.ignore)
 
 
 def _hook_of(entry: HookEntry, path: tuple[str | int, ...], root: Path) -> Hook:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
+from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 from orchestrator.fleet.waves import Approval, Check, OnFailure, Order
+from orchestrator.statuses import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,19 @@ class Fleet:
     waves: tuple[Wave, ...] = ()
     #: What is called before and after a run, a wave, a tenant.
     hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
+    #: What new tenants get.
+    onboarding: Onboarding = field(default_factory=Onboarding)
+    #: How much rules of ``lint`` weigh, by name, where that is not as usual.
+    lint_rules: Mapping[str, Severity] = field(default_factory=dict)
+    #: What tells it from other fleets on the same servers; ``None`` where nobody says.
+    name: str | None = None
+    #: What `drift` does not look at.
+    ignore: tuple[IgnoreRule, ...] = ()
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
+
+    #: Once the sources are read: where each tenant is from that is not written down, by id.
+    origins: Mapping[str, Source] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def root(self) -> Path:
@@ -94,6 +108,15 @@ class Fleet:
         """The physical server that ``tenant`` is on."""
         return self.servers[tenant.server]
 
-    def with_tenants(self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server]) -> Fleet:
-        """This fleet with its sources read: ``tenants`` are all there are, ``servers`` all they are on."""
-        return replace(self, tenants=tenants, servers=servers, sources=())
+    def with_tenants(
+        self, tenants: tuple[Tenant, ...], servers: Mapping[str, Server], origins: Mapping[str, Source] | None = None
+    ) -> Fleet:
+        """This fleet with its sources read.
+
+        Args:
+            tenants: all there are.
+            servers: all they are on.
+            origins: where those are from that are not written down, by id; ``None`` for as it is known already.
+        """
+        known = self.origins if origins is None else origins
+        return replace(self, tenants=tenants, servers=servers, sources=(), origins=known)

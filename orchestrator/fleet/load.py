@@ -15,9 +15,11 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import hooks_of, policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, ignored_by, onboarding_of, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
+from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
 from orchestrator.fleet.schema import DefaultsEntry, FleetEntry, normalized
@@ -28,7 +30,7 @@ _EXAMPLE = "`orchestrator init` writes one to start from"
 _LISTS = ("tenants", "sources", "waves")
 
 
-def load(path: str | FilePath) -> Fleet:
+def load(path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
     """Read tenants.yaml.
 
     Reads no secret and touches no server: ``${file:}`` and ``${cmd:}`` stay unread (but for those in the directory of
@@ -36,21 +38,40 @@ def load(path: str | FilePath) -> Fleet:
 
     Args:
         path: the file; paths in it are relative to its directory.
+        may_be_empty: a fleet without tenants and sources is none to migrate, but the first one can be put into it.
 
     Raises:
         ConfigurationError: with file, line and column of the first problem; the message tells all of them, a line each.
     """
     file = str(path)
     text = _read(FilePath(path), file)
-    with _collector_paused():
-        document = compose(text, file)
-        if document is None or document.data is None:
-            raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
-        return _Loader(file, FilePath(path).absolute(), document).fleet()
+    with collector_paused():
+        return fleet_of(document_of(text, file), path, may_be_empty=may_be_empty)
+
+
+def document_of(text: str, file: str) -> Document:
+    """The document in the text of a tenants.yaml.
+
+    Args:
+        text: what the file holds.
+        file: as the user named it.
+
+    Raises:
+        ConfigurationError: it is not YAML, or there is nothing in it.
+    """
+    document = compose(text, file)
+    if document is None or document.data is None:
+        raise ConfigurationError("the file is empty", file=file, line=1, hint=_EXAMPLE)
+    return document
+
+
+def fleet_of(document: Document, path: str | FilePath, *, may_be_empty: bool = False) -> Fleet:
+    """The fleet that a document declares; see :func:`load`."""
+    return _Loader(str(path), FilePath(path).absolute(), document, may_be_empty).fleet()
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Ten thousand tenants make some 200,000 objects, none of them garbage: looking for it takes half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -73,6 +94,15 @@ def _read(path: FilePath, file: str) -> str:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
         raise ConfigurationError(f"cannot be read: {reason}", file=file, hint="name it with --config") from None
+    return text_of(data, file)
+
+
+def text_of(data: bytes, file: str) -> str:
+    """The text in the bytes of a tenants.yaml, without the byte order mark that some editors write.
+
+    Raises:
+        ConfigurationError: it is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,6 +117,7 @@ class _Loader:
     file: str
     path: FilePath
     document: Document
+    may_be_empty: bool
     report: Report = field(init=False)
     #: Positions in the file of the tenants, sources and waves that came through validation.
     positions: dict[str, list[int]] = field(init=False, default_factory=dict)
@@ -109,9 +140,13 @@ class _Loader:
         sources = self._sources(entry, servers, defaults)
         waves = self._waves(entry, {**servers, **own})
         hooks = self._hooks(entry)
+        onboarding = self._onboarding(entry)
+        ignore = self._ignored(entry)
         self._check_journal(entry)
-        if not tenants and not sources:
-            hint = "list them under `tenants:`, or name a source under `sources:`"
+        if not tenants and not sources and not self.may_be_empty:
+            hint = (
+                "list them under `tenants:`, name a source under `sources:`, or begin with: orchestrator onboard TENANT"
+            )
             empty = Problem(("tenants",), "the fleet is empty: no tenants and no sources", hint, at_key=True)
             self._note([] if self.report.found else [empty])
         self._finish()
@@ -124,6 +159,10 @@ class _Loader:
             policy=policy_of(entry.policy),
             waves=tuple(waves),
             hooks=hooks,
+            onboarding=onboarding,
+            lint_rules=entry.lint.rules,
+            name=entry.name,
+            ignore=ignore,
             journal=entry.journal,
         )
 
@@ -216,6 +255,20 @@ class _Loader:
         except Refused as refused:
             self._refuse(("hooks",), refused)
             return {}
+
+    def _onboarding(self, entry: FleetEntry) -> Onboarding:
+        try:
+            return onboarding_of(entry.onboarding, self.path.parent)
+        except Refused as refused:
+            self._refuse(("onboarding",), refused)
+            return Onboarding()
+
+    def _ignored(self, entry: FleetEntry) -> tuple[IgnoreRule, ...]:
+        try:
+            return ignored_by(entry.drift)
+        except Refused as refused:
+            self._refuse(("drift",), refused)
+            return ()
 
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}

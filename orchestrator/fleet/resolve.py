@@ -104,7 +104,7 @@ class Resolver:
             )
             raise Refused(Problem(("url",), message, "rename one of them, or write `server:` in place of `url:`"))
         text = url if self.expand else url.replace("$", "$$")
-        server = Server(name=entry.id, url=template_at(("url",), text, self.defaults.root))
+        server = Server(name=entry.id, url=template_at(("url",), text, self.defaults.root), own=True)
         self.own.setdefault(server.name, server)
         return server
 

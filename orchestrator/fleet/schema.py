@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
 
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.kinds import (
     Budget,
     DatabaseName,
@@ -19,9 +30,12 @@ from orchestrator.fleet.kinds import (
     SchemaName,
     Target,
     Text,
+    wrong,
 )
+from orchestrator.fleet.statements import parse
 from orchestrator.fleet.tenant import Isolation
 from orchestrator.fleet.waves import Approval, OnFailure, Order
+from orchestrator.statuses import Severity
 
 _Count = Annotated[int, Field(strict=True, ge=1)]
 
@@ -84,13 +98,21 @@ class TenantEntry(_Entry):
     idle_in_transaction_timeout: _IdleTimeout = None
 
 
+def _parsed(text: str) -> str:
+    parse(text)
+    return text
+
+
+_Statement = Annotated[Text, AfterValidator(_parsed)]
+
+
 class SqlEntry(_Entry):
     """Tenants are rows of a query; its columns are named like a tenant's keys."""
 
     sql: Text
     server: Given[Name] = None
-    register_: Given[Text] = Field(None, alias="register")
-    unregister: Given[Text] = None
+    register_: Given[_Statement] = Field(None, alias="register", description="Statement that writes a new tenant there")
+    unregister: Given[_Statement] = Field(None, description="Statement that takes a tenant out")
 
 
 class SchemasEntry(_Entry):
@@ -174,6 +196,10 @@ class CheckEntry(_Entry):
     python: Given[Reference] = Field(None, description="module:function, once for the wave; must return true")
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 def _as_checks(value: Any) -> Any:
     checks = value if isinstance(value, list) else [value]
     return [{"sql": check} if isinstance(check, str) else check for check in checks]
@@ -225,9 +251,74 @@ class HooksEntry(_Entry):
     after_tenant: _Hooks = Field(default_factory=list)
 
 
+class SeedEntry(_Entry):
+    """Rows that a new tenant begins with. Plain text is a file of SQL."""
+
+    sql: Given[Text] = Field(None, description="File of SQL, run in the tenant's scope in one transaction")
+    python: Given[Reference] = Field(None, description="module:function; gets a connection and the tenant")
+
+
+def _as_seed(value: Any) -> Any:
+    return {"sql": value} if isinstance(value, str) else value
+
+
+_Seed = Annotated[SeedEntry, BeforeValidator(_as_seed)]
+
+
+class OnboardingEntry(_Entry):
+    """What every new tenant gets beside the shared tables."""
+
+    owner: Annotated[Given[DatabaseName], Field(description="Role that owns the schema or database")] = None
+    extensions: Annotated[Names, Field(description="Extensions, made in the server's extensions_schema")] = ()
+    statements: Annotated[list[Text], BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="SQL for the empty place: GRANT USAGE ON SCHEMA {schema} TO app"
+    )
+    seeds: dict[Name, _Seed] = Field(default_factory=dict, description="What tenants may begin with, by name")
+    seed: Annotated[Given[Name], Field(description="The seed of tenants that ask for none in particular")] = None
+
+
+class IgnoreEntry(_Entry):
+    """Objects that may differ from tenant to tenant; all that is given must match."""
+
+    kind: Given[ObjectKind] = Field(None, description="What the object is")
+    table: Given[Name] = Field(None, description="Glob for the table that it is, or belongs to")
+    name: Given[Name] = Field(None, description="Glob for its own name")
+
+
+class DriftEntry(_Entry):
+    """What `drift` leaves out."""
+
+    ignore: list[IgnoreEntry] = Field(default_factory=list, description="Objects that may differ")
+
+
+def _severity(value: Any) -> Severity:
+    if value is False:  # YAML reads a plain `off` so
+        return Severity.OFF
+    try:
+        return Severity(value)
+    except ValueError:
+        raise wrong(f"`{value}` does not say how much the rule weighs", "write off, warning or error") from None
+
+
+_Severity = Annotated[
+    Severity,
+    PlainValidator(_severity),
+    WithJsonSchema({"anyOf": [{"enum": [severity.value for severity in Severity]}, {"const": False}]}),
+]
+
+
+class LintEntry(_Entry):
+    """What `orchestrator lint` looks for."""
+
+    rules: dict[Name, _Severity] = Field(
+        default_factory=dict, description="Rule to off, warning or error; squawk/NAME is a rule of squawk's"
+    )
+
+
 class FleetEntry(_Entry):
     """All of tenants.yaml."""
 
+    name: Given[Name] = Field(None, description="What tells this fleet from others on the same servers")
     servers: dict[Name, ServerEntry] = Field(default_factory=dict)
     defaults: DefaultsEntry = Field(default_factory=DefaultsEntry)
     tenants: list[TenantEntry] = Field(default_factory=list)
@@ -235,6 +326,9 @@ class FleetEntry(_Entry):
     policy: PolicyEntry = Field(default_factory=PolicyEntry)
     waves: list[WaveEntry] = Field(default_factory=list)
     hooks: HooksEntry = Field(default_factory=HooksEntry)
+    onboarding: OnboardingEntry = Field(default_factory=OnboardingEntry)
+    drift: DriftEntry = Field(default_factory=DriftEntry)
+    lint: LintEntry = Field(default_factory=LintEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 
@@ -255,6 +349,10 @@ def json_schema() -> dict[str, Any]:
     for moment in schema["$defs"]["HooksEntry"]["properties"].values():
         moment.update({"anyOf": [*hook, {"type": "array", "items": {"anyOf": hook}}]})
         del moment["items"], moment["type"]
+    onboarding = schema["$defs"]["OnboardingEntry"]["properties"]
+    onboarding["seeds"]["additionalProperties"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeedEntry"}]}
+    statements = onboarding["statements"]
+    statements["anyOf"] = [{"type": "string"}, {"type": statements.pop("type"), "items": statements.pop("items")}]
     # What load() takes as a short form (see normalized).
     schema["properties"]["servers"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/ServerEntry"}]

@@ -92,6 +92,17 @@ class EntryPointSource:
         return f"the source entry point {self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Entries given for once: on the command line, in a file, by a program. Never declared in tenants.yaml."""
+
+    #: What they are called, for people.
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 Source = SqlSource | SchemaSource | DatabaseSource | PythonSource | EntryPointSource
 #: What a source yields: keys as in tenants.yaml; from a Python source also a tenant, from a pattern source a bare name.
 Row = Mapping[str, Any] | Tenant | str

@@ -70,6 +70,8 @@ class Server:
     extensions_schema: str | None = None
     #: This server's own timeouts.
     limits: Limits = field(default_factory=Limits)
+    #: Not declared, but made for the one tenant that has its address for itself.
+    own: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

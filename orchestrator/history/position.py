@@ -40,9 +40,13 @@ def stand(graph: Graph, heads: Collection[str], target: Collection[str]) -> Tena
     return TenantStatus.DIVERGED if related and not on_the_way else TenantStatus.BEHIND
 
 
+#: Commands that run what another one runs.
+_DIRECTIONS = {"rollback": "downgrade", "onboard": "upgrade"}
+
+
 def direction_of(command: str) -> str:
     """Which of a revision's functions a command runs: ``upgrade`` or ``downgrade``; ``stamp`` runs none."""
-    return "downgrade" if command == "rollback" else command
+    return _DIRECTIONS.get(command, command)
 
 
 #: ``+1``, ``-2``, ``label@-1``, ``3f2a9c+1``: counted from where a tenant is, or from a revision.
@@ -69,7 +73,7 @@ class Position:
 
 
 def position(history: History, command: str, heads: Collection[str], target: str) -> Position:
-    """Where a tenant at ``heads`` stands for ``command`` (upgrade, downgrade, rollback, stamp) to ``target``.
+    """Where a tenant at ``heads`` stands for ``command`` (upgrade, onboard, downgrade, rollback, stamp) to ``target``.
 
     Args:
         history: the shared directory.
@@ -80,6 +84,8 @@ def position(history: History, command: str, heads: Collection[str], target: str
     Raises:
         HistoryError: ``target`` itself is not in the directory.
     """
+    if command == "onboard":
+        command = "upgrade"
     question = (command, tuple(heads), target)
     known = history.positions.get(question)
     if known is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from sqlalchemy import func, select
@@ -41,6 +41,13 @@ async def last_run(
     if without:
         query = query.where(runs.c.command.not_in(without))
     row = (await connection.execute(query)).first()
+    return None if row is None else run_record(row)
+
+
+async def last_run_with(connection: AsyncConnection, kind: str) -> RunRecord | None:
+    """The run that started last, of those that have an event of one kind."""
+    with_event = runs.c.id.in_(select(events.c.run).where(events.c.kind == kind))
+    row = (await connection.execute(select(runs).where(with_event).order_by(*_NEWEST_FIRST).limit(1))).first()
     return None if row is None else run_record(row)
 
 
@@ -85,6 +92,12 @@ async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRe
     return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
 
 
+async def attempts_on(connection: AsyncConnection, tenant: str, ids: Collection[str]) -> list[AttemptRecord]:
+    """What some runs did to one tenant, in no order."""
+    query = select(attempts).where(attempts.c.tenant == tenant, attempts.c.run.in_(list(ids)))
+    return [attempt_record(row) for row in await connection.execute(query)]
+
+
 async def status_of(connection: AsyncConnection, run: str) -> RunStatus | None:
     """What the journal says of a run now; ``None`` when it does not know it."""
     status = await connection.scalar(select(runs.c.status).where(runs.c.id == run))
@@ -92,14 +105,25 @@ async def status_of(connection: AsyncConnection, run: str) -> RunStatus | None:
 
 
 async def changes_after(connection: AsyncConnection, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
-    """Attempts of other runs, begun after ``run``, that changed their tenant or may have, each with its run."""
+    """Attempts of other runs that changed their tenant after ``run`` began, or may have, each with its run.
+
+    One that was never ended counts as going on for as long as its run's process said that it is there.
+    """
+    begun_earlier = select(runs.c.id).where(runs.c.heartbeat_at > run.started_at)
+    unended = attempts.c.finished_at.is_(None) & attempts.c.started_at.is_not(None)
     query = (
         select(attempts)
-        .where(attempts.c.run != run.id, attempts.c.started_at > run.started_at)
+        .where(
+            attempts.c.run != run.id,
+            (attempts.c.started_at > run.started_at)
+            | (attempts.c.finished_at > run.started_at)
+            | (unended & attempts.c.run.in_(begun_earlier)),
+        )
         .order_by(attempts.c.started_at, attempts.c.run)
     )
     found = [attempt_record(row) for row in await connection.execute(query)]
-    found = [attempt for attempt in found if attempt.to_heads != attempt.from_heads]
+    unknown = TenantStatus.UNKNOWN
+    found = [attempt for attempt in found if attempt.to_heads != attempt.from_heads or attempt.status is unknown]
     ids = list({attempt.run for attempt in found})
     theirs = {row.id: run_record(row) for row in await connection.execute(select(runs).where(runs.c.id.in_(ids)))}
     return [(theirs[attempt.run], attempt) for attempt in found]

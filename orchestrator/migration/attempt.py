@@ -21,7 +21,7 @@ from orchestrator.databases.port import Database, Session
 from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
-from orchestrator.history.directory import History
+from orchestrator.history.directory import History, alembic_target
 from orchestrator.history.position import Position, direction_of, is_relative, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration import seam
@@ -42,7 +42,7 @@ ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
 class Work:
     """What is to be done to a tenant: one of Alembic's commands."""
 
-    #: ``upgrade``, ``downgrade``, ``rollback`` or ``stamp``.
+    #: ``upgrade``, ``onboard``, ``downgrade``, ``rollback`` or ``stamp``.
     command: str
     #: As typed; for a rollback, a :class:`WayBack` as text.
     target: str
@@ -69,11 +69,11 @@ class Work:
 
             return cls(command, target, {"fn": back, "destination_rev": destination})
         steps: dict[str, Callable[..., Iterable[Any]]] = {
-            "upgrade": lambda heads, _: script._upgrade_revs(target, heads),
+            "upgrade": lambda heads, _: script._upgrade_revs(alembic_target(target), heads),
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
             "stamp": lambda heads, _: script._stamp_revs(target, heads),
         }
-        return cls(command, target, {"fn": steps[command], "destination_rev": target})
+        return cls(command, target, {"fn": steps[direction_of(command)], "destination_rev": target})
 
     @property
     def direction(self) -> str:
@@ -208,8 +208,6 @@ class Migrator:
                 return await self._under_lock(session, tenant, work, progress)
         except Unprovisioned as error:
             return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
-        except OrchestratorError as error:
-            return Outcome(TenantStatus.FAILED, failure=describe(error, progress.revision))
         except Exception as error:
             failure = describe(error, progress.revision)
             if progress.revision is None:

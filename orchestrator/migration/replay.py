@@ -31,6 +31,8 @@ class _CutShort(NotReplayed):
     """The server refused in the middle: what had been committed by then stays."""
 
 
+#: Ends of a part that has not even read the tenant's heads, where it has none before.
+_NOT_REACHED = frozenset({TenantStatus.FAILED, TenantStatus.LOCKED, TenantStatus.BLOCKED})
 #: A statement that may run a function, as its first word tells.
 _RUNS_CODE = re.compile(LEADING + r"(?:DO|SELECT|WITH)\b", re.IGNORECASE | re.DOTALL)
 
@@ -117,7 +119,7 @@ async def migrate(
             _tell(listener, outcomes[-1])
         if outcomes[-1].status is not TenantStatus.SUCCEEDED:
             break
-    return replace(_combined(outcomes), duration_ms=(time.perf_counter() - started) * 1000)
+    return replace(combined(outcomes), duration_ms=(time.perf_counter() - started) * 1000)
 
 
 async def _replay(
@@ -172,7 +174,7 @@ def _tell(listener: Callable[[StepDone], None], outcome: Outcome) -> None:
         listener(step)
 
 
-def _combined(outcomes: Sequence[Outcome]) -> Outcome:
+def combined(outcomes: Sequence[Outcome]) -> Outcome:
     """One tenant's parts as one outcome: it began where the first did, and ended as the last."""
     if len(outcomes) == 1:
         return outcomes[0]
@@ -184,4 +186,10 @@ def _combined(outcomes: Sequence[Outcome]) -> Outcome:
         # Somebody else did the rest meanwhile; the first part was done here.
         status = TenantStatus.SUCCEEDED
     outside = next((outcome.outside for outcome in reversed(outcomes) if outcome.outside is not None), None)
-    return replace(outcomes[-1], status=status, before=outcomes[0].before, steps=steps, path=path, outside=outside)
+    after = outcomes[-1].after
+    if after is None and outcomes[-1].before is None and status in _NOT_REACHED:
+        # The last part did not come to the tenant: it is where the one before has left it.
+        after = outcomes[-2].after
+    return replace(
+        outcomes[-1], status=status, before=outcomes[0].before, after=after, steps=steps, path=path, outside=outside
+    )

@@ -14,7 +14,8 @@ from orchestrator.databases.archives import Manifest, keep, path_for, prepare, u
 from orchestrator.databases.port import Database
 from orchestrator.errors import BackupError
 from orchestrator.fleet.tenant import Limits, Tenant
-from orchestrator.journal.records import EventRecord
+from orchestrator.journal.records import EventRecord, StepRecord
+from orchestrator.rollout.steps import half_done, step_as_json
 from orchestrator.rollout.watching import Recorder
 
 #: Kind of the journal's event that a backup is.
@@ -55,7 +56,8 @@ class Backups:
         try:
             await asyncio.to_thread(prepare, self.directory / self.run)
             dump = await asyncio.to_thread(path_for, self.directory, self.run, tenant.id)
-            manifest = await self._dumped(tenant, heads, version_table, limits, dump)
+            step = await half_done(self.recorder, tenant.id, heads)
+            manifest = await self._dumped(tenant, heads, version_table, limits, dump, step)
         except OSError as error:
             raise BackupError(
                 f"the backup cannot be written into {self.directory}: {error.strerror}",
@@ -76,7 +78,13 @@ class Backups:
         self.made[tenant.id] = event
 
     async def _dumped(
-        self, tenant: Tenant, heads: tuple[str, ...], version_table: str, limits: Limits, dump: Path
+        self,
+        tenant: Tenant,
+        heads: tuple[str, ...],
+        version_table: str,
+        limits: Limits,
+        dump: Path,
+        step: StepRecord | None,
     ) -> Manifest:
         database, source = self.databases[tenant.server], unfinished(dump)
         try:
@@ -97,6 +105,7 @@ class Backups:
                 sha256="",
                 made_by=dumped.made_by,
                 properties=dumped.properties,
+                step=None if step is None else step_as_json(step),
             )
             return await asyncio.to_thread(keep, dump, manifest)
         finally:

@@ -13,6 +13,7 @@ from orchestrator.fleet.callables import called
 from orchestrator.fleet.masking import mask
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import Check
+from orchestrator.history.position import direction_of
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.attempt import Migrator
 from orchestrator.rollout.commands import refusal
@@ -54,7 +55,7 @@ class Checks:
             wave: its tenants are through.
             attempts: how the run's tenants stand, by id.
         """
-        if self.about["command"] != "upgrade":
+        if direction_of(self.about["command"]) != "upgrade":
             # They say what is true of a fleet that has gone forwards.
             return Verdict()
         there = {each.tenant for each in attempts.values() if each.wave == wave.name and each.status in _THERE}

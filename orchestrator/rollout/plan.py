@@ -173,7 +173,7 @@ class Plan:
 class Request:
     """What was asked of the fleet."""
 
-    #: ``upgrade``, ``downgrade``, ``rollback`` or ``stamp``.
+    #: ``upgrade``, ``onboard``, ``downgrade``, ``rollback`` or ``stamp``.
     command: str
     #: As typed; ``None`` and ``heads`` for each tenant's own target; the run that a rollback takes back.
     target: str | None = None
@@ -253,7 +253,8 @@ def plan_tenant(
     request: Request, tenant: Tenant, reading: Reading, kind: tuple[str, str], history: History, today: date
 ) -> PlannedTenant:
     """Decide about one tenant. Also what ``status`` shows, for a request to upgrade."""
-    pinned = tenant.pin is not None and (tenant.until is None or today < tenant.until) and request.command == "upgrade"
+    forwards = direction_of(request.command) == "upgrade"
+    pinned = tenant.pin is not None and (tenant.until is None or today < tenant.until) and forwards
     # `heads` is what upgrade means without a word, and plain Alembic has to be told a word: it must not put the others'
     # branches into a tenant that has one of its own.
     typed = None if request.target == "heads" else request.target
@@ -286,11 +287,14 @@ def plan_tenant(
         return planned(TenantStatus.UNREACHABLE, TenantStatus.FAILED, reading.failure)
     here = position(history, request.command, reading.heads, target)
     if not reading.exists:
-        if request.command == "upgrade" and request.provision:
+        if forwards and request.provision:
             return planned(TenantStatus.UNPROVISIONED, TenantStatus.PENDING, path=here.path)
         return planned(TenantStatus.UNPROVISIONED, TenantStatus.BLOCKED, _UNPROVISIONED, here.path)
     if here.problem is not None:
         return planned(here.status, TenantStatus.BLOCKED, blocked(here), here.path)
+    if request.command == "onboard":
+        # Also those at their target: what comes after that may have been cut off.
+        return planned(here.status, TenantStatus.PENDING, path=here.path)
     if pinned and here.status in (TenantStatus.CURRENT, TenantStatus.AHEAD):
         return planned(TenantStatus.PINNED, TenantStatus.SKIPPED)
     if here.path or here.status is TenantStatus.BEHIND:

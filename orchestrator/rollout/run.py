@@ -22,21 +22,21 @@ from orchestrator.migration.scope import StepDone
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.hooks import HookRefused, Hooks
+from orchestrator.rollout.onboarding import Reception
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.result import fingerprint, tenant_document
 from orchestrator.rollout.revisions import Revisions
+from orchestrator.rollout.share import CUT_OFF, MOVED_BETWEEN, Share
 from orchestrator.rollout.steps import LeftPartial, Steps
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Recorder
 from orchestrator.rollout.waves import WaveState
 from orchestrator.rollout.workers import until_done
-from orchestrator.statuses import FAILURES, OPEN, TenantStatus
+from orchestrator.statuses import FAILURES, TenantStatus
 
 #: Seconds before a tenant is tried again: the first pause and the longest; each is spread by chance, so that tenants
 #: which failed together do not come back together.
 _BACKOFF = (0.1, 5.0)
-#: Attempts whose end the run did not see: where the tenant is at its target after all, it was this run that did it.
-_CUT_OFF = OPEN | {TenantStatus.INTERRUPTED, TenantStatus.UNKNOWN}
 
 #: Kind of the event that tells what a tenant looked like before and after.
 SHAPE = "shape"
@@ -72,6 +72,8 @@ class Run:
     retries: int
     #: The run stops when so many tenants have failed for one cause; ``None`` for whatever the budgets say.
     same_cause: int | None = None
+    #: Receives tenants that are new; ``None`` where none are.
+    reception: Reception | None = None
     #: Look at every tenant that goes through Alembic, too, and write down what it looked like.
     shapes: bool = False
     #: What the run had done to a tenant before it was carried on, by tenant id.
@@ -165,9 +167,8 @@ class Run:
                 await self._migrate(wave, queue.popleft())
 
     async def _migrate(self, wave: PlannedWave, planned: PlannedTenant) -> None:
-        attempt = replace(
-            self._foreseen(wave, planned), status=TenantStatus.RUNNING, to_heads=None, started_at=datetime.now(UTC)
-        )
+        foreseen = self._foreseen(wave, planned)
+        attempt = replace(foreseen, status=TenantStatus.RUNNING, to_heads=None, started_at=datetime.now(UTC))
         self._note(attempt)
         try:
             await self.hooks.before(Moment.BEFORE_TENANT, {"wave": wave.name, "tenant": planned.tenant.id})
@@ -178,7 +179,9 @@ class Run:
                 attempt = await self._tried(attempt, planned)
         except HookRefused as refused:
             failure = describe(refused).as_json()
-            attempt = replace(attempt, status=TenantStatus.FAILED, error=failure, finished_at=datetime.now(UTC))
+            # As it was read: the tenant was not touched.
+            attempt = replace(foreseen, status=TenantStatus.FAILED, error=failure, started_at=attempt.started_at)
+            attempt = replace(attempt, finished_at=datetime.now(UTC))
         except BaseException:
             left = self.steps.cut_off(planned.tenant.id)
             status = TenantStatus.INTERRUPTED if left is None else TenantStatus.PARTIAL
@@ -194,10 +197,7 @@ class Run:
         """Try, and try again while what went wrong may pass by itself."""
         tenant = planned.tenant
         work = Work.of(self.migrator.history, self.plan.command, planned.target)
-        earlier = self.earlier.get(tenant.id)
-        first = earlier.from_heads if earlier is not None else None
-        #: Whether this run has moved the tenant, or may have: somebody else may do it between two tries.
-        ours = earlier is not None and (earlier.status in _CUT_OFF or earlier.to_heads != earlier.from_heads)
+        share = self._share(planned)
         lost = False
         total_ms = 0.0
         for number in range(1, self.retries + 2):
@@ -205,16 +205,21 @@ class Run:
             outcome = _left_before(await self._attempt(tenant, replace(work, number=number), cohort))
             self.steps.end(tenant.id, outcome)
             total_ms += outcome.duration_ms
-            first = outcome.before if first is None else first
+            if outcome.before is not None:
+                # Somebody else may move it between two tries.
+                self._look_for_others(planned, share, outcome.before)
+                share = share.found(outcome.before)
             lost = lost or outcome.status is TenantStatus.UNKNOWN
-            ours = ours or lost or outcome.before != outcome.after
+            cut_short = outcome.status is TenantStatus.PARTIAL and outcome.after is None
+            unseen = outcome.status is TenantStatus.UNKNOWN or cut_short
+            share = share.ended(outcome.before, outcome.after, unseen=unseen)
             # Also while no new tenant starts: this one has, and its first tries wait for a lock only a moment.
             if number > self.retries or not _may_pass(outcome, lost):
                 break
             self._retry(tenant.id, number, outcome)
             await asyncio.sleep(random.uniform(0.5, 1) * min(_BACKOFF[0] * 2 ** (number - 1), _BACKOFF[1]))
         status = outcome.status
-        if status is TenantStatus.ALREADY_CURRENT and ours and first not in (None, outcome.after):
+        if status is TenantStatus.ALREADY_CURRENT and share.moved and share.start != outcome.after:
             # A commit whose answer was lost had gone through after all, or others did the rest.
             status = TenantStatus.SUCCEEDED
         elif lost and outcome.after is None:
@@ -222,8 +227,9 @@ class Run:
         return replace(
             attempt,
             status=status,
-            from_heads=first if first is not None else planned.heads,
-            to_heads=outcome.after,
+            from_heads=share.start if share.start is not None else planned.heads,
+            # Not reached this time: it is where the run's earlier tries or parts have left it.
+            to_heads=share.left if share.moved and outcome.after is None else outcome.after,
             attempts=attempt.attempts + number,
             duration_ms=total_ms,
             path=outcome.path if outcome.steps or status is TenantStatus.SUCCEEDED else None,
@@ -238,6 +244,8 @@ class Run:
             self._stepped(tenant.id, step)
 
         keep = self.steps.keeper(tenant.id)
+        if self.reception is not None:
+            return await self.reception.attempt(tenant, work, stepped, keep)
         way = await cohort.join() if cohort is not None else None
         if cohort is None or way is None:
             was = await self._shape(tenant) if self.shapes else None
@@ -313,11 +321,16 @@ class Run:
     def _foreseen(self, wave: PlannedWave, planned: PlannedTenant) -> AttemptRecord:
         """What the plan already says of a tenant, and what an earlier part of the run did to it."""
         earlier = self.earlier.get(planned.tenant.id)
+        share = self._share(planned)
+        if planned.heads is not None:
+            self._look_for_others(planned, Share.of(earlier), planned.heads)
         status = planned.verdict
-        cut_off = earlier is not None and earlier.status in _CUT_OFF and earlier.from_heads != planned.heads
-        if status is TenantStatus.ALREADY_CURRENT and cut_off:
+        if status is TenantStatus.ALREADY_CURRENT and earlier is not None and earlier.status in CUT_OFF and share.moved:
             # The run was killed between this tenant's commit and the note of it.
             status = TenantStatus.SUCCEEDED
+        elif planned.heads is None and share.moved and share.left is None:
+            # It may have been migrated before the run was cut off, and cannot be asked now.
+            status = TenantStatus.UNKNOWN
         elif status is TenantStatus.ALREADY_CURRENT and _left_wrong(earlier, planned):
             assert earlier is not None
             return earlier
@@ -326,12 +339,24 @@ class Run:
             planned.tenant.id,
             wave.name,
             status,
-            planned.heads if earlier is None else earlier.from_heads,
-            planned.heads,
+            share.start if share.start is not None or earlier is None else earlier.from_heads,
+            share.left,
             attempts=0 if earlier is None else earlier.attempts,
             path=ALEMBIC if status is TenantStatus.SUCCEEDED else None,
             error=planned.failure.as_json() if planned.failure is not None else None,
         )
+
+    def _share(self, planned: PlannedTenant) -> Share:
+        """What the run had done to the tenant before the plan was made."""
+        share = Share.of(self.earlier.get(planned.tenant.id))
+        return share if planned.heads is None else share.found(planned.heads)
+
+    def _look_for_others(self, planned: PlannedTenant, share: Share, heads: tuple[str, ...]) -> None:
+        """Note where somebody else has moved the tenant on since the run left it: a rollback must know."""
+        if share.is_mixed(self.migrator.history.graph, heads, planned.goal):
+            detail = {"left": None if share.left is None else list(share.left), "found": list(heads)}
+            event = EventRecord(self.id, planned.tenant.id, datetime.now(UTC), MOVED_BETWEEN, detail=detail)
+            self.recorder.record_event(event)
 
     def _note(self, attempt: AttemptRecord, *, counts: bool = True) -> None:
         self.attempts[attempt.tenant] = attempt

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import DatabaseError, JournalError
+from orchestrator.journal.encoding import masked
 from orchestrator.journal.records import StepRecord
 from orchestrator.migration.attempt import Outcome
 from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
@@ -101,6 +104,35 @@ def cut_off(step: StepRecord) -> Failure:
         statement=step.current,
         hint=ways_on(step.tenant, step.revision, step.direction),
     )
+
+
+async def half_done(recorder: Recorder, tenant: str, heads: tuple[str, ...]) -> StepRecord | None:
+    """The step that a tenant is in the middle of, as far as the journal knows; ``None`` where it is in none.
+
+    Args:
+        recorder: the journal.
+        tenant: its id.
+        heads: what its version table says: where it has gone on, the step is through.
+    """
+    found = (step for step, _ in await recorder.open_steps(tenant) if heads in step.heads)
+    return next(found, None)
+
+
+def step_as_json(step: StepRecord) -> dict[str, Any]:
+    """``step`` as a manifest holds it."""
+    known = {**asdict(step), "begun_at": step.begun_at.isoformat(), "done_at": None}
+    return dict(masked(known))
+
+
+def step_from_json(given: Mapping[str, Any]) -> StepRecord:
+    """What :func:`step_as_json` made.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else.
+    """
+    lists = {key: tuple(given[key]) for key in ("stayed", "invalid_before", "invalid")}
+    heads = tuple(tuple(each) for each in given["heads"])
+    return StepRecord(**{**given, **lists, "heads": heads, "begun_at": datetime.fromisoformat(given["begun_at"])})
 
 
 def _record(run: str, tenant: str, outside: Outside, known: StepRecord | None) -> StepRecord:

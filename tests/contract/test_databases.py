@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.databases.connect import connect
 from orchestrator.databases.failures import describe
 from orchestrator.databases.port import Database, Reading, Session
-from orchestrator.errors import DatabaseError, OrchestratorError, Unprovisioned
+from orchestrator.errors import DatabaseError, OrchestratorError, TenantLocked, Unprovisioned
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 from tests.servers import PostgresServer, fetch
@@ -384,6 +385,9 @@ async def test_sources_are_read_or_refused(place: Place) -> None:
         ("schemas", lambda: place.database.schemas("*")),
         ("databases", lambda: place.database.databases("*")),
     ]
+    if place.kind == "sqlite":
+        with pytest.raises(DatabaseError, match="sql"):
+            await place.database.write("SELECT :id", {"id": "a"})
     for kind, ask in asked:
         if place.kind == "sqlite":
             with pytest.raises(DatabaseError, match=kind) as refused:
@@ -464,3 +468,132 @@ async def test_scratch_is_no_tenant_of_a_source(place: Place) -> None:
         names = await (place.database.schemas("*") if like.schema else place.database.databases("*"))
         assert (like.schema or like.database) in names
         assert not [name for name in names if name.startswith("orchestrator_")]
+
+
+MARKER = Marker("shop", "a", fresh=True)
+
+
+async def test_claim_makes_and_marks(place: Place) -> None:
+    """A missing place is made with its mark, a second claim finds that, and drop leaves nothing."""
+    tenant = place.tenant("a")
+    assert await place.database.found(tenant) == Found(Holds.MISSING)
+    assert await place.database.claim(tenant, Claim(MARKER), 0) == Found(Holds.MISSING, MARKER)
+    assert await place.heads(tenant) == Reading(exists=True)
+    await place.stamp(tenant, "one")
+    assert await place.database.claim(tenant, Claim(Marker("other", "a")), 0) == Found(Holds.FULL, MARKER)
+    async with place.session(tenant) as session:
+        assert await session.marker() == MARKER
+
+    await place.database.drop(tenant, 0)
+    assert not (await place.heads(tenant)).exists
+    await place.database.drop(tenant, 0)
+
+
+async def test_claim_of_what_is_there(place: Place) -> None:
+    """An empty place is marked as found; one that holds something without a mark is left alone."""
+    empty, full = await place.made("a"), await place.made("b")
+    await place.run(full, "CREATE TABLE theirs (id int)")
+
+    assert await place.database.claim(empty, Claim(MARKER), 0) == Found(Holds.EMPTY, replace(MARKER, found=True))
+    assert await place.database.claim(full, Claim(Marker("shop", "b", fresh=True)), 0) == Found(Holds.FULL)
+    assert await place.database.found(full) == Found(Holds.FULL)
+
+
+async def test_claim_and_drop_wait_for_the_lock(place: Place) -> None:
+    """While somebody is at work on the tenant, its place is neither claimed nor dropped."""
+    tenant = await place.made("a")
+    async with place.session(tenant) as session:
+        assert await session.try_lock()
+        if place.isolation is not Isolation.DATABASE:
+            with pytest.raises(TenantLocked):
+                await place.database.claim(tenant, Claim(MARKER), 0)
+        with pytest.raises(TenantLocked):
+            await place.declared("two").drop(tenant, 0)
+    assert (await place.heads(tenant)).exists
+
+
+async def test_script_and_mark_in_one_transaction(place: Place) -> None:
+    """A script of several statements is run in the session's transaction, and one that ends it is told."""
+    tenant = place.tenant("a")
+    await place.database.claim(tenant, Claim(MARKER), 0)
+    async with place.session(tenant) as session:
+        async with session.connection.begin():
+            await session.script("CREATE TABLE t (x text); INSERT INTO t VALUES ('a;b'); INSERT INTO t VALUES ('c')")
+            await session.mark(replace(MARKER, seeded="demo"))
+        rows = await session.connection.execute(text("SELECT count(*) FROM t"))
+        assert rows.scalar() == 2
+        await session.connection.rollback()
+        assert (await session.marker()) == replace(MARKER, seeded="demo")
+        with pytest.raises(DatabaseError, match="has ended the transaction"):
+            await session.script("INSERT INTO t VALUES ('d'); COMMIT;")
+
+
+async def test_marks_leave_comments_alone(place: Place) -> None:
+    """What somebody else has written as a comment stays, and the mark is handed over without what was of the moment."""
+    if place.isolation is Isolation.FILE:
+        return  # files have no comments
+    tenant = await place.made("a")
+    what = f'SCHEMA "{tenant.schema}"' if tenant.schema else f'DATABASE "{tenant.database}"'
+    await place.run(tenant, f"COMMENT ON {what} IS 'ours: do not touch'")
+    await place.database.claim(tenant, Claim(MARKER), 0)
+    async with place.session(tenant) as session, session.connection.begin():
+        await session.mark(MARKER.handed_over())
+    comment = "shobj_description(oid, 'pg_database') FROM pg_database WHERE datname"
+    if tenant.schema:
+        comment = "obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname"
+    async with place.session(tenant) as session:
+        rows = await session.connection.execute(
+            text(f"SELECT {comment} = :name"), {"name": tenant.schema or tenant.database}
+        )
+        assert rows.scalar() == 'ours: do not touch\norchestrator {"fleet": "shop", "tenant": "a"}'
+
+
+async def test_claim_furnishes(place: Place) -> None:
+    """Owner and statements are done with the making, and what fails there leaves no place."""
+    if place.isolation is Isolation.FILE:
+        return  # files have neither
+    tenant, other = place.tenant("a"), place.tenant("b")
+    statements = (
+        "CREATE SCHEMA IF NOT EXISTS {schema}",
+        "CREATE TABLE {schema}.{tenant} (j jsonb DEFAULT '{}', d text DEFAULT '{database}')",
+    )
+    await place.database.claim(tenant, Claim(MARKER, owner="pg_monitor", statements=statements), 0)
+    async with place.session(tenant) as session:
+        rows = await session.connection.execute(text("SELECT count(*) FROM a"))
+        assert rows.scalar() == 0
+    with pytest.raises(DatabaseError):
+        await place.database.claim(other, Claim(MARKER, statements=("no",)), 0)
+    assert await place.database.found(other) == Found(Holds.MISSING)
+    await place.database.drop(tenant, 0)
+
+
+async def test_whereabouts(place: Place) -> None:
+    """Two declarations that lead to one server tell the same of a tenant, be it there or not; other places differ."""
+    parts = urlsplit(place.url)
+    host = "localhost" if parts.hostname == "127.0.0.1" else "127.0.0.1"
+    url = (
+        place.url if place.kind == "sqlite" else parts._replace(netloc=f"{parts.username}@{host}:{parts.port}").geturl()
+    )
+    tenants = [await place.made("a"), place.tenant("b")]
+    found = await place.database.whereabouts(tenants)
+    assert found == await place.declared("other", url).whereabouts(tenants)
+    assert found.keys() == {"a", "b"}
+    assert (found["a"] == found["b"]) is (place.isolation is Isolation.SCHEMA)
+    if place.kind != "sqlite":
+        with pytest.raises(OrchestratorError):
+            await place.declared("down", _nowhere(place)).whereabouts(tenants)
+
+
+async def test_others_within(place: Place) -> None:
+    """Schemas with a version table in a database that is wholly a tenant's; its own, and tables of its, are none."""
+    if place.isolation is not Isolation.DATABASE:
+        return  # in a schema there is nobody else, and a file has no schemas
+    tenant = await place.made("a")
+    assert await place.database.others_within(place.tenant("b"), [VERSIONS]) == ()
+    await place.stamp(tenant, "r1")
+    await place.run(tenant, "CREATE SCHEMA own", "CREATE TABLE own.things (id int)")
+    assert await place.database.others_within(tenant, [VERSIONS]) == []
+    await place.run(tenant, "CREATE SCHEMA other", f"CREATE TABLE other.{VERSIONS} (version_num text)")
+    await place.run(tenant, "CREATE SCHEMA more", "CREATE TABLE more.versions (version_num text)")
+    assert await place.database.others_within(tenant, [VERSIONS]) == ["other"]
+    assert await place.database.others_within(tenant, [VERSIONS, "versions"]) == ["more", "other"]

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
 
 from orchestrator.databases.connect import connect
-from orchestrator.databases.dumping import Restored, Restoring
-from orchestrator.databases.port import Database
+from orchestrator.databases.dumping import Restored
 from orchestrator.errors import OrchestratorError, TenantLocked
 from orchestrator.fleet.secrets import Template
-from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Server, Tenant
+from tests.places import LIMITS, ROWS, VERSIONS, Place
 from tests.servers import PostgresServer, fetch
-
-VERSIONS = "alembic_version"
-LIMITS = Limits(lock_timeout=1.0, statement_timeout=60)
-ROWS = ["1", "it's", "日本", "a\\b\tc\nd", '"']
-
-
-@dataclass(slots=True)
-class Place:
-    """A tenant at ``r1`` that has rows, and where its dump goes."""
-
-    database: Database
-    tenant: Tenant
-    dump: Path
-    properties: dict[str, Any] = field(default_factory=dict)
-
-    async def run(self, *statements: str, **values: Any) -> list[Any]:
-        """Run statements in one transaction of the tenant's; rows of the last one."""
-        async with self.database.session(self.tenant, "suite", LIMITS) as session, session.connection.begin():
-            for statement in statements:
-                result = await session.connection.execute(text(statement), values)
-            return [row[0] for row in result] if result.returns_rows else []
-
-    async def save(self) -> None:
-        """Dump it."""
-        dumped = await self.database.dump(self.tenant, self.dump, "suite", LIMITS)
-        self.properties = dict(dumped.properties)
-
-    async def put_back(self, heads: tuple[str, ...] = ("r1",), **more: Any) -> Restored:
-        """Restore it."""
-        given = {"limits": LIMITS, "lock_wait": 0.0, "properties": self.properties, "run": "run", **more}
-        work = Restoring(self.tenant, self.dump, heads, VERSIONS, application="suite", **given)
-        return await self.database.restore(work)
-
-    async def rows(self) -> list[Any]:
-        """What it holds."""
-        return await self.run("SELECT body FROM notes ORDER BY id")
 
 
 @pytest.fixture(params=["postgresql schema", "postgresql database", "sqlite file"])
@@ -66,14 +28,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     schema = "a" if isolation == "schema" else None
     database = connect(Server("main", Template(url, tmp_path)))
     made = Place(database, Tenant("a", "main", Isolation(isolation), schema, own, file), tmp_path / "dump")
-    await database.provision(made.tenant)
-    await made.run(
-        "CREATE TABLE notes (id integer PRIMARY KEY, body text)",
-        f"CREATE TABLE {VERSIONS} (version_num varchar(32) NOT NULL)",
-        f"INSERT INTO {VERSIONS} VALUES ('r1')",
-    )
-    for number, body in enumerate(ROWS):
-        await made.run("INSERT INTO notes VALUES (:number, :body)", number=number, body=body)
+    await made.fill()
     yield made
     await database.close()
     if own is not None:

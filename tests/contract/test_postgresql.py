@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from pydantic_core import PydanticCustomError
 from sqlalchemy import text
 
+from orchestrator.databases.port import Check
 from orchestrator.databases.postgresql import PostgreSQL
-from orchestrator.errors import DatabaseError
+from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 from tests.projects import with_role
@@ -215,3 +219,44 @@ async def test_free_connections(second_pg: PostgresServer) -> None:
     # A backend that was let go a moment ago may still be counted.
     assert 9 <= before - left <= 11
     assert limit - 10 < before < limit
+
+
+async def test_write_binds_values(database: str) -> None:
+    """Values reach the table as they are, whatever is in them, each with the type of where it stands."""
+    execute(database, "CREATE TABLE customers (slug varchar(99), tags text[], until date, num bigint)")
+    odd = "x'); DROP TABLE customers; -- :id $1"
+    sql = (
+        "INSERT INTO customers SELECT :id, :tags, :until, CAST(CAST(:num AS text) AS bigint)"
+        " WHERE NOT EXISTS (SELECT 1 FROM customers WHERE slug = :id)"
+    )
+    values = {"id": odd, "tags": ["a,b", "{c}"], "until": date(2027, 1, 31), "num": "42"}
+    with pytest.raises(PydanticCustomError, match="no `:num`"):
+        await server(database).write(sql, values)
+    sql = sql.replace(":num", ":reason")
+    for _ in range(2):
+        await server(database).write(sql, {**values, "reason": "42"})
+    assert [tuple(row) for row in fetch(database, "SELECT * FROM customers")] == [
+        (odd, ["a,b", "{c}"], date(2027, 1, 31), 42)
+    ]
+
+
+async def test_write_is_whole_or_not_at_all(database: str) -> None:
+    """A check that says no, one that writes, and a statement that fails leave nothing"""
+    execute(database, "CREATE TABLE customers (slug text PRIMARY KEY)")
+    adapter, seen = server(database), []
+
+    def refuse(rows: Sequence[Mapping[str, Any]]) -> None:
+        seen.extend(rows)
+        raise ConfigurationError("not so")
+
+    insert, query = "INSERT INTO customers VALUES (:id)", "SELECT slug FROM customers"
+    with pytest.raises(ConfigurationError, match="not so"):
+        await adapter.write(insert, {"id": "a"}, Check(query, refuse))
+    assert seen == [{"slug": "a"}]
+    with pytest.raises(DatabaseError, match="read-only transaction"):
+        await adapter.write(insert, {"id": "a"}, Check("DELETE FROM customers RETURNING 1", refuse))
+    with pytest.raises(DatabaseError, match="null value"):
+        await adapter.write(insert, {"id": None})
+    assert fetch(database, query) == []
+    await adapter.write(insert, {"id": "a"}, Check(query, lambda rows: None))
+    assert [row[0] for row in fetch(database, query)] == ["a"]

@@ -85,10 +85,11 @@ def test_every_row_comes_back(
     assert project.heads("globex") == [THIRD]
 
 
-async def restoring(project: Project, run: str) -> asyncio.subprocess.Process:
+async def restoring(project: Project, run: str, *options: str) -> asyncio.subprocess.Process:
     """A restore of ``acme`` that goes on."""
     return await asyncio.create_subprocess_exec(
         "env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "restore", run, "-t", "acme", *AGREED,
+        *options,
         cwd=project.workspace.path, env=project.workspace.environment(), stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
 
@@ -119,6 +120,44 @@ async def test_killed_in_a_restore(project: Project) -> None:
     assert sorted(row[0] for row in fetch(project.url, "SELECT id FROM acme.notes")) == [1, 3]
     assert statuses(project.json("restore", run, "-t", "acme", *AGREED)) == {"acme": "succeeded"}
     assert sorted(row[0] for row in fetch(project.url, "SELECT id FROM acme.notes")) == [1, 2]
+    assert fetch(project.url, "SELECT 1 FROM pg_namespace WHERE nspname LIKE 'orchestrator%'") == []
+
+
+async def test_killed_between_the_swap_and_the_journal(project: Project) -> None:
+    """kill -9 when the tenant is back and the journal does not say so yet: all tell what is so, and it can be repeated.
+
+    A half-done revision that is in the backup is in the journal all the same: it was there before.
+    """
+    project.fleet("acme")
+    project.json("upgrade", FIRST)
+    leaves = 'op.execute("CREATE TABLE inside (id int)")'
+    body = f"with op.get_context().autocommit_block(): {leaves}\n    op.execute('SELECT 1 / 0')"
+    project.revision("d4d4d4d4d4d4", FIRST, body)
+    assert statuses(project.json("upgrade", "d4d4d4d4d4d4", exit_code=1)) == {"acme": "partial"}
+    run = project.json("backup", "--to", "kept")["run"]
+    project.json("stamp", "d4d4d4d4d4d4", "-t", "acme")
+    # Which finds that the step is through.
+    assert statuses(project.json("upgrade", "d4d4d4d4d4d4")) == {"acme": "already_current"}
+    project.execute("INSERT INTO acme.notes VALUES (3)")
+    async with held(project.url, GATE) as reader:
+        # Whoever reads a table keeps its schema from being dropped, and from nothing else.
+        await reader.execute("BEGIN; SELECT * FROM acme.notes")
+        process = await restoring(project, run, "--lock-timeout", "1h")
+        dropping = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+        observer = await asyncpg.connect(project.url)
+        await until(lambda: observer.fetch(dropping), lambda rows: bool(rows) or process.returncode is not None)
+        process.kill()
+        await process.communicate()
+        await reader.execute("ROLLBACK")
+    await observer.close()
+    assert (fetch(project.url, "SELECT * FROM acme.notes"), project.heads("acme")) == ([], [FIRST])
+    assert project.json("status")["summary"] == {"partial": 1}
+    shown = project.json("runs", "show", "last")
+    assert (shown["command"], shown["status"]) == ("restore", "interrupted")
+    assert "is not resumed" in project.run("resume", shown["run"]).stderr
+    assert statuses(project.json("upgrade", "d4d4d4d4d4d4", exit_code=1)) == {"acme": "partial"}
+    for source in (run, "last"):
+        assert statuses(project.json("restore", source, "-t", "acme", *AGREED)) == {"acme": "succeeded"}
     assert fetch(project.url, "SELECT 1 FROM pg_namespace WHERE nspname LIKE 'orchestrator%'") == []
 
 
@@ -217,13 +256,13 @@ _PUT_BACK = """
 import sys
 from pathlib import Path
 from orchestrator.databases.dumping import Restoring
-from orchestrator.databases.sqlite_dump import restore_file
+from orchestrator.databases.sqlite_dump import Waiting, restore_file
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 file, dump = map(Path, sys.argv[1:])
 tenant = Tenant("a", "files", Isolation.FILE, file=str(file))
 work = Restoring(tenant, dump, (), "alembic_version", "suite", Limits(), 0.0)
 while True:
-    restore_file(file, work, 5.0)
+    restore_file(file, work, Waiting(5.0))
 """
 
 

@@ -139,7 +139,8 @@ def test_run_without_backups(fleet: Project) -> None:
     """A run that made none says how to make them."""
     run = fleet.json("upgrade")
     assert run["backups"] == []
-    assert_error(fleet.run("restore", "last", "-t", "acme", *AGREED), "made no backup", "--backup DIR")
+    assert_error(fleet.run("restore", run["run"], "-t", "acme", *AGREED), "made no backup", "--backup DIR")
+    assert_error(fleet.run("restore", "last", "-t", "acme", *AGREED), "no run has made a backup", "--backup DIR")
 
 
 def test_changed_file_is_refused(fleet: Project) -> None:

@@ -25,6 +25,7 @@ from tests.projects import (
     waiting_backend,
 )
 from tests.replays import EMPTY, paths
+from tests.rollbacks import LINE, heads, table
 from tests.servers import execute, fetch
 
 IDS = ("a", "b", "c", "d", "e")
@@ -39,27 +40,11 @@ def database(shared_database: str) -> str:
     return shared_database
 
 
-def table(name: str, *variables: str, down: str = "", up: str = "") -> str:
-    """A revision that makes a table with an index and takes both away again; ``variables`` are Alembic's, set anew."""
-    lines = [
-        *variables,
-        "def upgrade():",
-        f'    op.create_table("{name}", sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.Text))',
-        f'    op.create_index("ix_{name}", "{name}", ["body"])',
-        *([f"    {up}"] if up else []),
-        "def downgrade():",
-        *([f"    {down}"] if down else []),
-        f'    op.drop_table("{name}")',
-    ]
-    return "\n".join(lines)
-
-
 def none(*variables: str) -> str:
     """A revision that does nothing: a merge."""
     return "\n".join([*variables, "def upgrade():", "    pass", "def downgrade():", "    pass"])
 
 
-LINE = {name: table(name) for name in ("r1", "r2", "r3")}
 #: Two lines that are joined and go on, and one that needs the first.
 BRANCHED = {
     "a1": table("a1"),
@@ -94,11 +79,6 @@ async def shapes(project: Project) -> dict[str, str]:
             here = [tenant for tenant in opened.fleet.tenants if tenant.server == name]
             found |= await database.fingerprints(here, opened.loop.version_table)
     return found
-
-
-async def heads(project: Project) -> dict[str, tuple[str, ...] | None]:
-    """Where every tenant is."""
-    return {each.tenant.id: each.heads for each in (await orchestrator.status(project.fleet)).tenants}
 
 
 async def brought_to(project: Project, tenant: str, revisions: Iterable[str]) -> None:

@@ -244,13 +244,13 @@ def test_sources_only(load_text: Load) -> None:
     servers: {m: postgresql://h/d}
     tenants:
     sources:
-      - {sql: SELECT 1, register: INSERT, unregister: DELETE}
+      - {sql: SELECT 1, register: "INSERT :id", unregister: "DELETE :id"}
       - {entry_point: crm, options: {region: eu, limit: 5}}
     """
     fleet = load_text(text)
     assert fleet.tenants == ()
     assert fleet.sources == (
-        SqlSource("SELECT 1", "m", "INSERT", "DELETE"),
+        SqlSource("SELECT 1", "m", "INSERT :id", "DELETE :id"),
         EntryPointSource("crm", {"region": "eu", "limit": 5}),
     )
 
@@ -308,3 +308,12 @@ def test_loading_imports_no_sqlalchemy(tmp_path: Path) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code, tmp_path / "t.yaml"], env=environment, check=False).returncode == 0
     )
+
+
+def test_empty_fleet(tmp_path: Path) -> None:
+    """Without tenants there is nothing to migrate; whoever puts the first one in may read it all the same."""
+    path = tmp_path / "tenants.yaml"
+    path.write_text("servers: {main: postgresql://h/d}\ntenants: []\n")
+    with pytest.raises(ConfigurationError, match="the fleet is empty"):
+        load(path)
+    assert load(path, may_be_empty=True).tenants == ()

@@ -212,6 +212,12 @@ def test_clashes_between_sources(load_text: Callable[[str], Fleet], row: dict[st
     assert caught.value.hint
 
 
+def test_tenant_named_like_its_server(load_text: Callable[[str], Fleet]) -> None:
+    """A declared server stays one that rows may name, also where a tenant on it has its name."""
+    fleet = load_text("servers: {main: postgresql://db1/app}\ntenants: [main]\nsources: [{sql: SELECT 1}]")
+    assert [tenant.id for tenant in complete(fleet, [(fleet.sources[0], [{"id": "b"}])]).tenants] == ["main", "b"]
+
+
 def test_sources_say_what_they_are() -> None:
     """Messages name a source so that its line in tenants.yaml is found."""
     assert str(SchemaSource("t_*", "main")) == "the source schemas 't_*' on server main"

@@ -444,6 +444,30 @@ class JournalContract:
             journal.record_step(replace(later, done_at=MOMENT))
             assert [step.tenant for step, _ in await journal.open_steps()] == ["globex"]
 
+    async def test_changes_after(self, address: URL, tmp_path: Path) -> None:
+        """Also by runs that had begun before, as long as they were at work: what ended or died before is not after."""
+        earlier, later = MOMENT - timedelta(minutes=5), MOMENT + timedelta(minutes=5)
+        run = a_run()
+        others = {
+            "ended before": (replace(a_run(), started_at=earlier, heartbeat_at=earlier), earlier, earlier),
+            "ended after": (replace(a_run(), started_at=earlier, heartbeat_at=earlier), earlier, later),
+            "died before": (replace(a_run(), started_at=earlier, heartbeat_at=earlier), earlier, None),
+            "died after": (replace(a_run(), started_at=earlier, heartbeat_at=later), earlier, None),
+            "never begun": (replace(a_run(), started_at=earlier, heartbeat_at=later), None, None),
+            "begun after": (replace(a_run(), started_at=later), later, later),
+        }
+        async with opened(address, tmp_path) as journal:
+            for tenant, (other, started_at, finished_at) in others.items():
+                attempt = replace(an_attempt(other, tenant), started_at=started_at, finished_at=finished_at)
+                await journal.start_run(other, [attempt, replace(an_attempt(other, "same"), to_heads=("a0",))])
+            await journal.start_run(run, [replace(an_attempt(run, "own"), started_at=later)])
+
+            found = await journal.changes_after(run)
+
+        assert {(attempt.tenant, other.id) for other, attempt in found} == {
+            (tenant, others[tenant][0].id) for tenant in ("ended after", "died after", "begun after")
+        }
+
     async def test_files_of_revisions(self, address: URL, tmp_path: Path) -> None:
         """One row for each file; written again, the last one counts."""
         meant = RevisionRecord("a1", "0f", "one", MOMENT)

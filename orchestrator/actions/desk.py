@@ -1,0 +1,180 @@
+"""A desk that receives new tenants for as long as a program runs, and keeps what is the same for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import Project, read_project
+from orchestrator.actions.servers import opened_servers
+from orchestrator.actions.welcoming import Arrivals, Expected, expected
+from orchestrator.errors import UsageError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.load import load
+from orchestrator.history.directory import History
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import Actor, RunRecord, new_run_id
+from orchestrator.rollout.plan import Request
+from orchestrator.rollout.result import RunResult
+from orchestrator.statuses import RunStatus
+
+#: What a newcomer is in Python: an id, or an entry as in tenants.yaml with ``seed`` beside its keys.
+Entry = str | Mapping[str, Any]
+
+#: Name, time of the last change in nanoseconds, and size in bytes of each file that something was read from.
+_Seen = tuple[tuple[str, int, int], ...]
+
+
+@asynccontextmanager
+async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
+    """Receive new tenants: keeps connections, the read directory and the journal from one to the next.
+
+    What others change meanwhile counts: tenants.yaml and the directory are looked at before each onboarding, and the
+    fleet's sources are read again. Any number of onboardings may go on at once in one event loop.
+
+    Args:
+        fleet: as loaded from tenants.yaml, with ``may_be_empty`` where it may be.
+
+    Raises:
+        OrchestratorError: the directory, env.py, a source or the journal cannot be read.
+    """
+    desk = Desk(fleet)
+    try:
+        await desk.open()
+        yield desk
+    finally:
+        await desk.close()
+
+
+class Desk:
+    """Use :func:`onboarding`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._opened = AsyncExitStack()
+        self._project: Project | None = None
+        self._journal: Journal | None = None
+        self._file: _Seen = ()
+        self._files: _Seen = ()
+        self._looking = asyncio.Lock()
+        self._at_work = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def open(self) -> None:
+        """Read everything, and connect."""
+        self._file = await asyncio.to_thread(_seen, [self._fleet.path])
+        servers = await self._opened.enter_async_context(opened_servers(self._fleet))
+        servers.kept = True
+        self._journal = await self._opened.enter_async_context(opened_journal(self._fleet))
+        self._project = await read_project(self._fleet, servers)
+        self._files = await asyncio.to_thread(_seen, _files_of(self._project.history))
+
+    async def close(self) -> None:
+        """Close every connection and the journal."""
+        stack, self._opened = self._opened, AsyncExitStack()
+        self._project = self._journal = None
+        await stack.aclose()
+
+    async def onboard(
+        self,
+        *newcomers: Entry,
+        seed: str | None = None,
+        adopt: bool = False,
+        origin: str = "the call",
+        expand: bool = True,
+        execution: Execution = Execution(),  # noqa: B008  frozen
+        watch: Watch | None = None,
+    ) -> RunResult:
+        """As :func:`orchestrator.onboard`."""
+        arrivals = Arrivals(entries_of(newcomers), seed, adopt, origin, expand)
+        async with self._looking:
+            project, journal = await self._now()
+            declared = self._fleet
+            self._at_work += 1
+            self._idle.clear()
+        try:
+            arriving = await expected(project, declared, arrivals)
+            return await _receive(arriving, journal, arrivals, execution, watch or Watch())
+        finally:
+            self._at_work -= 1
+            if self._at_work == 0:
+                self._idle.set()
+
+    async def _now(self) -> tuple[Project, Journal]:
+        """The project as it is now: what was changed since the last time is read again."""
+        if self._project is None or self._journal is None:
+            raise UsageError("the desk is closed", hint="async with orchestrator.onboarding(fleet) as desk: ...")
+        file = await asyncio.to_thread(_seen, [self._fleet.path])
+        fleet = self._fleet
+        if file != self._file:
+            fleet = await asyncio.to_thread(load, self._fleet.path, may_be_empty=True)
+        files = await asyncio.to_thread(_seen, _files_of(self._project.history))
+        if files != self._files or (fleet.servers, fleet.journal) != (self._fleet.servers, self._fleet.journal):
+            # Those that are under way go on with what they have begun with.
+            await self._idle.wait()
+            await self.close()
+            self._fleet = fleet
+            await self.open()
+        elif fleet is not self._fleet or fleet.sources:
+            self._fleet, self._file = fleet, file
+            servers = self._project.servers
+            servers.reread(fleet)
+            self._project = replace(self._project, fleet=await servers.fleet())
+        return self._project, self._journal
+
+
+async def _receive(
+    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch
+) -> RunResult:
+    project = arriving.project
+    request = Request("onboard", None, True, execution.budget, execution.wave, waves=execution.listed_waves)
+    plan, files = await guarded(project, journal, await project.plan(request, arriving.tenants), execution)
+    record = RunRecord(
+        id=new_run_id(),
+        command="onboard",
+        target=plan.target,
+        requested_target="",
+        status=RunStatus.RUNNING,
+        started_at=datetime.now(UTC),
+        finished_at=None,
+        actor=Actor.current(project.fleet.root),
+        directory_digest=project.history.digest,
+        options={"provision": True, "waves": execution.waves, **arrivals.as_options()},
+    )
+    return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier(), arriving.asked)
+
+
+def entries_of(newcomers: Sequence[Entry]) -> tuple[dict[str, Any], ...]:
+    """Newcomers as entries of tenants.yaml."""
+    return tuple({"id": each} if isinstance(each, str) else dict(each) for each in newcomers)
+
+
+def _files_of(history: History) -> Iterator[Path]:
+    """The files that a directory is read from, and env.py."""
+    config = history.config.config_file_name
+    if config is not None:
+        yield Path(config)
+    places = {Path(history.script.dir), *(Path(place) for place in history.script._version_locations)}
+    for place in sorted(places):
+        yield from sorted(place.rglob("*.py"))
+
+
+def _seen(files: Iterator[Path] | list[Path]) -> _Seen:
+    def found() -> Iterator[tuple[str, int, int]]:
+        for file in files:
+            try:
+                stat = file.stat()
+            except OSError:
+                continue
+            yield str(file), stat.st_mtime_ns, stat.st_size
+
+    return tuple(found())

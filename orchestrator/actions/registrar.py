@@ -1,0 +1,82 @@
+"""Write tenants down in the fleet as they come, many at once where many come at once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from orchestrator.actions import registering
+from orchestrator.actions.project import Project
+from orchestrator.fleet import registry
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.tenant import Tenant
+
+_Waiting: TypeAlias = tuple[Tenant, "asyncio.Future[str]"]
+
+
+@dataclass(slots=True)
+class Registrar:
+    """Registers the tenants of one run.
+
+    A write into tenants.yaml reads and compares the whole file, so whoever comes while one is under way goes with the
+    next. Sources take tenants one by one.
+    """
+
+    project: Project
+    #: As loaded, its sources unread.
+    declared: Fleet
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def register(self, tenant: Tenant) -> str:
+        """Write ``tenant`` down; nothing where it is written down already, as it is.
+
+        Returns:
+            Where, for people.
+
+        Raises:
+            OrchestratorError: it cannot be; whatever the fleet is read from is as it was.
+        """
+        if self.declared.sources:
+            async with self._writing:
+                done = await registering.register(self.project.servers, self._with_servers, tenant)
+            return done.where or self.declared.path.name
+        mine: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tenant, mine))
+        async with self._writing:
+            if not mine.done():
+                batch, self._waiting = self._waiting, []
+                await self._write(batch)
+        return await mine
+
+    async def unregister(self, tenant: Tenant) -> None:
+        """Take ``tenant`` out again, there where it is written down.
+
+        Raises:
+            OrchestratorError: it cannot be.
+        """
+        async with self._writing:
+            await registering.unregister(self.project.servers, self._with_servers, tenant)
+
+    @property
+    def _with_servers(self) -> Fleet:
+        """With the servers that newcomers have for themselves."""
+        return replace(self.declared, servers={**self.project.fleet.servers, **self.declared.servers})
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        fleet = self.project.fleet
+        try:
+            entries = [registry.entry_of(tenant, fleet) for tenant, _ in batch]
+            await asyncio.to_thread(registry.register_all, fleet.path, entries)
+        except Exception as error:
+            if len(batch) > 1:
+                # One that cannot be written down must not keep the others out.
+                for each in batch:
+                    await self._write([each])
+                return
+            batch[0][1].set_exception(error)
+            return
+        for _, done in batch:
+            if not done.done():
+                done.set_result(fleet.path.name)

@@ -1,0 +1,93 @@
+"""onboard --undo: take away what an onboarding left that did not end, and nothing else."""
+
+from __future__ import annotations
+
+from orchestrator.actions.desk import Entry, entries_of
+from orchestrator.actions.each import looked_at, new_run, run_each
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import read_project
+from orchestrator.actions.registrar import Registrar
+from orchestrator.actions.servers import opened_servers
+from orchestrator.databases.claims import Found, Holds, Marker
+from orchestrator.databases.failures import Failure
+from orchestrator.databases.port import Reading
+from orchestrator.errors import OnboardingError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.newcomers import read_newcomers
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.rollout.each import Done
+from orchestrator.rollout.plan import PlannedTenant
+from orchestrator.rollout.result import RunResult
+
+
+async def undo(
+    fleet: Fleet,
+    *newcomers: Entry,
+    origin: str = "the call",
+    expand: bool = True,
+    execution: Execution = Execution(),  # noqa: B008  frozen
+    watch: Watch | None = None,
+) -> RunResult:
+    """Take away the places of tenants whose onboarding did not end.
+
+    Args:
+        fleet: as loaded.
+        newcomers: as they were given to ``onboard``.
+        origin: where they are from, for messages.
+        expand: as in ``onboard``.
+        execution: ``jobs`` and ``lock_wait`` count.
+        watch: who looks on.
+
+    Returns:
+        A run: a tenant is ``succeeded`` when nothing of it is left, ``failed`` where it was not to be touched.
+
+    Raises:
+        OrchestratorError: bad input; nothing was touched.
+    """
+    async with opened_servers(fleet) as servers, opened_journal(fleet) as journal:
+        given = read_newcomers(await servers.fleet(), entries_of(newcomers), origin, expand=expand)
+        project = (await read_project(fleet, servers)).joined_by(given.fleet)
+        registrar = Registrar(project, fleet)
+        listed = {each.tenant.id for each in given.newcomers if each.listed}
+
+        def judge(_: Tenant, __: Reading) -> Failure | None:
+            return None
+
+        async def act(planned: PlannedTenant) -> Done:
+            tenant = planned.tenant
+            database = project.databases[tenant.server]
+            found = await database.found(tenant)
+            _require_unfinished(tenant, found, Marker(project.identity, tenant.id), listed=tenant.id in listed)
+            if tenant.id in listed:
+                await registrar.unregister(tenant)
+            if found.holds is not Holds.MISSING or found.marker is not None:
+                await database.drop(tenant, execution.lock_wait)
+            return Done(planned.heads, ())
+
+        record = new_run(project, "undo", {"newcomers": [each.tenant.id for each in given.newcomers]})
+        plan = await looked_at(project, [each.tenant for each in given.newcomers], judge)
+        return await run_each(project, journal, record, plan, act, execution, watch or Watch())
+
+
+def _require_unfinished(tenant: Tenant, found: Found, ours: Marker, *, listed: bool) -> None:
+    """Make sure that what is there was made by an onboarding of this tenant, and not handed over.
+
+    Raises:
+        OnboardingError: it was not.
+    """
+    marker = found.marker
+    if marker is None and found.holds is Holds.MISSING and not listed:
+        return
+    if marker is not None and not marker.is_of(ours):
+        raise OnboardingError(f"{tenant.place} belongs to tenant {marker.tenant} of fleet {marker.fleet}")
+    if marker is None or not marker.fresh:
+        raise OnboardingError(
+            f"nothing says that an onboarding of it was cut off; {tenant.place} is left alone",
+            hint="a tenant of the fleet is taken out with: orchestrator offboard",
+        )
+    if marker.found:
+        raise OnboardingError(
+            f"{tenant.place} was there before it was onboarded, and was empty then",
+            hint="finish it by the same command without --undo, or drop it yourself",
+        )

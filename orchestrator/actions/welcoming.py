@@ -1,0 +1,120 @@
+"""What a run is to do for newcomers, as it begins, and from the journal when it is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.actions.adoption import Adoption
+from orchestrator.actions.project import Project
+from orchestrator.actions.registrar import Registrar
+from orchestrator.databases.claims import Claim, Marker
+from orchestrator.databases.own_names import OURS
+from orchestrator.errors import UsageError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.masking import MASK, mask
+from orchestrator.fleet.newcomers import Newcomer, read_newcomers
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.journal.records import RunRecord
+from orchestrator.rollout.onboarding import Asked, Welcome
+from orchestrator.rollout.seeding import read_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Who is to come, as it was asked for."""
+
+    #: Keys of a tenant as in tenants.yaml, and ``seed``.
+    entries: tuple[Mapping[str, Any], ...]
+    #: Name of the seed for those whose entry names none; ``None`` for the fleet's usual one, empty for no rows.
+    seed: str | None = None
+    #: Take in what is there already.
+    adopt: bool = False
+    #: Where they are from, for messages.
+    origin: str = "the call"
+    #: Whether ``${...}`` in an address means a secret.
+    expand: bool = True
+
+    def as_options(self) -> dict[str, Any]:
+        """What the journal keeps for whoever resumes the run; no secrets."""
+        entries = [
+            {**each, "url": mask(each["url"])} if isinstance(each.get("url"), str) else each for each in self.entries
+        ]
+        return {"newcomers": entries, "seed": self.seed, "adopt": self.adopt, "expand": self.expand}
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Arrivals:
+        """Those of a run.
+
+        Raises:
+            UsageError: an address had a secret in it, which the journal does not have.
+        """
+        entries = tuple(record.options["newcomers"])
+        masked = next((entry["id"] for entry in entries if MASK in entry.get("url", "")), None)
+        if masked is not None:
+            raise UsageError(
+                f"the address of {masked} had a password in it, which is in no journal",
+                hint="give the same onboard command again: it goes on where this run ended",
+            )
+        options = record.options
+        return cls(entries, options["seed"], options["adopt"], f"run {record.id}", options["expand"])
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Newcomers that a run can begin with."""
+
+    #: With them in its fleet.
+    project: Project
+    tenants: tuple[Tenant, ...]
+    asked: Asked
+
+
+async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Expected:
+    """Make ready for ``arrivals``.
+
+    Args:
+        project: opened.
+        declared: its fleet as loaded, sources unread.
+        arrivals: who is to come.
+
+    Raises:
+        ConfigurationError: some are no tenants, or clash with others.
+        OrchestratorError: a seed cannot be read, or a place would have a name of ours.
+    """
+    given = read_newcomers(project.fleet, arrivals.entries, arrivals.origin, expand=arrivals.expand)
+    project = project.joined_by(given.fleet)
+    onboarding = project.fleet.onboarding
+    named: dict[str, str | None] = {}
+    for each in given.newcomers:
+        _refuse_our_names(each.tenant)
+        named[each.tenant.id] = onboarding.seed_named(arrivals.seed if each.seed is None else each.seed)
+    seeds = {
+        name: await read_seed(onboarding.seeds[name]) for name in dict.fromkeys(named.values()) if name is not None
+    }
+
+    def welcome(newcomer: Newcomer) -> Welcome:
+        tenant = newcomer.tenant.id
+        claim = Claim(
+            marker=Marker(project.identity, tenant, fresh=True),
+            owner=onboarding.owner,
+            extensions=onboarding.extensions,
+            seed=None if arrivals.adopt else named[tenant],
+            statements=onboarding.statements,
+        )
+        return Welcome(claim, newcomer.listed)
+
+    asked = Asked(
+        welcomes={each.tenant.id: welcome(each) for each in given.newcomers},
+        register=Registrar(project, declared).register,
+        seeds=seeds,
+        adopt=Adoption(project).adopt if arrivals.adopt else None,
+    )
+    return Expected(project, tuple(each.tenant for each in given.newcomers), asked)
+
+
+def _refuse_our_names(tenant: Tenant) -> None:
+    for name in (tenant.schema, tenant.database):
+        if name is not None and name.startswith(OURS):
+            raise UsageError(f"{name} is a name that orchestrator keeps for itself", hint="give it another name")

@@ -1,0 +1,95 @@
+"""Whose a place is: what is written on a schema, database or file that a tenant is in, and what is asked of new ones.
+
+In PostgreSQL it is a line of the schema's or database's comment, so it goes with the place: through renames and
+backups, and whatever becomes of the journal. It is changed in the transaction of what it tells of.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+#: Begins the line.
+_PREFIX = "orchestrator "
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What is written on a place."""
+
+    #: What tells the fleet from others.
+    fleet: str
+    #: The tenant's id.
+    tenant: str
+    #: It is being onboarded: made for that, and not yet handed over.
+    fresh: bool = False
+    #: The place was there before, empty.
+    found: bool = False
+    #: Name of the seed that it has been given; ``None`` for none so far.
+    seeded: str | None = None
+
+    def within(self, comment: str | None) -> str:
+        """``comment`` with this in the place of what it said before; other lines of it stay."""
+        kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
+        said = {"fleet": self.fleet, "tenant": self.tenant}
+        said |= {key: value for key in ("fresh", "found", "seeded") if (value := getattr(self, key))}
+        return "\n".join([*kept, _PREFIX + json.dumps(said, ensure_ascii=False)])
+
+    @classmethod
+    def read(cls, comment: str | None) -> Marker | None:
+        """What ``comment`` says; ``None`` where it says nothing of ours."""
+        for line in (comment or "").splitlines():
+            if line.startswith(_PREFIX):
+                try:
+                    said = json.loads(line.removeprefix(_PREFIX))
+                    return cls(**{key: said[key] for key in cls.__slots__ if key in said})
+                except (ValueError, TypeError):
+                    continue
+        return None
+
+    def is_of(self, other: Marker) -> bool:
+        """Whether both are about one tenant of one fleet."""
+        return (self.fleet, self.tenant) == (other.fleet, other.tenant)
+
+    def handed_over(self) -> Marker:
+        """What stays once the tenant is onboarded."""
+        return replace(self, fresh=False, found=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is asked of a place that a new tenant is to be in."""
+
+    #: What is written on it from now on.
+    marker: Marker
+    #: Role that owns it; ``None`` for the migrating role.
+    owner: str | None = None
+    #: Extensions of the database.
+    extensions: tuple[str, ...] = ()
+    #: Name of the seed that it is to be given; ``None`` for none.
+    seed: str | None = None
+    #: SQL, run once, in the transaction that writes the marker.
+    statements: tuple[str, ...] = ()
+    #: Database to copy a new one from; ``None`` for an empty one.
+    template: str | None = None
+
+
+class Holds(StrEnum):
+    """What a place holds."""
+
+    #: There is no such place.
+    MISSING = "missing"
+    #: It is there, with nothing in it.
+    EMPTY = "empty"
+    #: It is there, with tables or other objects in it.
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One place, as it was found."""
+
+    holds: Holds
+    #: What is written on it; ``None`` for nothing of ours.
+    marker: Marker | None = None

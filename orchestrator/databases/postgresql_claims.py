@@ -1,0 +1,200 @@
+"""Schemas and databases of PostgreSQL made, marked and taken away for tenants that come and go.
+
+A schema is made and marked in one transaction. A database cannot be: it is made under another name, marked, and
+renamed.
+So a place that bears a tenant's name bears its mark, too, wherever a process was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import asyncpg
+
+from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.dumping import taken
+from orchestrator.databases.own_names import NEW
+from orchestrator.databases.postgresql_session import comment_of, holder, lock_key, mark_statement
+from orchestrator.databases.script import identifier
+from orchestrator.errors import TenantLocked
+from orchestrator.fleet.tenant import Tenant
+
+_RawConnection: TypeAlias = asyncpg.Connection
+
+#: What a schema holds beside what belongs to tables; extensions' own objects count: somebody has put them there.
+_SCHEMA = """
+SELECT obj_description(n.oid, 'pg_namespace') AS comment,
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid)
+    OR EXISTS (SELECT FROM pg_type WHERE typnamespace = n.oid)
+    OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid) AS full
+FROM pg_namespace n WHERE n.nspname = $1
+"""
+#: The same of a whole database; what stands in template1 in all of them is no tenant's.
+_DATABASE = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
+)
+"""
+_COMMENT = "SELECT shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = $1"
+#: What in a statement stands for a name.
+_PLACEHOLDER = re.compile(r"\{(schema|database|tenant|owner)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """One tenant's place on one server."""
+
+    tenant: Tenant
+    #: Its database, by its real name.
+    database: str
+    #: Where the server keeps extensions; ``None`` for nowhere in particular.
+    extensions_schema: str | None
+    #: Opens a connection to a database of the server's, for one use.
+    connect: Callable[[str | None], Awaitable[_RawConnection]]
+    #: Gives one that others may use afterwards.
+    connected: Callable[[str | None], AbstractAsyncContextManager[_RawConnection]]
+    #: A database of the server's that is not the tenant's, to make and drop that from.
+    other: str
+    #: Seconds to wait for whoever is at work on the tenant.
+    lock_wait: float
+
+    async def found(self) -> Found:
+        """What is there now."""
+        if self.tenant.schema is None:
+            async with self.connected(self.other) as raw:
+                return await self._found_database(raw)
+        async with self.connected(self.database) as raw:
+            return await self._found_schema(raw)
+
+    async def claim(self, claim: Claim) -> Found:
+        """Make the place where there is none, or mark an empty one; nothing where it holds something.
+
+        Returns:
+            What was there before, or the mark that was written.
+        """
+        if self.tenant.schema is None:
+            return await self._claim_database(claim)
+        async with self._locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
+            found = await self._found_schema(raw)
+            if found.marker is not None or found.holds is Holds.FULL:
+                return found
+            marker = replace(claim.marker, found=found.holds is Holds.EMPTY)
+            async with raw.transaction():
+                if found.holds is Holds.MISSING:
+                    owner = f" AUTHORIZATION {identifier(claim.owner)}" if claim.owner is not None else ""
+                    await raw.execute(f"CREATE SCHEMA {identifier(self.tenant.schema)}{owner}")
+                for statement in self._furnishing(claim):
+                    await raw.execute(statement)
+                await self._mark(raw, marker)
+            return replace(found, marker=marker)
+
+    async def drop(self) -> None:
+        """Take the place away with all that it holds, under the tenant's lock."""
+        if self.tenant.schema is None:
+            key = lock_key(self.database, None)
+            async with self._locked(self.other, key) as raw:
+                if not await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.database):
+                    return
+                # The lock that migrations take is one of the database itself, and ends with it.
+                async with self._locked(self.database, key):
+                    await raw.execute(f"DROP DATABASE {identifier(self.database)} WITH (FORCE)")
+            return
+        async with self._locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
+            await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
+
+    async def _claim_database(self, claim: Claim) -> Found:
+        async with self._locked(self.other, lock_key(self.database, None)) as raw:
+            found = await self._found_database(raw)
+            if found.marker is not None or found.holds is Holds.FULL:
+                return found
+            if found.holds is Holds.EMPTY:
+                marker = replace(claim.marker, found=True)
+                await self._furnish(self.database, claim, marker)
+                return replace(found, marker=marker)
+            new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
+            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+            template = "" if claim.template is None else f" TEMPLATE {identifier(claim.template)}"
+            owner = "" if claim.owner is None else f" OWNER {identifier(claim.owner)}"
+            await raw.execute(f"CREATE DATABASE {identifier(new)}{template}{owner}")
+            try:
+                await self._furnish(new, claim, claim.marker)
+                await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
+            except BaseException:
+                with suppress(Exception):
+                    await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+                raise
+            return replace(found, marker=claim.marker)
+
+    async def _furnish(self, database: str, claim: Claim, marker: Marker) -> None:
+        # Nobody may be connected to what is to be renamed.
+        raw = await self.connect(database)
+        try:
+            await self._furnish_with(raw, claim, marker, database)
+        finally:
+            await raw.close(timeout=5)
+
+    async def _furnish_with(self, raw: _RawConnection, claim: Claim, marker: Marker, database: str) -> None:
+        async with raw.transaction():
+            for statement in self._furnishing(claim, database):
+                await raw.execute(statement)
+            await self._mark(raw, marker, database)
+
+    def _furnishing(self, claim: Claim, database: str | None = None) -> Iterator[str]:
+        where = identifier(self.extensions_schema or "public")
+        if claim.extensions and self.extensions_schema is not None:
+            yield f"CREATE SCHEMA IF NOT EXISTS {where}"
+        for extension in claim.extensions:
+            yield f"CREATE EXTENSION IF NOT EXISTS {identifier(extension)} SCHEMA {where}"
+        names = {
+            "schema": self.tenant.schema or "public",
+            "database": database or self.database,
+            "tenant": self.tenant.id,
+            "owner": claim.owner,
+        }
+        for statement in claim.statements:
+            yield _PLACEHOLDER.sub(lambda found: _named(names[found[1]], found[0]), statement)
+
+    async def _found_schema(self, raw: _RawConnection) -> Found:
+        row = await raw.fetchrow(_SCHEMA, self.tenant.schema)
+        if row is None:
+            return Found(Holds.MISSING)
+        return Found(Holds.FULL if row["full"] else Holds.EMPTY, Marker.read(row["comment"]))
+
+    async def _found_database(self, raw: _RawConnection) -> Found:
+        row = await raw.fetchrow(_COMMENT, self.database)
+        if row is None:
+            return Found(Holds.MISSING)
+        async with self.connected(self.database) as inside:
+            full = await inside.fetchval(_DATABASE)
+        return Found(Holds.FULL if full else Holds.EMPTY, Marker.read(row["comment"]))
+
+    async def _mark(self, raw: _RawConnection, marker: Marker, database: str | None = None) -> None:
+        database = database or self.database
+        comment = await raw.fetchval(*comment_of(self.tenant, database))
+        await raw.execute(mark_statement(comment, marker, self.tenant, database))
+
+    @asynccontextmanager
+    async def _locked(self, database: str, key: int) -> AsyncIterator[_RawConnection]:
+        async with self.connected(database) as raw:
+            if not await taken(lambda: raw.fetchval("SELECT pg_try_advisory_lock($1)", key), self.lock_wait):
+                raise TenantLocked(
+                    f"another process is at work on this tenant: {await holder(raw, key) or 'holder unknown'}",
+                    hint="wait for it, then try again",
+                )
+            try:
+                yield raw
+            finally:
+                # Whoever uses the connection next would have it otherwise.
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await raw.execute("SELECT pg_advisory_unlock_all()")
+
+
+def _named(name: str | None, placeholder: str) -> str:
+    return placeholder if name is None else identifier(name)

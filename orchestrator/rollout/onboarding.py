@@ -1,0 +1,175 @@
+"""What a run does for new tenants beside migrating them: their place, their rows, their entry in the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.failures import Failure, describe
+from orchestrator.errors import OrchestratorError, TenantLocked
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.history.position import position
+from orchestrator.journal.records import EventRecord
+from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.outside import Keep
+from orchestrator.migration.scope import StepDone
+from orchestrator.rollout.seeding import NotSeeded, sow
+from orchestrator.rollout.watching import Recorder
+from orchestrator.statuses import TenantStatus
+
+#: Kind of the journal's event that tells what an onboarded tenant was given.
+ONBOARDED = "onboarded"
+#: Ends after which a tenant is where it is to be.
+_THERE = (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What one new tenant is to be given."""
+
+    claim: Claim
+    #: The fleet has it already.
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run is to do for its new tenants."""
+
+    #: By tenant id.
+    welcomes: Mapping[str, Welcome]
+    #: Writes a tenant down where the fleet has them, and says where that was.
+    register: Callable[[Tenant], Awaitable[str]]
+    #: What each seed is, by name: SQL, or a function.
+    seeds: Mapping[str, str | Callable[..., Any]] = field(default_factory=dict)
+    #: Ways to bring an empty place to its target that are faster than Alembic; ``None`` where none can be taken.
+    fast: Callable[[Tenant, Work], Awaitable[Outcome | None]] | None = None
+    #: Takes in what is there already, in the place of making it.
+    adopt: Callable[[Tenant, Work], Awaitable[Outcome]] | None = None
+    #: Database to copy a tenant's from; ``None`` for an empty one.
+    template: Callable[[Tenant], Awaitable[str | None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """Receives the new tenants of one run.
+
+    Every step may be the last of a killed process: the mark on the tenant's place says how far it has come, and the
+    same command goes on from there. The entry in the fleet comes last but for the end of the mark, so that nobody is in
+    the fleet half made.
+    """
+
+    run: str
+    asked: Asked
+    migrator: Migrator
+    recorder: Recorder
+
+    async def attempt(self, tenant: Tenant, work: Work, listener: Callable[[StepDone], None], keep: Keep) -> Outcome:
+        """Make and receive ``tenant`` once. Raises nothing but cancellation, as :meth:`Migrator.attempt`."""
+        welcome = self.asked.welcomes[tenant.id]
+        before: Outcome | None = None
+        try:
+            found = await self._place(tenant, work, welcome)
+            failure = _not_ours(tenant, found, welcome, adopting=self.asked.adopt is not None)
+            if failure is not None:
+                return Outcome(TenantStatus.BLOCKED, failure=failure)
+            before = await self._made(tenant, work, found, listener, keep)
+            if before.status not in _THERE:
+                return before
+            await self._handed_over(tenant, welcome, found, before)
+            return before
+        except TenantLocked as error:
+            return Outcome(TenantStatus.LOCKED, failure=replace(describe(error), type="locked"))
+        except NotSeeded as error:
+            return _ended(before, TenantStatus.FAILED, error.failure)
+        except OrchestratorError as error:
+            return _ended(before, TenantStatus.FAILED, describe(error))
+
+    async def _place(self, tenant: Tenant, work: Work, welcome: Welcome) -> Found:
+        database = self.migrator.databases[tenant.server]
+        if self.asked.adopt is not None:
+            return await database.found(tenant)
+        template = None if self.asked.template is None else await self.asked.template(tenant)
+        claim, wait = replace(welcome.claim, template=template), self.migrator.lock_wait
+        found = await database.claim(tenant, claim, wait)
+        if await self._is_half_made(tenant, work, welcome, found):
+            # What a killed revision has left outside its transaction, only an empty place is sure to be without.
+            await database.drop(tenant, wait)
+            for step, _ in await self.recorder.open_steps(tenant.id):
+                self.recorder.record_step(replace(step, done_at=datetime.now(UTC)))
+            found = await database.claim(tenant, claim, wait)
+        return found
+
+    async def _is_half_made(self, tenant: Tenant, work: Work, welcome: Welcome, found: Found) -> bool:
+        """Whether the place was made by an onboarding that was cut off before the tenant was at its target.
+
+        Nobody has been given it by then: it gets its rows, and its entry in the fleet, only at the target.
+        """
+        marker = found.marker
+        if found.holds is not Holds.FULL or marker is None or not marker.fresh or marker.found:
+            return False
+        if marker.seeded is not None or not marker.is_of(welcome.claim.marker):
+            return False
+        table = self.migrator.loop.version_table
+        reading = (await self.migrator.databases[tenant.server].read([tenant], table))[tenant.id]
+        here = position(self.migrator.history, "upgrade", reading.heads, work.target)
+        return reading.failure is None and here.status is TenantStatus.BEHIND
+
+    async def _made(
+        self, tenant: Tenant, work: Work, found: Found, listener: Callable[[StepDone], None], keep: Keep
+    ) -> Outcome:
+        if self.asked.adopt is not None:
+            return await self.asked.adopt(tenant, work)
+        if self.asked.fast is not None and found.holds is not Holds.FULL:
+            made = await self.asked.fast(tenant, work)
+            if made is not None:
+                return made
+        return await self.migrator.attempt(tenant, work, listener, keep=keep)
+
+    async def _handed_over(self, tenant: Tenant, welcome: Welcome, found: Found, outcome: Outcome) -> None:
+        marker, seed = found.marker, welcome.claim.seed
+        if marker is None and self.asked.adopt is not None:
+            marker = welcome.claim.marker.handed_over()
+            await self._mark(tenant, marker)
+        if marker is not None and marker.fresh and seed is not None:
+            marker = await sow(self.migrator, tenant, seed, self.asked.seeds[seed], marker)
+        where = None if welcome.listed else await self.asked.register(tenant)
+        if marker is not None and marker.fresh:
+            await self._mark(tenant, marker.handed_over())
+        if where is not None or (marker is not None and marker.fresh):
+            detail = {
+                "place": tenant.place,
+                "way": outcome.path,
+                "seed": None if marker is None else marker.seeded,
+                "registered": where,
+            }
+            self.recorder.record_event(EventRecord(self.run, tenant.id, datetime.now(UTC), ONBOARDED, detail=detail))
+
+    async def _mark(self, tenant: Tenant, marker: Marker) -> None:
+        database = self.migrator.databases[tenant.server]
+        name, limits = self.migrator.connection_name(tenant), self.migrator.limits(tenant, self.migrator.tries)
+        async with database.session(tenant, name, limits) as session, session.connection.begin():
+            await session.mark(marker)
+
+
+def _not_ours(tenant: Tenant, found: Found, welcome: Welcome, *, adopting: bool) -> Failure | None:
+    """Why a tenant may not have the place that it is to have."""
+    if found.marker is not None and not found.marker.is_of(welcome.claim.marker):
+        whose = f"tenant {found.marker.tenant} of fleet {found.marker.fleet}"
+        return Failure("taken", f"{tenant.place} belongs to {whose}", hint="give it another name or place")
+    if adopting and found.holds is Holds.MISSING:
+        return Failure("unprovisioned", f"there is no {tenant.place} to adopt", hint="leave --adopt out to make it")
+    if adopting or welcome.listed or found.marker is not None or found.holds is not Holds.FULL:
+        return None
+    return Failure(
+        "taken",
+        f"{tenant.place} is there already, and holds what was not made for this tenant",
+        hint="give it another name or place; or take what is there as it is: orchestrator onboard ... --adopt",
+    )
+
+
+def _ended(before: Outcome | None, status: TenantStatus, failure: Failure) -> Outcome:
+    return Outcome(status, failure=failure) if before is None else replace(before, status=status, failure=failure)

@@ -1,0 +1,112 @@
+"""Give a new tenant the rows that it begins with: once, in one transaction with the note of it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from orchestrator.databases.claims import Marker
+from orchestrator.databases.dumping import taken
+from orchestrator.databases.failures import Failure, describe
+from orchestrator.databases.port import Session
+from orchestrator.errors import OrchestratorError, UsageError
+from orchestrator.fleet.callables import reference
+from orchestrator.fleet.onboarding import Seed
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.attempt import Migrator
+
+#: What to do about a seed that raised.
+_HINT = "mend the seed, then go on: nothing of it stays, and what was made before it is kept"
+
+
+class NotSeeded(OrchestratorError):
+    """A new tenant did not get its rows; it has none of them.
+
+    Args:
+        failure: why.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message, hint=failure.hint)
+        self.failure = failure
+
+
+async def read_seed(seed: Seed) -> str | Callable[..., Any]:
+    """What a seed is: the text of its file, or the function.
+
+    Raises:
+        OrchestratorError: there is no such file, or no such function.
+    """
+    if seed.python is not None:
+        return await asyncio.to_thread(reference, seed.python)
+    assert seed.sql is not None
+    try:
+        return await asyncio.to_thread(seed.sql.read_text, "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the seed {seed.sql} cannot be read: {error}", hint="see onboarding: in tenants.yaml"
+        ) from error
+
+
+async def sow(migrator: Migrator, tenant: Tenant, name: str, what: str | Callable[..., Any], marker: Marker) -> Marker:
+    """Run a seed on ``tenant`` under its lock, unless it has been run there.
+
+    Args:
+        migrator: knows how to reach the tenant.
+        tenant: it is at its target.
+        name: the seed's.
+        what: as :func:`read_seed` gives it.
+        marker: what is written on the tenant's place, as far as is known.
+
+    Returns:
+        What is written there now.
+
+    Raises:
+        NotSeeded: it raised, or the tenant is locked elsewhere.
+    """
+    database = migrator.databases[tenant.server]
+    connection_name = migrator.connection_name(tenant)
+    try:
+        async with database.session(tenant, connection_name, migrator.limits(tenant, migrator.tries)) as session:
+            if not await taken(session.try_lock, migrator.lock_wait):
+                holder = await session.lock_holder()
+                raise NotSeeded(Failure("locked", f"another process is at work on it: {holder or 'holder unknown'}"))
+            # Another process may have done it since it was last looked at.
+            marker = await session.marker() or marker
+            if marker.seeded is not None or not marker.fresh:
+                return marker
+            marker = replace(marker, seeded=name)
+            async with session.connection.begin():
+                await _run(session, tenant, what)
+                await session.mark(marker)
+            return marker
+    except NotSeeded:
+        raise
+    except Exception as error:
+        failure = describe(error)
+        message = f"seed {name}: {failure.message}"
+        raise NotSeeded(replace(failure, type="seed", message=message, hint=_HINT)) from error
+
+
+async def _run(session: Session, tenant: Tenant, what: str | Callable[..., Any]) -> None:
+    if isinstance(what, str):
+        await session.script(what)
+    elif inspect.iscoroutinefunction(what):
+        await what(session.connection, tenant)
+    else:
+        function = what
+
+        def call(connection: Connection) -> None:
+            function(connection, tenant)
+
+        await session.connection.run_sync(call)
+    if not session.connection.in_transaction():
+        raise UsageError(
+            "it has ended the transaction that it was run in, and what it did up to there stays",
+            hint="take commit() and rollback() out of it",
+        )

@@ -1,0 +1,207 @@
+"""An onboarding that is cut off anywhere: the same command finishes it, or --undo leaves nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.actions.undo_onboarding import undo
+from orchestrator.fleet.fleet import Fleet
+from tests.catalog import catalogs, difference
+from tests.faults.worlds import sampled
+from tests.faulty_network import Cut, FaultyNetwork
+from tests.servers import PostgresServer, fetch
+from tests.workspace import Workspace
+
+HEAD = "5ce7308fb946"
+SEED = "INSERT INTO accounts (name, slug) VALUES ('first', 'first')"
+#: Boundaries that are tried of those that there are.
+_BOUNDED, _THOROUGH = 4, 400
+
+
+@dataclass(frozen=True, slots=True)
+class Signup:
+    """A project without tenants, and a database without anything."""
+
+    workspace: Workspace
+    server: PostgresServer
+    url: str
+    isolation: str
+    #: What a tenant holds that was onboarded without any trouble.
+    right: Any = None
+
+    def point_at(self, url: str, **policy: Any) -> None:
+        """Let the fleet's server be at ``url``; who has been registered stays."""
+        path = self.workspace.path / "tenants.yaml"
+        tenants = (
+            [] if not path.exists() else [line for line in path.read_text().splitlines() if line.startswith("  -")]
+        )
+        head = {"servers": {"main": {"url": url}}, "policy": policy, "defaults": {"isolation": self.isolation}}
+        head["onboarding"] = {"seeds": {"demo": "demo.sql"}, "seed": "demo"}
+        lines = [f"{key}: {json.dumps(value)}" for key, value in head.items()]
+        path.write_text("\n".join([*lines, "tenants:", *tenants, ""]))
+
+    @property
+    def fleet(self) -> Fleet:
+        """tenants.yaml, loaded anew."""
+        return orchestrator.load(self.workspace.path / "tenants.yaml", may_be_empty=True)
+
+    def name(self, tenant: str) -> str:
+        """What it is to be called: databases are the whole server's."""
+        return tenant if self.isolation == "schema" else f"{tenant}_{self.url.rpartition('/')[2]}"
+
+    def entry(self, tenant: str) -> dict[str, str]:
+        """The newcomer."""
+        return {"id": tenant, self.isolation: self.name(tenant)}
+
+    def again(self, path: Path) -> Signup:
+        """The same with a database and a directory of its own."""
+        return replace(signup(self.server, path, self.isolation), right=self.right)
+
+    def drop(self) -> None:
+        """Remove its databases."""
+        if self.isolation == "database":
+            self.server.drop_database(self.server.database_url(self.name("acme")))
+        self.server.drop_database(self.url)
+
+    def held(self, tenant: str) -> Any:
+        """What is in the tenant's place."""
+        if self.isolation == "schema":
+            return catalogs(self.url, [tenant])[tenant]
+        return catalogs(self.server.database_url(self.name(tenant)), ["public"])["public"]
+
+    def assert_done(self) -> None:
+        """The newcomer holds what is right, its rows once, and is in the fleet once."""
+        assert self.right is None or difference(self.right, self.held("acme")) == []
+        url = self.url if self.isolation == "schema" else self.server.database_url(self.name("acme"))
+        schema = "acme" if self.isolation == "schema" else "public"
+        assert fetch(url, f"SELECT count(*) FROM {schema}.accounts") == [(1,)]
+        assert fetch(url, f"SELECT version_num FROM {schema}.alembic_version") == [(HEAD,)]
+        assert [tenant.id for tenant in self.fleet.tenants] == ["acme"]
+        left = "SELECT datname FROM pg_database WHERE datname LIKE 'orchestrator%'"
+        assert self.isolation == "schema" or not fetch(self.url, left)
+
+    def assert_nothing(self) -> None:
+        """Of the newcomer, there is nothing."""
+        kind = (
+            "nspname FROM pg_namespace WHERE nspname"
+            if self.isolation == "schema"
+            else "datname FROM pg_database WHERE datname"
+        )
+        assert fetch(self.url, f"SELECT {kind} = '{self.name('acme')}'") == []
+        assert not self.fleet.tenants
+
+
+def signup(server: PostgresServer, path: Path, isolation: str) -> Signup:
+    """A project of its own."""
+    path.mkdir(parents=True)
+    made = Signup(Workspace.create(path), server, server.create_database(), isolation)
+    (path / "tenants.yaml").unlink(missing_ok=True)
+    (path / "demo.sql").write_text(SEED)
+    made.point_at(made.url)
+    return made
+
+
+async def requests(made: Signup) -> tuple[Signup, int]:
+    """How many requests a whole onboarding makes, and what it leaves."""
+    with FaultyNetwork(made.url) as network:
+        made.point_at(network.url(made.url))
+        assert (await orchestrator.onboard(made.fleet, made.entry("acme"))).satisfied
+        count = len(network.requests)
+    made.assert_done()
+    return replace(made, right=made.held("acme")), count
+
+
+@pytest.fixture(params=["schema", "database"])
+def made(request: pytest.FixtureRequest, pg: PostgresServer, tmp_path: Path) -> Signup:
+    """The project, for schemas and for databases."""
+    return signup(pg, tmp_path / "whole", request.param)
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["finished", "undone"])
+@pytest.mark.parametrize("cut", Cut, ids=lambda cut: cut.value)
+def test_cut(made: Signup, tmp_path: Path, cut: Cut, back: bool, thorough: bool) -> None:
+    """A connection that is cut at any request, before or after the server has acted, and no second try."""
+    made, count = asyncio.run(requests(made))
+    for number in sampled(count, _THOROUGH if thorough else _BOUNDED):
+        copy = made.again(tmp_path / f"cut-{number}")
+        with FaultyNetwork(copy.url) as network:
+            copy.point_at(network.url(copy.url), retries=0)
+            network.fail_at(number, cut)
+            with suppress(orchestrator.OrchestratorError):  # before the run had begun
+                asyncio.run(orchestrator.onboard(copy.fleet, copy.entry("acme")))
+            assert network.fired.is_set(), number
+        copy.point_at(copy.url)
+        finish(copy, number, back=back)
+        copy.drop()
+    made.drop()
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["finished", "undone"])
+def test_process_killed(made: Signup, tmp_path: Path, back: bool, thorough: bool) -> None:
+    """kill -9 at requests all over an onboarding."""
+    made, count = asyncio.run(requests(made))
+    for number in sampled(count, 60 if thorough else 4):
+        copy = made.again(tmp_path / f"killed-{number}")
+        asyncio.run(killed(copy, number))
+        copy.point_at(copy.url)
+        finish(copy, number, back=back)
+        copy.drop()
+    made.drop()
+
+
+async def killed(copy: Signup, number: int) -> None:
+    """Onboard in a process of its own, and kill that."""
+    options = [part for key, value in copy.entry("acme").items() if key != "id" for part in (f"--{key}", value)]
+    with FaultyNetwork(copy.url) as network:
+        copy.point_at(network.url(copy.url))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orchestrator", "onboard", "acme", *options),
+            cwd=copy.workspace.path,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        network.fail_at(number, Cut.AFTER, partial(os.kill, process.pid, signal.SIGKILL))
+        await process.wait()
+
+
+def finish(copy: Signup, number: int, *, back: bool) -> None:
+    """Give the command once more, or take back what it has left."""
+    listed = [tenant.id for tenant in copy.fleet.tenants]
+    if not back:
+        result = asyncio.run(orchestrator.onboard(copy.fleet, copy.entry("acme")))
+        assert result.satisfied, (number, result.as_json())
+        copy.assert_done()
+        return
+    result = asyncio.run(undo(copy.fleet, copy.entry("acme")))
+    if result.satisfied:
+        copy.assert_nothing()
+    else:
+        # It had been handed over: that is not taken back.
+        assert "acme" in listed, (number, result.as_json())
+        copy.assert_done()
+
+
+def test_half_made_is_begun_anew(made: Signup) -> None:
+    """A fresh place that an earlier onboarding left in the middle of its way is emptied first, its rows given once."""
+    copy, count = made.again(made.workspace.path.parent / "copy"), asyncio.run(requests(made))[1]
+    with FaultyNetwork(copy.url) as network:
+        copy.point_at(network.url(copy.url), retries=0)
+        network.fail_at(count // 2, Cut.AFTER)
+        result = asyncio.run(orchestrator.onboard(copy.fleet, copy.entry("acme")))
+        assert not result.satisfied
+    copy.point_at(copy.url)
+    finish(copy, count // 2, back=False)
+    copy.drop()
+    made.drop()

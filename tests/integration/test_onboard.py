@@ -1,0 +1,358 @@
+"""orchestrator onboard: from nothing to the first row, in the fleet at the end, and nobody touched on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+import orchestrator
+from orchestrator.actions.desk import Desk
+from orchestrator.actions.execution import Execution, Watch
+from orchestrator.journal.records import AttemptRecord
+from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.watching import Silent
+from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error, statuses, tenant_of
+from tests.servers import execute, fetch
+
+ONBOARDING = """
+onboarding:
+  statements: GRANT USAGE ON SCHEMA {schema} TO pg_monitor
+  seeds:
+    demo: seeds/demo.sql
+    trial: {python: "trial:begin"}
+    waiting: {python: "trial:later"}
+    broken: broken.sql
+    committing: commits.sql
+"""
+TRIAL = """
+from sqlalchemy import text
+
+def begin(connection, tenant):
+    connection.execute(text("INSERT INTO notes (body) VALUES (:id)"), {"id": tenant.id})
+
+async def later(connection, tenant):
+    await connection.execute(text("INSERT INTO notes (body) VALUES ('later')"))
+"""
+
+
+@pytest.fixture
+def signup(project: Project) -> Project:
+    """A fleet without tenants."""
+    project.fleet(more=ONBOARDING)
+    insert = "INSERT INTO notes (body) VALUES"
+    project.workspace.write("seeds/demo.sql", f"{insert} ('one');\n{insert} ('two')")
+    project.workspace.write("trial.py", TRIAL)
+    project.workspace.write("broken.sql", "INSERT INTO notes (body) VALUES ('half'); INSERT INTO nowhere VALUES (1)")
+    project.workspace.write("commits.sql", "INSERT INTO notes (body) VALUES ('kept'); COMMIT")
+    return project
+
+
+def notes(project: Project, schema: str) -> list[str]:
+    """The rows that a tenant has."""
+    return [row[0] for row in fetch(project.url, f'SELECT body FROM "{schema}".notes ORDER BY id')]
+
+
+def listed(project: Project) -> list[str]:
+    """Ids in tenants.yaml, in its order."""
+    fleet = orchestrator.load(project.workspace.path / "tenants.yaml", may_be_empty=True)
+    return [tenant.id for tenant in fleet.tenants]
+
+
+def test_first_tenant(signup: Project) -> None:
+    """The first one of an empty fleet is made, migrated, given its rows and written down; again, nothing is done."""
+    document = signup.json("onboard", "acme", "--seed", "demo", "--tags", "eu,vip")
+
+    assert (document["command"], document["status"]) == ("onboard", "succeeded")
+    assert tenant_of(document, "acme")["from"] == []
+    assert tenant_of(document, "acme")["to"] == [THIRD]
+    assert (signup.heads("acme"), notes(signup, "acme")) == ([THIRD], ["one", "two"])
+    (shown,) = signup.json("status")["tenants"]
+    assert (shown["tenant"], shown["state"], shown["tags"]) == ("acme", "current", ["eu", "vip"])
+    assert fetch(signup.url, "SELECT has_schema_privilege('pg_monitor', 'acme', 'USAGE')") == [(True,)]
+
+    again = signup.json("onboard", "acme", "--seed", "demo")
+    assert statuses(again) == {"acme": "already_current"}
+    assert notes(signup, "acme") == ["one", "two"]
+    assert listed(signup) == ["acme"]
+
+
+@pytest.mark.parametrize(("seed", "rows"), [("trial", ["acme"]), ("waiting", ["later"]), ("", [])])
+def test_seeds_by_functions(signup: Project, seed: str, rows: list[str]) -> None:
+    """A seed may be a function, sync or async; an empty name means no rows."""
+    signup.json("onboard", "acme", "--seed", seed)
+
+    assert notes(signup, "acme") == rows
+
+
+def test_broken_seed(signup: Project) -> None:
+    """A seed that raises leaves no row and no entry; once it is mended, resume goes on, and --undo takes all away."""
+    document = signup.json("onboard", "acme", "--seed", "broken", exit_code=1)
+
+    error = tenant_of(document, "acme")["error"]
+    assert (error["type"], error["sqlstate"]) == ("seed", "42P01")
+    assert "mend the seed" in error["hint"]
+    assert (notes(signup, "acme"), listed(signup), signup.heads("acme")) == ([], [], [THIRD])
+    signup.workspace.write("broken.sql", "INSERT INTO notes (body) VALUES ('mended')")
+    assert statuses(signup.json("resume")) == {"acme": "succeeded"}
+    assert (notes(signup, "acme"), listed(signup)) == (["mended"], ["acme"])
+
+    assert "was cut off" in signup.json("onboard", "acme", "--undo", exit_code=1)["causes"][0]["message"]
+    signup.workspace.write("broken.sql", "no")
+    signup.json("onboard", "globex", "--seed", "broken", exit_code=1)
+    assert statuses(signup.json("onboard", "globex", "--undo")) == {"globex": "succeeded"}
+    assert fetch(signup.url, "SELECT 1 FROM pg_namespace WHERE nspname = 'globex'") == []
+
+
+def test_seed_that_commits(signup: Project) -> None:
+    """A seed that ends its transaction is told, and the tenant is not handed over."""
+    error = tenant_of(signup.json("onboard", "acme", "--seed", "committing", exit_code=1), "acme")["error"]
+
+    assert "ended the transaction" in error["message"]
+    assert listed(signup) == []
+
+
+def test_what_is_not_ours(signup: Project) -> None:
+    """A schema with tables in it, and one of another fleet, are left alone; an empty one is taken."""
+    signup.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.t (); CREATE SCHEMA empty")
+    error = tenant_of(signup.json("onboard", "theirs", exit_code=1), "theirs")["error"]
+    assert (error["type"], "--adopt" in error["hint"]) == ("taken", True)
+
+    signup.json("onboard", "empty", "--seed", "")
+    assert signup.heads("empty") == [THIRD]
+
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text("name: another\n" + path.read_text().replace("  - empty\n", ""))
+    error = tenant_of(signup.json("onboard", "empty", exit_code=1), "empty")["error"]
+    assert "belongs to tenant empty of fleet" in error["message"]
+    assert listed(signup) == []
+
+
+def test_adopt(signup: Project) -> None:
+    """What is there already is taken in where its shape is right: stamped, written down, and not migrated."""
+    signup.json("onboard", "model", "--seed", "")
+    for name in ("right", "wrong"):
+        columns = "id serial, body text, CONSTRAINT pk_notes PRIMARY KEY (id)"
+        signup.execute(f'CREATE SCHEMA "{name}"; CREATE TABLE "{name}".notes ({columns})')
+    signup.execute('CREATE TABLE "right".extras (id serial, CONSTRAINT pk_extras PRIMARY KEY (id))')
+    signup.execute("INSERT INTO \"right\".notes (body) VALUES ('kept')")
+
+    found = signup.json("onboard", "right", "--adopt")
+    assert statuses(found) == {"right": "succeeded"}
+    assert (signup.heads("right"), notes(signup, "right")) == ([THIRD], ["kept"])
+    error = tenant_of(signup.json("onboard", "wrong", "--adopt", exit_code=1), "wrong")["error"]
+    assert error["type"] == "shape"
+    assert (signup.heads("wrong"), listed(signup)) == ([], ["model", "right"])
+    missing = tenant_of(signup.json("onboard", "missing", "--adopt", exit_code=1), "missing")["error"]
+    assert missing["type"] == "unprovisioned"
+    assert fetch(signup.url, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'orchestrator%'") == [(0,)]
+
+    # One that has a version table is compared with the directory at what that says.
+    signup.json("downgrade", SECOND, "-t", "right", "--yes", "--allow-data-loss")
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("  - right\n", ""))
+    assert statuses(signup.json("onboard", "right", "--adopt")) == {"right": "already_current"}
+    assert (signup.heads("right"), listed(signup)) == ([SECOND], ["model", "right"])
+
+
+def test_adopted_is_never_undone(signup: Project) -> None:
+    """--undo leaves alone what was there before, also where its entry is gone."""
+    signup.execute("CREATE SCHEMA old; CREATE TABLE old.notes (id int)")
+    path = signup.workspace.path / "tenants.yaml"
+    before = path.read_text()
+    signup.json("onboard", "model", "--seed", "")
+    path.write_text(before)
+
+    assert statuses(signup.json("onboard", "old", "--undo", exit_code=1)) == {"old": "failed"}
+    assert statuses(signup.json("onboard", "model", "--undo", exit_code=1)) == {"model": "failed"}
+    assert signup.heads("model") == [THIRD]
+
+
+def test_in_bulk(signup: Project) -> None:
+    """Tenants of a file are made in waves, written down in one go, with the rows that each asks for."""
+    rows = "".join(f't{number},"new,eu",{"demo" if number % 2 else ""}\n' for number in range(40))
+    signup.workspace.write("new.csv", f"id,tags,seed\n{rows}")
+
+    document = signup.json("onboard", "--from", "new.csv", "--waves", "1,10%,rest")
+
+    assert set(statuses(document).values()) == {"succeeded"}
+    assert [wave["name"] for wave in document["waves"]] == ["1", "10%", "rest"]
+    assert sorted(listed(signup)) == sorted(f"t{number}" for number in range(40))
+    assert [len(notes(signup, f"t{number}")) for number in range(4)] == [0, 2, 0, 2]
+    assert set(statuses(signup.json("onboard", "--from", "new.csv")).values()) == {"already_current"}
+
+
+def test_bad_rows(signup: Project) -> None:
+    """Everything that is wrong with any row is told before anything is done."""
+    signup.json("onboard", "acme", "--seed", "")
+    signup.workspace.write(
+        "new.csv", "id,schema,tags,seed\nfine,,,\npg_x,,,\nfine,,,\nother,acme,,\nacme,elsewhere,,\nlast,,,dmo\n"
+    )
+
+    refused = signup.run("onboard", "--from", "new.csv")
+
+    told = (
+        *("row 2 (`pg_x`)", "row 3 (`fine`)", "row 4 (`other`)", "row 5 (`acme`)", "row 6 (`last`)"),
+        *("in the place of another", "a tenant already", "no seed `dmo`", "demo"),
+    )
+    assert_error(refused, *told)
+    assert fetch(signup.url, "SELECT 1 FROM pg_namespace WHERE nspname IN ('fine', 'last')") == []
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["onboard"], ["name one tenant"]),
+        (["onboard", "a", "--from", "x.csv"], ["name one tenant"]),
+        (["onboard", "--from", "x.csv"], ["x.csv"]),
+        (["onboard", "--from", "x.csv", "--schema", "y"], ["--schema", "column"]),
+        (["onboard", "a", "--server", "mian"], ["unknown server `mian`", "did you mean `main`?"]),
+        (["onboard", "a", "--seed", "dmo"], ["there is no seed `dmo`", "did you mean `demo`?"]),
+        (["onboard", "a", "--undo", "--adopt"], ["--undo", "--adopt"]),
+        (["onboard", "orchestrator_new_x"], ["keeps for itself"]),
+        (["onboard", "x" * 64], ["64 bytes"]),
+    ],
+)
+def test_bad_input(signup: Project, args: list[str], parts: list[str]) -> None:
+    """A clear error, and nothing is made."""
+    before = signup.catalog()
+
+    assert_error(signup.run(*args), *parts)
+    assert (signup.catalog(), listed(signup)) == (before, [])
+
+
+def test_missing_right(signup: Project) -> None:
+    """A role that may not create is told by the server, and nothing is half written down."""
+    signup.execute("DO $$ BEGIN CREATE ROLE visitor LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("//postgres@", "//visitor@"))
+
+    error = tenant_of(signup.json("onboard", "acme", exit_code=1), "acme")["error"]
+
+    assert error["sqlstate"] == "42501" or "permission denied" in error["message"]
+    assert listed(signup) == []
+
+
+def test_file_that_cannot_be_written(signup: Project) -> None:
+    """Where the entry cannot be written down, the tenant waits for it, and the same command ends it."""
+    path = signup.workspace.path / "tenants.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("tenants:\n", "tenants: &all\n"))
+    path.write_text(text + "waves: [\n")  # somebody is at work on it
+    assert_error(signup.run("onboard", "acme"), "tenants.yaml")
+    path.write_text(text)
+    signup.json("onboard", "acme", "--seed", "demo")
+    assert listed(signup) == ["acme"]
+
+
+async def test_50_onboardings_during_an_upgrade(project: Project) -> None:
+    """Whoever is onboarded while a run brings 200 tenants to a new revision is at that revision in the end."""
+    names = [f"t{number:03}" for number in range(200)]
+    project.fleet(*names)
+    path = project.workspace.path / "tenants.yaml"
+    fleet = orchestrator.load(path)
+    await orchestrator.upgrade(fleet, target=SECOND)
+
+    class SignUps(Silent):
+        """Somebody signs up whenever a tenant of the run is through."""
+
+        def __init__(self, desk: Desk) -> None:
+            self.desk = desk
+            self.begun: list[asyncio.Task[RunResult]] = []
+
+        def tenant(self, attempt: AttemptRecord) -> None:
+            if attempt.status == "succeeded" and len(self.begun) < 50:
+                self.begun.append(asyncio.create_task(self.desk.onboard(f"new{len(self.begun):02}")))
+
+    async with orchestrator.onboarding(fleet) as desk:
+        observer = SignUps(desk)
+        result = await orchestrator.upgrade(fleet, watch=Watch(observer), execution=Execution(jobs=4))
+        onboarded = await asyncio.gather(*observer.begun)
+
+    assert result.satisfied, result.as_json()
+    assert len(onboarded) == 50
+    assert all(each.satisfied for each in onboarded), [each.as_json() for each in onboarded if not each.satisfied][:1]
+    everybody = sorted([*names, *(f"new{number:02}" for number in range(50))])
+    assert sorted(listed(project)) == everybody
+    assert [name for name in everybody if project.heads(name) != [THIRD]] == []
+
+
+async def test_two_of_one_name(signup: Project) -> None:
+    """Four sign-ups of one name at once, by two desks, make one tenant, with its rows once."""
+    fleet = orchestrator.load(signup.workspace.path / "tenants.yaml", may_be_empty=True)
+
+    async with orchestrator.onboarding(fleet) as one, orchestrator.onboarding(fleet) as other:
+        results = await asyncio.gather(*(desk.onboard("acme", seed="demo") for desk in (one, other, one, other)))
+
+    assert all(result.satisfied for result in results), [result.as_json() for result in results]
+    assert (notes(signup, "acme"), listed(signup)) == (["one", "two"], ["acme"])
+
+
+async def test_desk_sees_what_changes(signup: Project) -> None:
+    """Between two onboardings of a desk, a new revision and an edited tenants.yaml are read."""
+    path = signup.workspace.path / "tenants.yaml"
+    fourth = "d4d4d4d4d4d4"
+    async with orchestrator.onboarding(orchestrator.load(path, may_be_empty=True)) as desk:
+        assert (await desk.onboard("acme", seed="")).satisfied
+        signup.revision(fourth, THIRD, "op.add_column('notes', sa.Column('more', sa.Text))")
+        path.write_text(path.read_text().replace("  - acme\n", "  - acme\n  - {id: globex, schema: by_hand}\n"))
+        with pytest.raises(orchestrator.OrchestratorError, match="a tenant already, in by_hand"):
+            await desk.onboard("globex", seed="")
+        assert (await desk.onboard("initech", seed="")).satisfied
+    assert (signup.heads("acme"), signup.heads("initech")) == ([THIRD], [fourth])
+
+
+def test_sqlite(signup: Project, tmp_path: Path) -> None:
+    """The same verbs make, seed, adopt and take back files."""
+    head = {
+        "servers": {"main": "sqlite:///data"},
+        "onboarding": {"seeds": {"demo": "seeds/demo.sql", "no": "broken.sql"}},
+    }
+    signup.workspace.write("tenants.yaml", "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items()))
+
+    assert statuses(signup.json("onboard", "acme", "--seed", "demo")) == {"acme": "succeeded"}
+    file = signup.workspace.path / "data" / "acme.db"
+    assert sorted(path.name for path in file.parent.iterdir()) == [".acme.db.lock", "acme.db"]
+    assert signup.json("status")["tenants"][0]["state"] == "current"
+
+    signup.json("onboard", "globex", "--seed", "no", exit_code=1)
+    assert (file.parent / ".globex.db.onboarding").exists()
+    assert statuses(signup.json("onboard", "globex", "--undo")) == {"globex": "succeeded"}
+    assert not (file.parent / "globex.db").exists()
+
+    file.rename(file.with_name("moved.db"))
+    assert statuses(signup.json("onboard", "moved", "--adopt")) == {"moved": "already_current"}
+
+
+def test_databases(signup: Project) -> None:
+    """A database of one's own is made with its mark and its rows."""
+    name = f"{signup.url.rpartition('/')[2]}_acme"
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("SCHEMA {schema}", "SCHEMA public"))
+    try:
+        document = signup.json("onboard", "acme", "--isolation", "database", "--database", name, "--seed", "demo")
+        assert statuses(document) == {"acme": "succeeded"}
+        url = f"{signup.url.rpartition('/')[0]}/{name}"
+        assert fetch(url, "SELECT count(*) FROM notes") == [(2,)]
+        (entry,) = signup.json("tenants", "list")["tenants"]
+        assert (entry["tenant"], entry["database"]) == ("acme", name)
+    finally:
+        execute(signup.url, f'DROP DATABASE IF EXISTS "{name}"')
+
+
+def test_rollback_of_an_onboarding(signup: Project) -> None:
+    """What a run has onboarded is not emptied by a rollback of it."""
+    signup.json("onboard", "acme", "--seed", "demo")
+
+    assert_error(signup.run("rollback", "last", "--yes", "--allow-data-loss"), "offboard")
+    assert notes(signup, "acme") == ["one", "two"]
+
+
+def test_pinned_target(signup: Project) -> None:
+    """A target of its own is gone to, and written down."""
+    signup.json("onboard", "acme", "--target", FIRST, "--seed", "")
+
+    assert signup.heads("acme") == [FIRST]
+    assert "target" in (signup.workspace.path / "tenants.yaml").read_text()
