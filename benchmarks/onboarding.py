@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from benchmarks.histories import MANY, UNREPLAYABLE, History
 from benchmarks.measuring import Command, RunError, measure, plain_environment
 from benchmarks.server import PREFIX
 from benchmarks.verdicts import Figure, RowResult, Sample, Subject, ratio
+from orchestrator.databases.server_binaries import find_binaries
 
 _PLACE = f"{PREFIX}onboarding"
 _DATABASE = f"{PREFIX}new_"
@@ -129,7 +131,9 @@ def _prefect(bench: Bench, url: str) -> tuple[Ours, Peer]:
     def environment(name: str) -> dict[str, str]:
         return {"DATABASE_URL": address.replace(_PLACE, f"{_DATABASE}{name}")}
 
-    ours = Ours(workspace.interpreter, directory, "schema", "snapshot", {"PYTHONPATH": str(_REPOSITORY)})
+    # Their environment has neither this project nor the programs of the server that is measured on.
+    ours_environment = {"PYTHONPATH": str(_REPOSITORY), "PATH": f"{find_binaries()}:{os.environ['PATH']}"}
+    ours = Ours(workspace.interpreter, directory, "schema", "snapshot", ours_environment)
     command: Command = [workspace.interpreter, "-m", "alembic", "upgrade", "heads"]
     return ours, Peer(lambda _: command, directory / "plain", place, environment)
 

@@ -174,7 +174,7 @@ async def _read(
     return found
 
 
-async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool) -> list[_Space]:
+async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool = False) -> list[_Space]:
     async with _reading(raw, within):
         return [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
 
