@@ -11,6 +11,7 @@ from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
 from benchmarks.network import network
+from benchmarks.onboarding import new_database, new_schema, new_schema_by_snapshot
 from benchmarks.peers import COOKBOOK, DJANGO, OURS, PSQL, SHELL, Work
 from benchmarks.verdicts import Figure, RowResult, Subject, ratio
 
@@ -161,6 +162,9 @@ ROWS: dict[str, Row] = {
     DRIFT: drift,
     DRIFT_DATABASES: drift_databases,
     "version": version,
+    "new-schema": new_schema,
+    "new-schema-snapshot": new_schema_by_snapshot,
+    "new-database": new_database,
 }
 
 

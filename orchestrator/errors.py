@@ -83,6 +83,14 @@ class TenantLocked(DatabaseError):
     """Another process is at work on the tenant."""
 
 
+class AlreadyThere(DatabaseError):
+    """What is to be made is there, or holds something already."""
+
+
+class OtherShape(DatabaseError):
+    """What was made is not what it should be, and is gone again."""
+
+
 class BackupError(OrchestratorError):
     """A tenant cannot be backed up, or not be put back.
 

@@ -59,7 +59,12 @@ class _Space:
 
 
 async def fingerprints(
-    raw: asyncpg.Connection, schemas: Sequence[str], version_table: str, *, extensions: bool = False
+    raw: asyncpg.Connection,
+    schemas: Sequence[str],
+    version_table: str,
+    *,
+    extensions: bool = False,
+    within: bool = False,
 ) -> dict[str, Shape]:
     """Fingerprint ``schemas``: two with the same objects, whatever the schemas are called, get the same digest.
 
@@ -79,11 +84,12 @@ async def fingerprints(
     mean it. Such schemas are never equal.
 
     Args:
-        raw: a connection outside any transaction; its settings are as before when this returns.
+        raw: a connection outside any transaction, unless ``within``; its settings are as before when this returns.
         schemas: names, of any number.
         version_table: Alembic's table; it counts like any other, what it says does not.
         extensions: whether the extensions of the database, and their versions, count too: for a tenant whose the
             database is.
+        within: it is in a transaction, what is read is what that has made so far, and it goes on afterwards.
 
     Returns:
         Shapes by schema. Left out are schemas that are not there, that the role has no USAGE on, or whose definitions
@@ -92,7 +98,7 @@ async def fingerprints(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection, or the database as a whole, is no good.
     """
-    found = await _read(raw, shapes_sql(raw.get_server_version().major), schemas, extensions)
+    found = await _read(raw, shapes_sql(raw.get_server_version().major), schemas, extensions, within)
     return {schema: Shape(digest) for schema, digest in found.items()}
 
 
@@ -157,29 +163,32 @@ async def _of_tenants(
     return found
 
 
-async def _read(raw: asyncpg.Connection, sql: str, schemas: Sequence[str], extensions: bool) -> dict[str, Any]:
+async def _read(
+    raw: asyncpg.Connection, sql: str, schemas: Sequence[str], extensions: bool, within: bool = False
+) -> dict[str, Any]:
     """What ``sql`` finds of ``schemas``, by name."""
     found: dict[str, Any] = {}
     for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
-        for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY])):
-            found.update(await _shapes(raw, sql, chunk, extensions))
+        for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY], within)):
+            found.update(await _shapes(raw, sql, chunk, extensions, within))
     return found
 
 
-async def _survey(raw: asyncpg.Connection, schemas: Sequence[str]) -> list[_Space]:
-    async with _reading(raw):
+async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool = False) -> list[_Space]:
+    async with _reading(raw, within):
         return [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
 
 
 @asynccontextmanager
-async def _reading(raw: asyncpg.Connection) -> AsyncIterator[None]:
-    """A transaction with the settings that definitions are read under, begun in one message."""
-    await raw.execute(f"BEGIN READ ONLY; {SETTINGS}")
+async def _reading(raw: asyncpg.Connection, within: bool) -> AsyncIterator[None]:
+    """A transaction, or a part of one, with the settings that definitions are read under; begun in one message."""
+    begin, end = ("SAVEPOINT shape", "ROLLBACK TO shape") if within else ("BEGIN READ ONLY", "ROLLBACK")
+    await raw.execute(f"{begin}; {SETTINGS}")
     try:
         yield
     finally:
         if not raw.is_closed():
-            await raw.execute("ROLLBACK")
+            await raw.execute(end)
 
 
 def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
@@ -195,9 +204,11 @@ def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
         yield chunk
 
 
-async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool) -> dict[str, Any]:
+async def _shapes(
+    raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool, within: bool
+) -> dict[str, Any]:
     try:
-        async with _reading(raw):
+        async with _reading(raw, within):
             rows = await raw.fetch(
                 sql,
                 [space.name for space in spaces],
@@ -211,8 +222,8 @@ async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], e
             return {}
         # Find out by halves which one it is, keep the others.
         half = len(spaces) // 2
-        first = await _shapes(raw, sql, spaces[:half], extensions)
-        return first | await _shapes(raw, sql, spaces[half:], extensions)
+        first = await _shapes(raw, sql, spaces[:half], extensions, within)
+        return first | await _shapes(raw, sql, spaces[half:], extensions, within)
     for name, _, in_its_scope in rows:
         if not in_its_scope:
             raise DatabaseError(

@@ -170,6 +170,12 @@ class Lanes:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(lane.close() for lane in idle))
 
+    async def forget(self, database: str) -> None:
+        """Close those to ``database`` that nobody uses: it is to be renamed, copied or dropped."""
+        gone = [lane for lane in self._idle if lane.database == database]
+        self._idle = [lane for lane in self._idle if lane.database != database]
+        await asyncio.gather(*(lane.close() for lane in gone))
+
     async def _take(self, database: str | None) -> Lane:
         for lane in reversed(self._idle):
             if lane.database == database:
