@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -453,7 +454,11 @@ class PostgreSQL:
             others = (self.default_database, "postgres", "template1")
             other = next(name for name in others if name not in (None, database))
             schema = self._server.extensions_schema
-            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", lock_wait)
+
+            async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
+                return await self._look(replace(tenant, database=name), table)
+
+            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", look, lock_wait)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             raise DatabaseError(mask(f"tenant {tenant.id}: {failure.message}"), hint=failure.hint) from error
