@@ -73,6 +73,9 @@ def definitions_of(lines: Iterable[str]) -> tuple[Definition, ...]:
                 found.append(_relation(row, views))
             case "sequence":
                 pass
+            case "type" if row[2] == "m":
+                # A multirange comes and goes with its range.
+                pass
             case "rule" if row[2] == "_RETURN":
                 pass
             case "column":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ import orchestrator
 from orchestrator.databases.postgresql import PostgreSQL
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.drifting import PLANTS, carry_out, drifting, plant
+from tests.servers import execute, fetch
+from tests.workspace import Workspace
 
 TENANTS = [f"t{number:03}" for number in range(1, 301)]
 #: Every sixth tenant is odd, or at least not as the others are.
@@ -255,3 +260,31 @@ def test_rules_are_checked(six: Project) -> None:
     assert_error(six.run("drift"), "`indx` is no kind", "did you mean `index`?")
     file.write_text(file.read_text().replace("kind: indx", "nme: x"))
     assert_error(six.run("drift"), "unknown key `nme`")
+
+
+async def test_databases_and_files(workspace: Workspace, make_database: Any, tmp_path: Path) -> None:
+    """Tenants with databases and files of their own: extensions count, each kind has a reference, the API says it."""
+    project = Project.create(workspace, make_database())
+    databases = {name: make_database() for name in ("acme", "bluebird", "cobalt")}
+    names = {name: url.rpartition("/")[2] for name, url in databases.items()}
+    lines = [f"{{id: {name}, isolation: database, database: {there}}}" for name, there in names.items()]
+    files = [f"{{id: {name}, url: 'sqlite:///{tmp_path}/files/{name}.db'}}" for name in ("dunes", "evergreen")]
+    project.fleet(*lines, *files, "foxtrot", schemas=False)
+    project.json("upgrade", "--provision")
+    assert project.json("drift")["summary"]["identical"] == 6
+    execute(databases["bluebird"], "DROP EXTENSION plpgsql; ALTER TABLE notes ALTER body SET NOT NULL")
+    with closing(sqlite3.connect(tmp_path / "files" / "dunes.db")) as connection:
+        connection.executescript("CREATE INDEX ix_body ON notes (body)")
+    report = await orchestrator.drift(orchestrator.load(project.workspace.path / "tenants.yaml"))
+    assert {shape.tenants: shape.told for shape in report.odd} == {
+        ("bluebird",): ["missing extension plpgsql: 1.0", "column notes.body is NOT NULL"],
+        ("dunes",): ["extra index ix_body on notes: create index ix_body on notes (body)"],
+    }
+    assert {shape.kind.dialect: shape.operations for shape in report.odd} == {
+        "postgresql": [
+            "op.execute(\"CREATE EXTENSION plpgsql VERSION '1.0'\")",
+            'op.alter_column("notes", "body", nullable=True)',
+        ],
+        "sqlite": ['op.drop_index("ix_body", table_name="notes")'],
+    }
+    assert fetch(project.url, "SELECT datname FROM pg_database WHERE starts_with(datname, 'orchestrator_')") == []
