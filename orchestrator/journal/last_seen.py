@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import Text, func, select, type_coerce
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.journal.records import RunRecord, alive
@@ -142,13 +142,13 @@ async def _known(connection: AsyncConnection, tenants: Collection[str]) -> set[s
 async def _attempts(
     connection: AsyncConnection, ids: Collection[str], tenants: Collection[str]
 ) -> Sequence[Sequence[Any]]:
-    # Heads stay text: thousands of tenants have the same.
+    # Heads stay text: thousands of tenants have the same. Cast by the database: asyncpg would decode JSON by itself.
     query = select(
         attempts.c.run,
         attempts.c.tenant,
         attempts.c.status,
-        type_coerce(attempts.c.from_heads, Text),
-        type_coerce(attempts.c.to_heads, Text),
+        cast(attempts.c.from_heads, Text),
+        cast(attempts.c.to_heads, Text),
         func.coalesce(attempts.c.finished_at, attempts.c.started_at, type_=attempts.c.finished_at.type),
     ).where(attempts.c.run.in_(list(ids)))
     if len(tenants) <= _NAMED:
