@@ -259,6 +259,28 @@ async def test_no_snapshot(tmp_path: Path, database: str, body: str, reason: str
     assert len(fetch(database, "SELECT * FROM public.plans")) == ("INSERT INTO public.plans" in body)
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('op.execute("INSERT INTO notes (body) VALUES (current_database())")', "hold different things"),
+        ('op.execute("INSERT INTO notes (body) VALUES (gen_random_uuid()::text)")', "hold different things"),
+        (
+            "op.execute(\"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET a.b = 1', current_database()); END $$\")",
+            "does not come along",
+        ),
+    ],
+)
+async def test_no_template(tmp_path: Path, database: str, pg: PostgresServer, body: str, reason: str) -> None:
+    """What a copy of a database would have wrong, or lack, is not copied, and it is said why."""
+    project = make_project(tmp_path, {**STATIC, "r4": body}, schemas(database, "acme"))
+    async with opened(project) as (found, acme):
+        blueprint = await prepare(found, alone(acme, "like"), "heads")
+        end = await made(found, alone(acme, "making_i"))
+        drop(pg, database, "making_i")
+    assert reason in blueprint.closed[Way.TEMPLATE]
+    assert (end.way, end.not_taken) == (Way.ALEMBIC, dict(blueprint.closed))
+
+
 async def test_what_holds_to_the_end_is_not_replayed_as_one(tmp_path: Path, database: str) -> None:
     """A setting for one transaction would reach all that follow: such a history goes by snapshot."""
     bodies = {"r1": 'op.execute("SET LOCAL quote_all_identifiers = on")', "r2": ACCOUNTS}
@@ -357,7 +379,10 @@ async def test_twenty_at_once(tmp_path: Path, database: str, revisions: Mapping[
     async with opened(make_project(tmp_path, revisions, schemas(database, "acme"))) as (project, acme):
         await prepare(project, acme, "heads")
         names = [f"t{number:02}" for number in range(20)]
-        ends = await asyncio.gather(*(made(project, named(acme, name)) for name in names))
+        # Shorter than all of them take: nobody waits for another one's lock but for his turn.
+        limits = Limits(lock_timeout=0.05)
+        calls = (make(project, named(acme, name), "heads", application="test", limits=limits) for name in names)
+        ends = await asyncio.gather(*calls)
         twice = await asyncio.gather(*(made(project, acme) for _ in range(3)))
 
     assert {end.way for end in ends} == {way}
