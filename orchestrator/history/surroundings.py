@@ -53,7 +53,8 @@ def _files(package: str) -> list[Path]:
         return []
     if spec is None:
         return []
-    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    # One place stands there several times where the import path names it several times, as after each run of env.py.
+    places = {Path(place).resolve() for place in spec.submodule_search_locations or ()}
     if not places:
         return [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
-    return sorted(file for place in places for file in place.rglob("*.py"))
+    return sorted({file for place in places for file in place.rglob("*.py")})
