@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import projects
+from benchmarks import peers, projects
 from benchmarks.bench import Bench
-from benchmarks.histories import MANY, UNREPLAYABLE, History
-from benchmarks.measuring import Command, RunError, measure, plain_environment
+from benchmarks.histories import MANY, TWENTY, UNREPLAYABLE, History
+from benchmarks.measuring import Command, RunError, Task, measure, plain_environment, take_turns
 from benchmarks.server import PREFIX
 from benchmarks.verdicts import Figure, RowResult, Sample, Subject, ratio
 from orchestrator.databases.server_binaries import find_binaries
 
 _PLACE = f"{PREFIX}onboarding"
 _DATABASE = f"{PREFIX}new_"
-_WARM, _ALEMBIC = "warm process", "alembic upgrade head"
+_WARM, _COMMAND, _ALEMBIC = "warm process", "orchestrator onboard", "alembic upgrade head"
+_TEMPLATES = "SELECT datname FROM pg_database WHERE datname ^@ 'orchestrator_template_'"
 _PROGRAM = Path(__file__).with_name("peer_files") / "warm_process.py"
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -100,6 +101,67 @@ def new_database(bench: Bench) -> RowResult:
     return RowResult("new-database", f"a new database, {len(MANY.bodies)} revisions", 1, found, (figure,), notes)
 
 
+def new_schema_command(bench: Bench) -> RowResult:
+    """One schema by the whole command line, prepared as after a deploy."""
+    url = bench.server.create(_PLACE)
+    project = projects.ours(bench.directory / "new-schema-command", MANY, url, {"schemas": "example"}, 8)
+    _name_example(project)
+    program = bench.ours / "orchestrator"
+    measure([program, "onboard", "--prepare"], project)
+    peer = _alembic(bench, MANY, url)
+    samples: dict[str, list[Sample]] = {_COMMAND: [], _ALEMBIC: []}
+    for number in range(bench.repetitions):
+        samples[_COMMAND].append(measure([program, "onboard", f"ours_{number}"], project))
+        peer.place(f"theirs_{number}")
+        samples[_ALEMBIC].append(measure(peer.command(f"theirs_{number}"), peer.project))
+    found = tuple(Subject(name, 1, tuple(its)) for name, its in samples.items())
+    ways = {row["path"] for row in _last_run(program, project)["tenants"]}
+    figure = Figure(f"{_ALEMBIC} : {_COMMAND}", _ratio(found), 1.5, at_most=False)
+    text = f"orchestrator onboard, {len(MANY.bodies)} revisions"
+    return RowResult("new-schema-command", text, 1, found, (figure,), (f"made by {', '.join(ways)}",))
+
+
+def new_schemas(bench: Bench) -> RowResult:
+    """Many schemas by one command, beside psql with the same SQL."""
+    count, at_once = bench.pick(200, 60), 8
+    url = bench.server.create(_PLACE)
+    project = projects.ours(bench.directory / "new-schemas", TWENTY, url, {"schemas": "example"}, at_once)
+    _name_example(project)
+    names = projects.tenants(count)
+    (project / "new.yaml").write_text(json.dumps(names))
+    listed = (project / "tenants.yaml").read_text()
+    program = bench.ours / "orchestrator"
+    measure([program, "onboard", "--prepare"], project)
+    blueprints = project / ".orchestrator" / "blueprints"
+
+    def reset() -> None:
+        bench.server.create(_PLACE)
+
+    def tidy() -> None:
+        (project / "tenants.yaml").write_text(listed)
+        for file in (project / ".orchestrator").glob("journal*"):
+            file.unlink()
+        assert blueprints.is_dir()
+
+    def check() -> None:
+        bench.server.expect(url, names, TWENTY.head, TWENTY.index)
+
+    ours = Task(
+        "orchestrator", [program, "onboard", "--from", "new.yaml"], project, count, reset=reset, tidy=tidy, check=check
+    )
+    psql = peers.psql_from_nothing(bench, TWENTY, url, names, at_once, reset, check)
+    found = take_turns([ours, *([psql] if psql else [])], bench.repetitions, 0, bench.say)
+    value = ratio(*(each.seconds(count) for each in found)) if psql else None
+    figure = Figure("orchestrator : psql", value, 1.5, at_most=True)
+    text = f"{count} new schemas by one command, {len(TWENTY.bodies)} revisions"
+    return RowResult("new-schemas", text, count, tuple(found), (figure,))
+
+
+def _last_run(program: Path, project: Path) -> dict[str, Any]:
+    run = subprocess.run([program, "runs", "show", "last", "--json"], cwd=project, check=True, stdout=subprocess.PIPE)
+    return dict(json.loads(run.stdout))
+
+
 def _alembic(bench: Bench, history: History, url: str) -> Peer:
     project = projects.cookbook(bench.directory / f"{history.name}-plain", history, url)
     return Peer(
@@ -150,7 +212,7 @@ def _measure(bench: Bench, ours: Ours, peer: Peer) -> tuple[tuple[Subject, ...],
             names.append(name)
             said = ask(name)
             if said["way"] != ours.way:
-                raise RunError(f"{name} was made by {said['way']}: {said['not_taken']}")
+                raise RunError(f"{name} was made by {said['way']}: {said['error'] or prepared['closed']}")
             if not number:
                 continue
             samples[_WARM].append(Sample(said["seconds"], 0.0, 0))
@@ -162,10 +224,10 @@ def _measure(bench: Bench, ours: Ours, peer: Peer) -> tuple[tuple[Subject, ...],
     if ours.kind == "database":
         for name in names:
             bench.server.drop(name)
-        template = prepared["template"]
-        bench.server.execute(
-            bench.server.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false', f'DROP DATABASE "{template}"'
-        )
+        for (template,) in bench.server.fetch(bench.server.url, _TEMPLATES):
+            bench.server.execute(
+                bench.server.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false', f'DROP DATABASE "{template}"'
+            )
     notes = (f"preparing it took {prepared['seconds']:.1f} s, once",)
     return tuple(Subject(name, 1, tuple(its)) for name, its in samples.items()), notes
 

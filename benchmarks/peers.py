@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -156,6 +156,32 @@ def psql(work: Work, name: str = PSQL) -> Task | None:
         reset=work.reset,
         check=work.check,
     )
+
+
+def psql_from_nothing(
+    bench: Bench,
+    history: History,
+    url: str,
+    names: Sequence[str],
+    at_once: int,
+    reset: Callable[[], None],
+    check: Callable[[], None],
+) -> Task | None:
+    """Schemas made by psql with the SQL that Alembic would send; ``None`` without psql."""
+    if bench.psql is None:
+        return None
+    directory = bench.directory / f"{history.name}-{len(names)}-psql-from-nothing"
+    directory.mkdir()
+    project = projects.cookbook(directory / "project", history, url)
+    script = projects.sql(bench.peers / "alembic", project, history.head)
+    for number in range(at_once):
+        text = "\n".join(
+            f'CREATE SCHEMA "{name}";\nSET search_path TO "{name}";\n{script}' for name in names[number::at_once]
+        )
+        (directory / f"{number}.sql").write_text(text, encoding="utf-8")
+    call = f'{shlex.quote(str(bench.psql))} -X -q -v ON_ERROR_STOP=1 "$1"'
+    together = _together([f"{call} -f {number}.sql" for number in range(at_once)], url)
+    return Task(PSQL, together, directory, len(names), reset=reset, check=check)
 
 
 def django_tenants(work: Work, executor: str, at_most: int | None = None) -> Task:

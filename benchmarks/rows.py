@@ -11,7 +11,7 @@ from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
 from benchmarks.network import network
-from benchmarks.onboarding import new_database, new_schema, new_schema_by_snapshot
+from benchmarks.onboarding import new_database, new_schema, new_schema_by_snapshot, new_schema_command, new_schemas
 from benchmarks.peers import COOKBOOK, DJANGO, OURS, PSQL, SHELL, Work
 from benchmarks.verdicts import Figure, RowResult, Subject, ratio
 
@@ -164,6 +164,8 @@ ROWS: dict[str, Row] = {
     "version": version,
     "new-schema": new_schema,
     "new-schema-snapshot": new_schema_by_snapshot,
+    "new-schema-command": new_schema_command,
+    "new-schemas": new_schemas,
     "new-database": new_database,
 }
 

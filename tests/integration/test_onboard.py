@@ -397,7 +397,8 @@ def test_prepared_databases(signup: Project) -> None:
         for (template,) in fetch(
             signup.url, "SELECT datname FROM pg_database WHERE datname ^@ 'orchestrator_template_'"
         ):
-            execute(signup.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false; DROP DATABASE "{template}"')
+            execute(signup.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false')
+            execute(signup.url, f'DROP DATABASE "{template}"')
 
 
 def test_pinned_target(signup: Project) -> None:
