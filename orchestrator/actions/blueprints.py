@@ -18,6 +18,7 @@ import sqlalchemy
 
 from orchestrator.actions.project import Project
 from orchestrator.actions.scratch import bring, scratch_tenant
+from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import describe
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.snapshot import snapshot
@@ -33,6 +34,8 @@ from orchestrator.migration.stand_in import NotReplayed, configured_for
 from orchestrator.migration.whole import whole
 from orchestrator.rollout.blueprints import Blueprint, Blueprints, described, key_of
 from orchestrator.rollout.cohorts import proven
+from orchestrator.rollout.differences import differences
+from orchestrator.rollout.telling import told
 
 #: Ways of a new tenant, as they are named in blueprints.
 TEMPLATE, REPLAY, SNAPSHOT = "template", "replay", "snapshot"
@@ -203,16 +206,19 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Blueprin
         path = project.history.path("upgrade", (), target)
         step = whole(proven(recordings[0], recordings[1], project.history.impurities(path, "upgrade")))
         if isinstance(step, Step):
-            problem = await _trial(project, tenant, step, blueprint)
-            if problem is None:
-                return replace(blueprint, step=step)
-            step = problem
+            tried = await _trial(project, tenant, replace(blueprint, step=step))
+            if isinstance(tried, Blueprint):
+                return tried
+            step = tried
         made = await _snapshot(project, pair, recordings, blueprint)
+        should = (await project.databases[tenant.server].definitions(pair[:1])).get(pair[0].id, ())
     # Only now: what a snapshot is filled from has the name of the first of them.
-    problem = made if isinstance(made, str) else await _trial(project, tenant, made, blueprint)
-    if problem is None and isinstance(made, Snapshot):
-        return replace(blueprint, snapshot=made, closed={REPLAY: step})
-    return replace(blueprint, closed={REPLAY: step, SNAPSHOT: problem or ""})
+    if isinstance(made, Snapshot):
+        tried = await _trial(project, tenant, replace(blueprint, snapshot=made, closed={REPLAY: step}), should)
+        if isinstance(tried, Blueprint):
+            return tried
+        made = tried
+    return replace(blueprint, closed={REPLAY: step, SNAPSHOT: made})
 
 
 class _Different(Exception):
@@ -286,21 +292,40 @@ async def _snapshot(
     return snapshot(texts[0], one.schema, blueprint.heads) or "pg_dump's script does not begin as expected"
 
 
-async def _trial(project: Project, like: Tenant, made: Step | Snapshot, blueprint: Blueprint) -> str | None:
-    """Why a third scratch tenant does not come out alike; ``None`` where it does."""
+async def _trial(
+    project: Project, like: Tenant, blueprint: Blueprint, should: Sequence[Definition] = ()
+) -> Blueprint | str:
+    """Make a third scratch tenant from ``blueprint``.
+
+    Args:
+        project: opened.
+        like: a tenant of the kind that it is for.
+        blueprint: with one way.
+        should: what the first one holds, where that may print otherwise in what is made from it: a restored
+            constraint with ``IN`` says each element's cast, and means the same.
+
+    Returns:
+        It, with the shape that comes of it; or why that is not what it should be.
+    """
     database, table = project.databases[like.server], project.loop.version_table
+    made = blueprint.step or blueprint.snapshot
+    assert made is not None
     async with scratch_tenant(project, like, "base") as third:
         try:
-            await database.fill(third, made, blueprint.shape, table, _APPLICATION, Limits())
+            shape = await database.fill(third, made, None if should else blueprint.shape, table, _APPLICATION, Limits())
         except Exception as error:
             failure = describe(error)
             if failure.passing or failure.lost:
                 raise
             return f"tried on a scratch tenant: {failure.message}"
+        if shape != blueprint.shape:
+            found = (await database.definitions([third])).get(third.id, ())
+            if changes := differences(should, found):
+                return f"a scratch tenant came out different: {told(changes[0])}"
         # It has another name: where its text still says the first one's, that text means the wrong schema.
         if isinstance(made, Snapshot) and made.schema in await database.text(third, _APPLICATION, Limits()):
             return "what it holds says the schema's own name: in a function, a row, a setting or a text"
-    return None
+    return replace(blueprint, shape=shape)
 
 
 async def _texts(project: Project, pair: Sequence[Tenant]) -> list[str] | str:

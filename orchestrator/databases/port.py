@@ -324,11 +324,11 @@ class Database(Protocol):
         self,
         tenant: Tenant,
         made: Step | Snapshot,
-        shape: str,
+        shape: str | None,
         version_table: str,
         application: str,
         limits: Limits,
-    ) -> None:
+    ) -> str:
         """Fill ``tenant``'s empty schema, under its lock and in one transaction.
 
         It is committed only when the schema then has ``shape``: cut off at any moment, it is empty or whole.
@@ -336,10 +336,13 @@ class Database(Protocol):
         Args:
             tenant: a tenant on this server, in a schema.
             made: what all of it comes to, from base.
-            shape: what :meth:`fingerprints` has to say of it.
+            shape: what :meth:`fingerprints` has to say of it; ``None`` for whatever it says.
             version_table: name of the version table, in the tenant's scope.
             application: how the connection names itself to the server.
             limits: timeouts to set on it.
+
+        Returns:
+            What it says.
 
         Raises:
             OtherShape: it comes out different from ``shape``.

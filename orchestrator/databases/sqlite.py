@@ -135,11 +135,11 @@ class SQLite:
         self,
         tenant: Tenant,
         made: Step | Snapshot,
-        shape: str,
+        shape: str | None,
         version_table: str,
         application: str,
         limits: Limits,
-    ) -> None:
+    ) -> str:
         """Not to be had: a file is copied."""
         raise DatabaseError(f"tenant {tenant.id}: a file has no schemas")
 
