@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,23 @@ def test_missing_right(signup: Project) -> None:
 
     assert error["sqlstate"] == "42501" or "permission denied" in error["message"]
     assert listed(signup) == []
+
+
+def test_server_that_is_away(signup: Project) -> None:
+    """A server that takes no connection is told, nothing is written down, and resume goes on when it is back."""
+    path = signup.workspace.path / "tenants.yaml"
+    text = path.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    path.write_text(re.sub(r"127\.0\.0\.1:\d+", address, text) + "policy: {retries: 0}\n")
+
+    document = signup.json("onboard", "acme", "--seed", "demo", exit_code=1)
+
+    assert address in tenant_of(document, "acme")["error"]["message"]
+    assert listed(signup) == []
+    path.write_text(text)
+    assert statuses(signup.json("resume")) == {"acme": "succeeded"}
+    assert (notes(signup, "acme"), listed(signup)) == (["one", "two"], ["acme"])
 
 
 def test_file_that_cannot_be_written(signup: Project) -> None:
