@@ -120,6 +120,17 @@ async def unregister(servers: Servers, fleet: Fleet, tenant: Tenant) -> Registra
         return Registration(str(source), changed=True)
 
 
+async def lists(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
+    """Whether ``tenant`` is in the fleet, in its place.
+
+    Raises:
+        ConfigurationError: what has this id is in another place.
+        DatabaseError: a source cannot be asked.
+    """
+    async with _opened(servers, fleet) as (now, databases):
+        return _listed(await read_sources(now, databases), tenant) is not None
+
+
 @asynccontextmanager
 async def _opened(servers: Servers, fleet: Fleet) -> AsyncIterator[tuple[Fleet, Mapping[str, Database]]]:
     """tenants.yaml as it is now, and the servers that its sources ask."""
