@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, StringConstraints
 
 import orchestrator
@@ -44,18 +44,17 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/signup", status_code=201)
-async def sign_up(customer: SignUp, request: Request, response: Response) -> dict[str, str]:
-    """Make the customer's tenant: 201 when it is made, 200 when it was there already, 409 for a name that is taken."""
+async def sign_up(customer: SignUp, request: Request) -> dict[str, str]:
+    """Make the customer's tenant: 201 when it is made, 409 for a name that is taken."""
     try:
         result = await request.app.state.desk.onboard({"id": customer.slug, "tags": [customer.plan]})
     except orchestrator.OrchestratorError as error:
         raise HTTPException(409, error.message) from error
     (tenant,) = result.tenants
-    if tenant.status == "already_current":
-        response.status_code = 200
-    elif tenant.status == "blocked":
+    if tenant.status in ("already_current", "blocked"):
+        # Somebody else's, or this customer's own, whose answer was lost: who it is, only a log-in can tell.
         raise HTTPException(409, "this name is taken")
-    elif tenant.status != "succeeded":
+    if tenant.status != "succeeded":
         # What stands in the way is for the operator, in the journal and its log; not for the customer.
         raise HTTPException(503, "not now; please try again")
     return {"tenant": tenant.tenant, "status": tenant.status}

@@ -12,7 +12,7 @@ from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading, Session
-from orchestrator.errors import OrchestratorError, TenantLocked
+from orchestrator.errors import OnboardingError, OrchestratorError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
 from orchestrator.journal.records import EventRecord
@@ -152,6 +152,11 @@ class Reception:
                 raise TenantLocked(f"another process is at work on this tenant: {holder or 'holder unknown'}")
             # As it is now: another process may have come as far, or further.
             marker = await session.marker()
+            ours = marker is not None and marker.is_of(welcome.claim.marker)
+            if not ours and not welcome.listed and self.asked.adopt is None:
+                raise OnboardingError(
+                    f"somebody has taken {tenant.place} away while it was made", hint="give the same command again"
+                )
             fresh = marker is not None and marker.fresh
             if marker is not None and fresh and not marker.ready:
                 if seed is not None and marker.seeded is None:
