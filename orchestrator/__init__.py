@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.offboard import offboard
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.purge import list_set_aside, purge
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
     from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
     from orchestrator.actions.status import status
+    from orchestrator.actions.undo_offboarding import undo_offboarding
     from orchestrator.actions.upgrade import upgrade
     from orchestrator.environment import for_each_tenant
     from orchestrator.errors import OrchestratorError
@@ -43,17 +46,21 @@ _HOMES = {
     "downgrade": "orchestrator.actions.downgrade",
     "for_each_tenant": "orchestrator.environment",
     "list_runs": "orchestrator.actions.runs",
+    "list_set_aside": "orchestrator.actions.purge",
     "load": "orchestrator.fleet.load",
+    "offboard": "orchestrator.actions.offboard",
     "onboard": "orchestrator.actions.onboard",
     "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
+    "purge": "orchestrator.actions.purge",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
     "rollback": "orchestrator.actions.rollback",
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
     "status": "orchestrator.actions.status",
+    "undo_offboarding": "orchestrator.actions.undo_offboarding",
     "upgrade": "orchestrator.actions.upgrade",
 }
 
@@ -68,17 +75,21 @@ __all__ = [
     "downgrade",
     "for_each_tenant",
     "list_runs",
+    "list_set_aside",
     "load",
+    "offboard",
     "onboard",
     "onboarding",
     "plan",
     "plan_rollback",
+    "purge",
     "restore",
     "resume",
     "rollback",
     "show_run",
     "stamp",
     "status",
+    "undo_offboarding",
     "upgrade",
 ]
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "onboard": "onboard",
+    "offboard": "offboard",
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",
