@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +24,12 @@ from tests.servers import execute, fetch
 OURS = Marker("shop", "a")
 
 
-def leave(place: Place, tenant: Tenant, run: str = "run", **more: bool) -> Leave:
+def leave(tenant: Tenant, run: str = "run", *, dumped: bool = False, dropped: bool = False) -> Leave:
     """How it is set aside."""
     was = tenant.file or tenant.schema or tenant.database
     assert was is not None
     departure = Departure(was, datetime.now(UTC).isoformat(), entry={"id": "a", "tags": ["x'y"]})
-    return Leave(replace(OURS, departure=departure), run, LIMITS, lock_wait=0, **more)
+    return Leave(replace(OURS, departure=departure), run, LIMITS, lock_wait=0, dumped=dumped, dropped=dropped)
 
 
 async def filled(place: Place) -> Tenant:
@@ -45,10 +46,10 @@ async def found(place: Place, tenant: Tenant) -> list[Aside]:
     return [each for each in await place.database.asides(within) if each.departure.was in own]
 
 
-async def gone(place: Place, **more: bool) -> tuple[Tenant, Aside]:
+async def gone(place: Place) -> tuple[Tenant, Aside]:
     """A tenant that was set aside."""
     tenant = await filled(place)
-    async with place.database.set_aside(tenant, leave(place, tenant, **more)):
+    async with place.database.set_aside(tenant, leave(tenant)):
         pass
     (aside,) = await found(place, tenant)
     return tenant, aside
@@ -85,7 +86,7 @@ async def test_error_leaves_it(place: Place) -> None:
     """Where what is done before fails, the place is as it was, and in use again."""
     tenant = await filled(place)
     with pytest.raises(ZeroDivisionError):
-        async with place.database.set_aside(tenant, leave(place, tenant, dumped=True)):
+        async with place.database.set_aside(tenant, leave(tenant, dumped=True)):
             raise ZeroDivisionError
     assert (await place.heads(tenant)).heads == ("r1",)
     assert (await place.database.found(tenant)).marker in (None, OURS)
@@ -96,11 +97,11 @@ async def test_nobody_writes_while_it_is_read(place: Place) -> None:
     """From the moment that it is handed out nothing is added; it can be read there, and its last mark counts."""
     tenant = await filled(place)
     two = place.declared("two")
-    way = leave(place, tenant, dumped=True)
+    way = leave(tenant, dumped=True)
     async with place.database.set_aside(tenant, way) as leaving:
         assert isinstance(leaving, Leaving)
         assert (await place.database.read([leaving.tenant], VERSIONS))[tenant.id].heads == ("r1",)
-        with pytest.raises(Exception, match="lock|does not exist"):
+        with pytest.raises(Exception, match=r"lock|does not exist"):
             async with two.session(tenant, "writer", LIMITS) as session, session.connection.begin():
                 await session.connection.execute(text(f"INSERT INTO {VERSIONS} VALUES ('late')"))
         assert way.marker.departure is not None
@@ -121,7 +122,7 @@ async def test_writer_is_waited_for(place: Place) -> None:
     async with two.session(tenant, "writer", LIMITS) as session, session.connection.begin():
         await session.connection.execute(text(f"INSERT INTO {VERSIONS} VALUES ('r2')"))
         with pytest.raises(OnboardingError) as error:
-            async with place.database.set_aside(tenant, leave(place, tenant, dumped=True)):
+            async with place.database.set_aside(tenant, leave(tenant, dumped=True)):
                 pass
         assert error.value.passing
     assert (await place.heads(tenant)).heads == ("r1", "r2")
@@ -134,7 +135,7 @@ async def test_lock_is_kept(place: Place) -> None:
     async with two.session(tenant, "worker", LIMITS) as session:
         assert await session.try_lock()
         with pytest.raises(TenantLocked):
-            async with place.database.set_aside(tenant, leave(place, tenant)):
+            async with place.database.set_aside(tenant, leave(tenant)):
                 pass
     assert (await place.heads(tenant)).heads == ("r1",)
 
@@ -144,13 +145,13 @@ async def test_another_fleets(place: Place) -> None:
     tenant = place.tenant("a")
     await place.database.claim(tenant, Claim(Marker("other", "a", fresh=True)), 0)
     with pytest.raises(OnboardingError, match="belongs to tenant a of fleet other"):
-        async with place.database.set_aside(tenant, leave(place, tenant)):
+        async with place.database.set_aside(tenant, leave(tenant)):
             pass
     assert (await place.heads(tenant)).exists
 
 
 async def test_no_empty_one_is_made(place: Place) -> None:
-    """In the place of one that was set aside, nothing is provisioned; a new tenant may have it once the old one is out."""
+    """Where one was set aside, nothing is provisioned; a new tenant may have the place once the old one is out."""
     tenant, aside = await gone(place)
     with pytest.raises(OnboardingError, match="set aside"):
         await place.database.provision(tenant)
@@ -167,7 +168,7 @@ async def test_no_empty_one_is_made(place: Place) -> None:
         await place.database.bring_back(replace(aside, marker=settled), 0)
     # A second one of the same name is told from the first.
     await place.stamp(tenant, "r9")
-    async with place.database.set_aside(tenant, leave(place, tenant, "later")):
+    async with place.database.set_aside(tenant, leave(tenant, "later")):
         pass
     assert len(await found(place, tenant)) == 2
     for each in await found(place, tenant):
@@ -208,9 +209,9 @@ async def test_schema_that_others_refer_to(place: Place) -> None:
     tenant = await filled(place)
     execute(place.url, f"CREATE SCHEMA other; CREATE VIEW other.theirs AS SELECT * FROM a.{VERSIONS}")
     with pytest.raises(OnboardingError, match=r"other\.theirs"):
-        async with place.database.set_aside(tenant, leave(place, tenant, dropped=True)):
+        async with place.database.set_aside(tenant, leave(tenant, dropped=True)):
             pass
-    async with place.database.set_aside(tenant, leave(place, tenant)):
+    async with place.database.set_aside(tenant, leave(tenant)):
         pass
     (aside,) = await found(place, tenant)
     with pytest.raises(OnboardingError, match=r"other\.theirs"):
@@ -242,14 +243,14 @@ async def test_large_schema_is_dropped_in_parts(place: Place) -> None:
         CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION public.note();
         """,
     )
-    async with place.database.set_aside(tenant, leave(place, tenant)):
+    async with place.database.set_aside(tenant, leave(tenant)):
         pass
     (aside,) = await found(place, tenant)
     await place.database.drop_aside(aside, LIMITS, 0)
     assert await found(place, tenant) == []
     ((most, times),) = fetch(place.url, "SELECT max(locks), count(*) FROM public.most")
     assert times > 10
-    assert most < 700, most
+    assert most < 1000, most
 
 
 async def test_write_ahead_log_goes_with_it(place: Place) -> None:
@@ -257,16 +258,12 @@ async def test_write_ahead_log_goes_with_it(place: Place) -> None:
     if place.isolation is not Isolation.FILE:
         return
     tenant = await filled(place)
-    async with place.session(tenant) as session:
-        await session.connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        await session.connection.commit()
-        async with session.connection.begin():
-            await session.connection.execute(text(f"INSERT INTO {VERSIONS} VALUES ('r2')"))
-        async with place.database.set_aside(tenant, leave(place, tenant)):
-            pass
-        with suppress(Exception):
-            await session.connection.rollback()
     assert tenant.file is not None
+    with closing(sqlite3.connect(tenant.file, isolation_level=None)) as user:
+        user.execute("PRAGMA journal_mode = WAL")
+        user.execute(f"INSERT INTO {VERSIONS} VALUES ('r2')")
+        async with place.database.set_aside(tenant, leave(tenant)):
+            pass
     assert not list(Path(tenant.file).parent.glob("a.db*"))
     (aside,) = await found(place, tenant)
     await place.database.bring_back(aside, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,10 @@ def yaml(project: Project) -> Path:
 
 def events(project: Project, kind: str) -> list[Any]:
     """Details of the journal's events of a kind."""
-    with sqlite3.connect(project.journal) as connection:
-        found = connection.execute("SELECT detail FROM events WHERE kind = ? ORDER BY at", (kind,)).fetchall()
+    with closing(sqlite3.connect(project.journal)) as connection:
+        found = connection.execute(
+            "SELECT detail FROM orchestrator_events WHERE kind = ? ORDER BY at", (kind,)
+        ).fetchall()
     return [json.loads(detail) for (detail,) in found]
 
 
@@ -238,11 +241,9 @@ def test_archive_that_cannot_be_made(shop: Project) -> None:
     """Where it cannot be written, the tenant is as it was, and works."""
     shop.execute("CREATE EXTENSION citext SCHEMA acme")
 
-    error = tenant_of(shop.json("offboard", "acme", "--archive", "old", "--drop", *AGREED, exit_code=1), "acme")[
-        "error"
-    ]
+    document = shop.json("offboard", "acme", "--archive", "old", *AGREED, exit_code=1)
 
-    assert "extension" in error["message"]
+    assert "extension" in tenant_of(document, "acme")["error"]["message"]
     assert (listed(shop), shop.heads("acme"), schemas(shop)) == (["acme", "globex"], [THIRD], [])
 
 
@@ -251,10 +252,8 @@ def test_lost_archive(shop: Project) -> None:
     (archive,) = shop.json("offboard", "acme", "--archive", "old", *AGREED)["backups"]
     Path(archive["file"]).write_bytes(b"cut")
 
-    error = tenant_of(shop.json("offboard", "acme", "--archive", "old", "--drop", *AGREED, exit_code=1), "acme")[
-        "error"
-    ]
-    assert "--undo" in error["hint"]
+    document = shop.json("offboard", "acme", "--archive", "old", "--drop", *AGREED, exit_code=1)
+    assert "--undo" in tenant_of(document, "acme")["error"]["hint"]
     assert len(schemas(shop)) == 1
     assert statuses(shop.json("offboard", "acme", "--drop", *AGREED)) == {"acme": "succeeded"}
     assert schemas(shop) == []
@@ -356,6 +355,7 @@ def test_upgrade_meets_one_that_is_taken_out(project: Project) -> None:
     names = [f"t{number:02}" for number in range(8)]
     waves = "waves:\n  - {name: first, count: 4}\n  - {name: rest}\n"
     project.fleet(*names, more=f"{waves}hooks: {{before_wave: [{{python: 'leaving:some'}}]}}\n")
+    project.workspace.write("leaving.py", "async def some(document): pass")
     project.json("upgrade", FIRST)
     project.workspace.write("leaving.py", LEAVING)
 
@@ -370,7 +370,7 @@ def test_upgrade_meets_one_that_is_taken_out(project: Project) -> None:
 
 def test_upgrade_meets_one_that_is_missing(project: Project) -> None:
     """A schema that somebody has dropped by hand meanwhile is told, and no empty one is made for the tenant."""
-    project.fleet("a", "b", more="hooks: {before_tenant: [{command: 'psql --version'}]}\n")
+    project.fleet("a", "b")
     project.json("upgrade", FIRST)
     project.fleet("a", "b", more="hooks: {before_run: [{python: 'leaving:torn'}]}\n")
     project.workspace.write("leaving.py", LEAVING.replace("URL", repr(project.url)))
