@@ -10,7 +10,7 @@ from orchestrator.actions.each import limits_of, looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.set_aside import DROPPED, asides_of, now, place_name
+from orchestrator.actions.set_aside import DROPPED, asides_of, forget_steps, now, place_name
 from orchestrator.databases.asides import Aside
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading
@@ -76,6 +76,7 @@ async def purge(
         # Of a tenant that came back and left again, each call drops the one that left first.
         due = {each.tenant.id: each for each in reversed(found) if names is None or each.name in names}
         listed = {(each.id, each.server, place_name(project, each)) for each in project.fleet.tenants}
+        ids = {each.id for each in project.fleet.tenants}
         record = new_run(project, "purge", {"flags": ["--purge"], "tenants": []})
 
         def judge(tenant: Tenant, _: Reading) -> Failure | None:
@@ -85,6 +86,8 @@ async def purge(
             aside = await now(project, due[planned.tenant.id])
             if aside is not None:
                 await _drop(project, aside, execution)
+                if aside.tenant.id not in ids:
+                    await forget_steps(journal, aside.tenant.id)
                 detail = {"name": aside.name, "was": aside.departure.was, "archive": aside.departure.archive}
                 event = EventRecord(record.id, planned.tenant.id, datetime.now(UTC), DROPPED, detail=detail)
                 journal.record_event(event)

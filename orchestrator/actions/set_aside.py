@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.actions.project import Project
 from orchestrator.databases.asides import Aside
 from orchestrator.databases.claims import Marker
-from orchestrator.databases.departures import Departure
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.newcomers import read_newcomers
 from orchestrator.fleet.tenant import Isolation, Tenant
@@ -78,24 +78,25 @@ def place_name(project: Project, tenant: Tenant) -> str:
     return name
 
 
-def tenant_again(project: Project, departure: Departure, origin: str) -> Tenant:
+def newcomer(project: Project, entry: Mapping[str, Any], origin: str) -> Tenant:
     """The tenant that an entry means which was kept.
 
     Args:
         project: opened.
-        departure: with the entry.
+        entry: its keys.
         origin: where that is from, for people.
 
     Raises:
         ConfigurationError: it means none, or one that clashes with others by now.
     """
-    return newcomer(project, departure.entry, origin)
-
-
-def newcomer(project: Project, entry: Any, origin: str) -> Tenant:
-    """The same of an entry alone."""
     (found,) = read_newcomers(project.fleet, [entry], origin).newcomers
     return found.tenant
+
+
+async def forget_steps(journal: Journal, tenant: str) -> None:
+    """What a tenant was left half done in is gone with it; another one of its id has nothing of that."""
+    for step, _ in await journal.open_steps(tenant):
+        journal.record_step(replace(step, done_at=datetime.now(UTC)))
 
 
 def marked(aside: Aside, **changes: Any) -> Marker:

@@ -18,7 +18,7 @@ from orchestrator.actions.each import limits_of
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.project import Project
 from orchestrator.actions.registrar import Registrar
-from orchestrator.actions.set_aside import DROPPED, SET_ASIDE, TAKEN_OUT, aside_of, marked, place_name
+from orchestrator.actions.set_aside import DROPPED, SET_ASIDE, TAKEN_OUT, aside_of, forget_steps, marked, place_name
 from orchestrator.databases.archives import checksum, read, verify
 from orchestrator.databases.asides import Aside, Leave, Leaving
 from orchestrator.databases.claims import Holds, Marker
@@ -159,6 +159,7 @@ class TakingOut:
     async def _drop(self, aside: Aside) -> None:
         limits = limits_of(self.project, self.execution, aside.tenant)
         await self.project.databases[aside.tenant.server].drop_aside(aside, limits, self.execution.lock_wait)
+        await forget_steps(self.journal, aside.tenant.id)
         self._note(aside.tenant, DROPPED, name=aside.name, was=aside.departure.was, archive=aside.departure.archive)
 
     def _note(self, tenant: Tenant, kind: str, **detail: Any) -> None:

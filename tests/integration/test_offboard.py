@@ -33,6 +33,10 @@ async def torn(document):
     await connection.execute("DROP SCHEMA b CASCADE")
     await connection.close()
 """
+#: A revision that fails outside any transaction, after something that stays.
+OUTSIDE = """with op.get_context().autocommit_block():
+        op.execute("CREATE INDEX CONCURRENTLY ix ON notes (body)")
+        op.execute("SELECT 1 / 0")"""
 
 
 @pytest.fixture
@@ -380,3 +384,16 @@ def test_upgrade_meets_one_that_is_missing(project: Project) -> None:
     assert statuses(document) == {"a": "succeeded", "b": "blocked"}
     assert tenant_of(document, "b")["error"]["type"] == "gone"
     assert schemas(project, "b") == []
+
+
+def test_half_done_is_forgotten_with_it(shop: Project) -> None:
+    """Where a tenant was left partial and is dropped, a new one of its id is not."""
+    shop.revision("d4d4d4d4d4d4", THIRD, OUTSIDE)
+    assert statuses(shop.json("upgrade", "-t", "acme", exit_code=1)) == {"acme": "partial"}
+    shop.json("offboard", "acme", "--drop", *AGREED)
+    (shop.versions / "d4d4d4d4d4d4.py").unlink()
+    shop.json("onboard", "acme")
+
+    assert [each["state"] for each in shop.json("status", "-t", "acme")["tenants"]] == ["current"]
+    with closing(sqlite3.connect(shop.journal)) as connection:
+        assert connection.execute("SELECT count(*) FROM orchestrator_steps WHERE done_at IS NULL").fetchone() == (0,)
