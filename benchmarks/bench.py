@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks import projects
-from benchmarks.histories import NONE
+from benchmarks.histories import NONE, History
 from benchmarks.measuring import plain_environment
 from benchmarks.server import PREFIX, Server
 from orchestrator.databases.server_binaries import find_binaries
@@ -88,6 +88,19 @@ class Bench:
         """A prepared database with one tenant's tables, at the first revision."""
         return self._clean(f"{PREFIX}tables", 0, lambda url, _: self.server.execute(url, self._tables))
 
+    def filled(self, name: str, tenants: int, history: History) -> str:
+        """A new database with a schema for each of ``tenants``, at the end of ``history``; its address."""
+        url = self.server.create(name)
+        tables = _alone(self.sql(history))
+        self._for_each(url, tenants, lambda each: f'CREATE SCHEMA "{each}"; SET search_path TO "{each}"; {tables}')
+        self.server.vacuum(url)
+        return url
+
+    def sql(self, history: History) -> str:
+        """What Alembic would send to an empty database, to bring it to the end of ``history``."""
+        project = projects.cookbook(self.directory / f"{history.name}-sql", history, self.server.url)
+        return projects.sql(self.peers / "alembic", project, history.head)
+
     def copied(self, template: str) -> str:
         """A fresh copy of a prepared database, for what cannot be undone."""
         with self.server.preparing():
@@ -115,11 +128,10 @@ class Bench:
 
     @cached_property
     def _tables(self) -> str:
-        project = projects.cookbook(self.directory / "tables", NONE, self.server.url)
-        return projects.sql(self.peers / "alembic", project, NONE.head)
+        return self.sql(NONE)
 
     def _fill(self, url: str, count: int) -> None:
-        tables = self._tables.replace("BEGIN;", "").replace("COMMIT;", "")
+        tables = _alone(self._tables)
         self._for_each(url, count, lambda name: f'CREATE SCHEMA "{name}"; SET search_path TO "{name}"; {tables}')
 
     def _fill_for_django(self, url: str, count: int) -> None:
@@ -140,6 +152,11 @@ class Bench:
         names = projects.tenants(count)
         chunks = (names[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE))
         self.server.execute(url, *("\n".join(statements(name) for name in chunk) for chunk in chunks))
+
+
+def _alone(sql: str) -> str:
+    """``sql`` as a part of a transaction."""
+    return sql.replace("BEGIN;", "").replace("COMMIT;", "")
 
 
 def peers_directory() -> Path:

@@ -92,6 +92,28 @@ _FOUR = (
 )
 
 
+def _grown(number: int) -> str:
+    """One of many small revisions: every fifth makes a table, the others change the newest one."""
+    table = f"things_{number // 5:03}"
+    bodies = (
+        f"""
+        op.create_table(
+            "{table}",
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+            sa.Column("name", sa.String(80), nullable=False),
+        )
+        op.create_index("ix_{table}_project_id", "{table}", ["project_id"])
+        """,
+        f'op.add_column("{table}", sa.Column("state", sa.String(20), server_default="new", nullable=False))',
+        f'op.create_index("ix_{table}_state", "{table}", ["state"])',
+        f'op.create_check_constraint("ck_{table}_name", "{table}", "name <> \'\'")',
+        f'op.add_column("{table}", sa.Column("seen_at", sa.DateTime(timezone=True)))',
+    )
+    # The first ones come before the first table of this kind.
+    return bodies[number % 5] if number >= 5 else f'op.add_column("accounts", sa.Column("more_{number}", sa.Text))'
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """A versions directory."""
@@ -135,5 +157,13 @@ TWENTY = History(
     "ix_orders_5_currency_total",
     undone=False,
 )
+#: Twenty tables and nothing after them: for what looks at all of a tenant.
+TABLES = History("tables", ("\n".join([_TABLES, *(_FOUR[0].replace("{n}", str(number)) for number in range(1, 19))]),))
 #: Asks the database and uses the answer: cannot be replayed.
 READING = History("reading", (_TABLES, _READING.format(seconds=READING_S)))
+#: As a product that has grown for years has them: sixty tables, and a column, an index or a rule at a time.
+MANY = History("many", (_TABLES, *(_grown(number) for number in range(1, 300))), undone=False)
+#: A third of it, with one in the middle that asks the database.
+UNREPLAYABLE = History(
+    "unreplayable", (*MANY.bodies[:50], _READING.format(seconds=0), *MANY.bodies[50:100]), undone=False
+)

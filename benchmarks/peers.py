@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from benchmarks import projects
 from benchmarks.bench import WORK, Bench
 from benchmarks.histories import FIRST, UNDO, History
-from benchmarks.measuring import Command, RunError, Task
+from benchmarks.measuring import Command, RunError, Task, measure
 from benchmarks.server import PREFIX
 
 OURS, COOKBOOK, PSQL, SHELL, BARE = "orchestrator", "cookbook loop", "psql", "shell loop", "bare asyncpg"
@@ -69,7 +69,9 @@ class Work:
         return path
 
 
-def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: int = 0) -> Task:
+def orchestrator(
+    work: Work, command: str = "upgrade", name: str = OURS, few: int = 0, *, journaled: bool = False
+) -> Task:
     """``orchestrator upgrade``, or another command; the fleet is read with a ``schemas:`` source.
 
     Args:
@@ -78,6 +80,7 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
         name: what it is called in the results.
         few: tenants of the idle run, so that what is done once for a fleet counts as start-up; with 0 it has nothing
             to do.
+        journaled: upgrade before, which is not timed: ``status`` compares what it reads with the journal.
     """
     program = work.bench.ours / "orchestrator"
     source = {"schemas": "tenant_*"}
@@ -85,6 +88,12 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
     # With a few it is a smaller run of the same; with one, which stands there already, it has nothing to do.
     idle = ["upgrade", *selection] if few else ["upgrade", FIRST, *selection]
     project = projects.ours(work.directory("ours"), work.history, work.address, source, work.at_once)
+
+    def reset() -> None:
+        work.reset()
+        if journaled:
+            measure([program, "upgrade"], project)
+
     return Task(
         name,
         [program, command],
@@ -92,7 +101,7 @@ def orchestrator(work: Work, command: str = "upgrade", name: str = OURS, few: in
         work.tenants,
         idle=[program, *idle],
         idle_tenants=few,
-        reset=work.reset,
+        reset=reset,
         tidy=lambda: projects.forget(project),
         check=work.check,
     )
@@ -147,6 +156,32 @@ def psql(work: Work, name: str = PSQL) -> Task | None:
         reset=work.reset,
         check=work.check,
     )
+
+
+def psql_from_nothing(
+    bench: Bench,
+    history: History,
+    url: str,
+    names: Sequence[str],
+    at_once: int,
+    reset: Callable[[], None],
+    check: Callable[[], None],
+) -> Task | None:
+    """Schemas made by psql with the SQL that Alembic would send; ``None`` without psql."""
+    if bench.psql is None:
+        return None
+    directory = bench.directory / f"{history.name}-{len(names)}-psql-from-nothing"
+    directory.mkdir()
+    project = projects.cookbook(directory / "project", history, url)
+    script = projects.sql(bench.peers / "alembic", project, history.head)
+    for number in range(at_once):
+        text = "\n".join(
+            f'CREATE SCHEMA "{name}";\nSET search_path TO "{name}";\n{script}' for name in names[number::at_once]
+        )
+        (directory / f"{number}.sql").write_text(text, encoding="utf-8")
+    call = f'{shlex.quote(str(bench.psql))} -X -q -v ON_ERROR_STOP=1 "$1"'
+    together = _together([f"{call} -f {number}.sql" for number in range(at_once)], url)
+    return Task(PSQL, together, directory, len(names), reset=reset, check=check)
 
 
 def django_tenants(work: Work, executor: str, at_most: int | None = None) -> Task:

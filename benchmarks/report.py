@@ -21,7 +21,16 @@ from benchmarks.verdicts import Figure, RowResult, Subject
 _HERE = Path(__file__).parent
 _MS = 1000.0
 #: Rows whose subjects do the same work, so that a picture compares them.
-_CHARTED = ("one-revision", "twenty-revisions", "databases", "nothing-to-do", "network", "reading", "version")
+_CHARTED = (
+    "one-revision",
+    "twenty-revisions",
+    "databases",
+    "nothing-to-do",
+    "network",
+    "reading",
+    "drift-databases",
+    "version",
+)
 #: A bar this many times as long as the shortest leaves nothing of it to see.
 _VISIBLE = 60
 #: Names of what is ours among the subjects.

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from benchmarks import peers
 from benchmarks.bench import Bench
 from benchmarks.databases import DATABASES, databases
+from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
 from benchmarks.network import network
+from benchmarks.onboarding import new_database, new_schema, new_schema_by_snapshot, new_schema_command, new_schemas
 from benchmarks.peers import COOKBOOK, DJANGO, OURS, PSQL, SHELL, Work
 from benchmarks.verdicts import Figure, RowResult, Subject, ratio
 
@@ -54,12 +56,12 @@ def twenty_revisions(bench: Bench) -> RowResult:
 
 
 def nothing_to_do(bench: Bench) -> RowResult:
-    """``upgrade`` with nothing to do, and ``status``, over 10,000 schemas."""
+    """``upgrade`` with nothing to do, and ``status`` after it, over 10,000 schemas."""
     count = 10_000
     work = Work(bench, NONE, bench.pick(count, 1000))
     tasks = [
         peers.orchestrator(work, name="no-op upgrade"),
-        peers.orchestrator(work, "status", name="status"),
+        peers.orchestrator(work, "status", name="status", journaled=True),
         peers.cookbook(work, bench.once()),
     ]
     found = _measure(bench, tasks)
@@ -157,7 +159,14 @@ ROWS: dict[str, Row] = {
     "memory": memory,
     "network": over_a_network,
     "reading": reading,
+    DRIFT: drift,
+    DRIFT_DATABASES: drift_databases,
     "version": version,
+    "new-schema": new_schema,
+    "new-schema-snapshot": new_schema_by_snapshot,
+    "new-schema-command": new_schema_command,
+    "new-schemas": new_schemas,
+    "new-database": new_database,
 }
 
 

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
+    from orchestrator.actions.check import check
     from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
+    from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
+    from orchestrator.actions.lint import lint
     from orchestrator.actions.offboard import offboard
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
     from orchestrator.actions.purge import list_set_aside, purge
+    from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
     from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
-    from orchestrator.actions.status import status
+    from orchestrator.actions.status import Narrowed, status
     from orchestrator.actions.undo_offboarding import undo_offboarding
     from orchestrator.actions.upgrade import upgrade
     from orchestrator.environment import for_each_tenant
-    from orchestrator.errors import OrchestratorError
+    from orchestrator.errors import OrchestratorError, RevisionMissing
     from orchestrator.fleet.load import load
     from orchestrator.fleet.selection import Selection
     from orchestrator.fleet.tenant import Tenant
@@ -37,14 +41,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Execution": "orchestrator.actions.execution",
+    "Narrowed": "orchestrator.actions.status",
     "OrchestratorError": "orchestrator.errors",
+    "RevisionMissing": "orchestrator.errors",
     "Selection": "orchestrator.fleet.selection",
     "Tenant": "orchestrator.fleet.tenant",
     "Watch": "orchestrator.actions.execution",
     "backup": "orchestrator.actions.backup",
+    "check": "orchestrator.actions.check",
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
+    "drift": "orchestrator.actions.drift",
     "for_each_tenant": "orchestrator.environment",
+    "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
     "list_set_aside": "orchestrator.actions.purge",
     "load": "orchestrator.fleet.load",
@@ -54,6 +63,7 @@ _HOMES = {
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "purge": "orchestrator.actions.purge",
+    "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
     "rollback": "orchestrator.actions.rollback",
@@ -66,14 +76,19 @@ _HOMES = {
 
 __all__ = [
     "Execution",
+    "Narrowed",
     "OrchestratorError",
+    "RevisionMissing",
     "Selection",
     "Tenant",
     "Watch",
     "backup",
+    "check",
     "doctor",
     "downgrade",
+    "drift",
     "for_each_tenant",
+    "lint",
     "list_runs",
     "list_set_aside",
     "load",
@@ -83,6 +98,7 @@ __all__ = [
     "plan",
     "plan_rollback",
     "purge",
+    "require",
     "restore",
     "resume",
     "rollback",

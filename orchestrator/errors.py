@@ -83,6 +83,14 @@ class TenantLocked(DatabaseError):
     """Another process is at work on the tenant."""
 
 
+class AlreadyThere(DatabaseError):
+    """What is to be made is there, or holds something already."""
+
+
+class OtherShape(DatabaseError):
+    """What was made is not what it should be, and is gone again."""
+
+
 class BackupError(OrchestratorError):
     """A tenant cannot be backed up, or not be put back.
 
@@ -97,6 +105,20 @@ class BackupError(OrchestratorError):
         self.passing = passing
 
 
+class RevisionMissing(OrchestratorError):
+    """A tenant does not have a revision that its application needs, or is not known to have it.
+
+    Args:
+        message: what is missing where.
+        heads: what the tenant's version table says, sorted; ``None`` where it could not be read.
+        hint: what to do.
+    """
+
+    def __init__(self, message: str, *, heads: tuple[str, ...] | None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.heads = heads
+
+
 class OnboardingError(OrchestratorError):
     """A tenant cannot be taken in or out.
 
@@ -109,3 +131,7 @@ class OnboardingError(OrchestratorError):
     def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.passing = passing
+
+
+class RestoreUnknown(BackupError):
+    """The connection was lost at a restore's very end, and it could not be seen whether the tenant is back."""

@@ -83,3 +83,14 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     CANCELLED = "cancelled"
+
+
+class Severity(StrEnum):
+    """How much a finding of ``lint`` weighs."""
+
+    #: Its rule is not looked at.
+    OFF = "off"
+    #: Told.
+    WARNING = "warning"
+    #: Told, and the gate answers no.
+    ERROR = "error"

@@ -22,8 +22,8 @@ PAGES = sorted(
 HISTORY_PAGE, HISTORY_PAGE_RU = "alembic/README.md", "alembic/README.ru.md"
 
 _FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.DOTALL | re.MULTILINE)
-#: A block that starts with a comment naming a file is that file: ``# alembic/env.py``, ``"""`` and ``--`` are not.
-_FILE = re.compile(r"# ([\w./-]+\.(?:py|yaml|ini|txt|toml))$")
+#: A block that starts with a comment naming a file is that file: ``# alembic/env.py``, ``-- seed.sql``; ``"""`` is not.
+_FILE = re.compile(r"(?:# (?=.*\.(?:py|yaml|ini|txt|toml)$)|-- (?=.*\.sql$))([\w./-]+)$")
 #: How a page says that a command does not end with 0.
 _EXIT = re.compile(r" # exit (\d+)$")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.actions.execute import backups_of
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project
 from orchestrator.actions.stopping import heeding
 from orchestrator.databases.failures import Failure
@@ -100,6 +101,8 @@ async def run_each(
         retries=project.fleet.policy.retries,
     )
     await journal.start_run(record, pending(record.id, plan))
+    if tenants:
+        journal.record_event(await places_event(project, record.id, [each.tenant for each in tenants], SEEN))
     watch.observer.started(plan, record.id)
     try:
         async with heeding(journal, record.id, watch.stop):

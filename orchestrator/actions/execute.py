@@ -14,7 +14,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
-from orchestrator.actions.places import places_event
+from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.registering import is_listed
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
@@ -266,8 +266,13 @@ async def run_plan(
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
     await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
     revisions.begin()
-    if plan.pending and plan.command in FORWARD:
-        journal.record_event(await places_event(project, record.id, plan.pending))
+    forward = plan.pending if plan.command in FORWARD else ()
+    if forward:
+        journal.record_event(await places_event(project, record.id, forward))
+    moved = {tenant.id for tenant in forward}
+    seen = [each.tenant for each in plan.tenants if each.tenant.id not in moved]
+    if seen:
+        journal.record_event(await places_event(project, record.id, seen, SEEN))
     await journal.flush()
     watch.observer.started(plan, record.id)
     try:

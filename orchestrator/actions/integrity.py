@@ -151,18 +151,9 @@ async def integrity(project: Project, journal: Journal) -> Integrity:
     Raises:
         JournalError: the journal cannot be read.
     """
-    known: dict[str, list[RevisionRecord]] = defaultdict(list)
-    for record in await journal.revisions():
-        known[record.revision].append(record)
     history = project.history
-    expected = {
-        revision: _expected(records) for revision, records in known.items() if revision in history.graph.parents
-    }
-    differ = {
-        revision: records[-1]
-        for revision, records in expected.items()
-        if history.checksum(revision) not in {each.checksum for each in records}
-    }
+    known = await _known(journal)
+    differ = _differ(history, known)
     if not differ:
         return Integrity((), known)
     found = await take_inventory(project.fleet.tenants, project.databases, project.loop.version_table)
@@ -176,8 +167,43 @@ async def integrity(project: Project, journal: Journal) -> Integrity:
         tenants = having.get(revision, [])
         if tenants or (away and record.applied_at is not None):
             commit = await journal.commit_of(record.first_run)
-            edited.append(_edited(project, record, commit, sorted(tenants)))
+            edited.append(_edited(history, project.fleet.root, record, commit, sorted(tenants)))
     return Integrity(tuple(edited), known)
+
+
+async def edited_by_journal(history: History, root: Path, journal: Journal) -> tuple[Edited, ...]:
+    """The same without asking any server: by the journal alone, whoever has the revisions now.
+
+    Raises:
+        JournalError: the journal cannot be read.
+    """
+    differ = _differ(history, await _known(journal))
+    return tuple(
+        [
+            _edited(history, root, record, await journal.commit_of(record.first_run), ())
+            for _, record in sorted(differ.items())
+            if record.applied_at is not None
+        ]
+    )
+
+
+async def _known(journal: Journal) -> dict[str, list[RevisionRecord]]:
+    known: dict[str, list[RevisionRecord]] = defaultdict(list)
+    for record in await journal.revisions():
+        known[record.revision].append(record)
+    return known
+
+
+def _differ(history: History, known: Mapping[str, Sequence[RevisionRecord]]) -> dict[str, RevisionRecord]:
+    """The last of the texts that tenants were migrated with, of revisions that have another one now."""
+    expected = {
+        revision: _expected(records) for revision, records in known.items() if revision in history.graph.parents
+    }
+    return {
+        revision: records[-1]
+        for revision, records in expected.items()
+        if history.checksum(revision) not in {each.checksum for each in records}
+    }
 
 
 def applied(history: History, heads: Any) -> frozenset[str]:
@@ -197,13 +223,11 @@ def _expected(records: Sequence[RevisionRecord]) -> list[RevisionRecord]:
     return [each for each in records if each.applied_at is not None] or list(records)
 
 
-def _edited(project: Project, record: RevisionRecord, commit: str | None, tenants: Sequence[str]) -> Edited:
-    file = project.history.file(record.revision)
-    root = project.fleet.root.resolve()
-    shown = file.resolve().relative_to(root) if file.resolve().is_relative_to(root) else Path(file.name)
+def _edited(history: History, root: Path, record: RevisionRecord, commit: str | None, tenants: Sequence[str]) -> Edited:
+    file, root = history.file(record.revision).resolve(), root.resolve()
     return Edited(
         record.revision,
-        str(shown),
+        str(file.relative_to(root) if file.is_relative_to(root) else file.name),
         record.first_run,
         record.applied_at or record.at,
         commit,

@@ -53,7 +53,7 @@ def with_rendered(project: Project, made: Plan, scripts: Sequence[str]) -> Plan:
     more: dict[Hazard, None] = {}
     for script in scripts:
         for revision, found in in_script(script, project.loop.version_table).items():
-            known = project.history.losses(revision)
+            known = project.history.losses(revision, "downgrade")
             for loss in found:
                 if not any(loss.is_like(other) for other in known):
                     hazard = Hazard(revision, HazardKind.DOWNGRADE_LOSES_DATA, loss.detail, 0, loss.table)

@@ -25,6 +25,8 @@ from orchestrator.statuses import TenantStatus
 
 #: Kind of the event with the places of all tenants that a run, or a part of it, is about to migrate.
 PLACES = "places"
+#: Kind of the event with the places of the others that a run has read: ``status`` compares with both.
+SEEN = "places_seen"
 #: Type of the error of a tenant that is not where the run changed it.
 ELSEWHERE = "elsewhere"
 
@@ -46,9 +48,9 @@ class Place:
         return f"{self.server}/{inside}"
 
 
-async def places_event(project: Project, run: str, tenants: Sequence[Tenant]) -> EventRecord:
+async def places_event(project: Project, run: str, tenants: Sequence[Tenant], kind: str = PLACES) -> EventRecord:
     """Where ``tenants`` are as ``run`` begins with them: one event for all, because a fleet has thousands."""
-    return EventRecord(run, None, datetime.now(UTC), PLACES, detail=_encoded(await places_of(project, tenants)))
+    return EventRecord(run, None, datetime.now(UTC), kind, detail=_encoded(await places_of(project, tenants)))
 
 
 async def places_of(project: Project, tenants: Sequence[Tenant]) -> dict[str, Place]:
@@ -65,6 +67,11 @@ async def places_of(project: Project, tenants: Sequence[Tenant]) -> dict[str, Pl
             identity, default = address
             found[tenant.id] = Place(identity, tenant.database or default, tenant.schema)
     return found
+
+
+async def places_as_journaled(project: Project, tenants: Sequence[Tenant]) -> dict[str, Place]:
+    """Where ``tenants`` are, by tenant id, as the journal would give it back: with secrets masked."""
+    return dict(_decoded(masked(_encoded(await places_of(project, tenants)))))
 
 
 async def known_places(journal: Journal, run: str) -> dict[str, frozenset[Place]]:
@@ -92,8 +99,7 @@ async def moved_places(
     judged = [tenant for tenant in tenants if tenant.id in known]
     if not judged:
         return {}
-    # As the journal gives them back, secrets masked.
-    now = dict(_decoded(masked(_encoded(await places_of(project, judged)))))
+    now = await places_as_journaled(project, judged)
     return {
         tenant.id: _failure(known[tenant.id], now.get(tenant.id))
         for tenant in judged

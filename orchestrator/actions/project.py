@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.databases.archives import prepare
@@ -34,6 +35,8 @@ class Project:
     history: History
     loop: TenantLoop
     servers: Servers
+    #: What actions keep for as long as the project is open, by the action's module.
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def databases(self) -> Mapping[str, Database]:

@@ -21,7 +21,7 @@ from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading
-from orchestrator.errors import BackupError, OrchestratorError, SelectionError, UsageError
+from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown, SelectionError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
@@ -134,6 +134,9 @@ async def _put_back(
     tenant, database = planned.tenant, project.databases[planned.tenant.server]
     try:
         restored = await database.restore(work)
+    except RestoreUnknown:
+        # It may be back: then what is half done in the backup is so in the tenant, too.
+        raise
     except OrchestratorError:
         await steps.undo()
         raise

@@ -124,6 +124,8 @@ async def resume(
                 finished_at=None,
                 actor=Actor.current(fleet.root),
                 directory_digest=project.history.digest,
+                # The one of the process that is gone would be taken for ours.
+                heartbeat_at=None,
             )
             before = Earlier(earlier, waves)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)

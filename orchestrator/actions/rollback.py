@@ -171,6 +171,11 @@ async def plan_rollback(
 
 async def _taken(journal: Journal, name: str) -> Taken:
     run = await journal.run(name)
+    if run.command == "onboard":
+        raise UsageError(
+            f"run {run.id} has onboarded its tenants: there is nothing that they were before",
+            hint="take them out with: orchestrator offboard; one that was cut off: orchestrator onboard TENANT --undo",
+        )
     if run.command not in FORWARD:
         raise UsageError(f"run {run.id} is a {run.command}, and only an upgrade can be rolled back", hint=_instead(run))
     if run.status is RunStatus.RUNNING and alive(run, datetime.now(UTC)):

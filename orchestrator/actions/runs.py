@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.journal.records import RunRecord, alive
+from orchestrator.journal.records import AttemptRecord, RunRecord, alive
 from orchestrator.rollout.backups import BACKUP, listed
-from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.result import NOT_RESUMED, RunResult, tenant_document
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import waves_of
 from orchestrator.statuses import RunStatus, TenantStatus
@@ -22,6 +22,8 @@ class RunList:
     """Runs, newest first, each with how many tenants ended how."""
 
     runs: tuple[tuple[RunRecord, Mapping[TenantStatus, int]], ...]
+    #: What each run did to the tenant that was asked for, by the run's id; empty where none was.
+    attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``runs list --json``."""
@@ -35,11 +37,33 @@ class RunList:
                     "started_at": run.started_at.isoformat(),
                     "finished_at": run.finished_at.isoformat() if run.finished_at is not None else None,
                     "actor": f"{run.actor.user}@{run.actor.host}",
+                    "asked": asked(run),
                     "summary": {status.value: count for status, count in summary.items()},
+                    **self._tenant(run.id),
                 }
                 for run, summary in self.runs
             ]
         }
+
+    def _tenant(self, run: str) -> dict[str, Any]:
+        attempt = self.attempts.get(run)
+        if attempt is None:
+            return {}
+        began, ended = attempt.started_at, attempt.finished_at
+        return {
+            "tenant": {
+                **tenant_document(attempt),
+                "started_at": began.isoformat() if began is not None else None,
+                "finished_at": ended.isoformat() if ended is not None else None,
+            }
+        }
+
+
+def asked(run: RunRecord) -> str:
+    """What a run was asked for, beside whom: a target, the run that a rollback takes back, or where backups are."""
+    if run.command in NOT_RESUMED:
+        return str(run.options.get("source", ""))
+    return run.requested_target or ", ".join(run.target)
 
 
 async def list_runs(fleet: Fleet, *, tenant: str | None = None, limit: int = 50) -> RunList:
@@ -47,11 +71,15 @@ async def list_runs(fleet: Fleet, *, tenant: str | None = None, limit: int = 50)
 
     Args:
         fleet: says where the journal is.
-        tenant: only runs that meant this tenant; only it is counted then.
+        tenant: only runs that meant this tenant; only it is counted then, and ``attempts`` has what they did to it.
         limit: runs at most.
     """
     async with opened_journal(fleet, read_only=True) as journal:
-        return RunList(tuple((_as_it_is(run), counts) for run, counts in await journal.runs(limit, tenant)))
+        found = tuple((_as_it_is(run), counts) for run, counts in await journal.runs(limit, tenant))
+        if tenant is None:
+            return RunList(found)
+        attempts = await journal.attempts_on(tenant, [run.id for run, _ in found])
+        return RunList(found, {attempt.run: attempt for attempt in attempts})
 
 
 async def show_run(fleet: Fleet, name: str) -> RunResult:

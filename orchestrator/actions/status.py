@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.actions.histogram import Group, histogram
 from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.noticed import Notice, notice
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.port import Database
-from orchestrator.errors import JournalError, OrchestratorError
+from orchestrator.errors import JournalError, OrchestratorError, UsageError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.directory import History
+from orchestrator.history.position import is_relative
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.statuses import TenantStatus
 
@@ -34,6 +39,10 @@ class StatusReport:
     default_databases: Mapping[str, str | None]
     #: Revisions whose files are not those that tenants were migrated with.
     edited: tuple[Edited, ...] = ()
+    #: Tenants that are not where the journal's runs saw them last, by id.
+    noticed: Mapping[str, Notice] = field(default_factory=dict)
+    #: How many tenants stand where, the most frequent first.
+    revisions: tuple[Group, ...] = ()
 
     @property
     def summary(self) -> dict[str, int]:
@@ -46,12 +55,13 @@ class StatusReport:
         return {
             "target": list(self.target),
             "tenants": [self._tenant(each) for each in self.tenants],
+            "revisions": [group.as_json() for group in self.revisions],
             "edited": [each.as_json() for each in self.edited],
             "summary": self.summary,
         }
 
     def _tenant(self, each: PlannedTenant) -> dict[str, Any]:
-        tenant = each.tenant
+        tenant, noticed = each.tenant, self.noticed.get(each.tenant.id)
         return {
             "tenant": tenant.id,
             "server": tenant.server,
@@ -61,31 +71,88 @@ class StatusReport:
             "heads": None if each.heads is None else list(each.heads),
             "state": each.state.value,
             "pending": len(each.path),
+            "noticed": noticed.as_json() if noticed is not None else None,
             "error": each.failure.as_json() if each.failure is not None else None,
         }
 
 
-async def status(fleet: Fleet, target: str | None = None, *, tenants: Tenants = ()) -> StatusReport:
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """Which of the selected tenants are told of. Nothing set means all."""
+
+    #: Only those in one of these states.
+    states: Collection[str] = ()
+    #: Only those that are not known to have this revision.
+    older_than: str | None = None
+    #: Only those that are not where the journal's runs saw them last.
+    noticed: bool = False
+
+
+async def status(
+    fleet: Fleet,
+    target: str | None = None,
+    *,
+    tenants: Tenants = (),
+    narrowed: Narrowed = Narrowed(),
+) -> StatusReport:
     """Read where the selected tenants stand, all without a selection.
 
     Args:
         fleet: as loaded from tenants.yaml.
         target: what to measure them by; ``None`` for each tenant's own target.
         tenants: ids or globs, or a :class:`Selection`.
+        narrowed: which of them to tell of.
 
     Raises:
         OrchestratorError: bad input. A tenant that cannot be read is no error: it says so itself.
     """
     async with opened_project(fleet) as project:
+        wanted = None if narrowed.older_than is None else revisions_of(project.history, narrowed.older_than)
+        began = datetime.now(UTC)
         # Waves say who goes when, and would reorder what is listed here.
         found = await project.plan(Request("upgrade", target), project.choose(tenants))
-        found, edited = await _judged(project, found)
-        by_id = {each.tenant.id: each for each in found.tenants}
-        listed = tuple(by_id[tenant.id] for tenant in project.fleet.tenants if tenant.id in by_id)
         defaults = await asyncio.to_thread(
             lambda: {name: _default_database(database) for name, database in project.databases.items()}
         )
-        return StatusReport(found.target, listed, defaults, edited)
+        found, edited, noticed = await _judged(project, found, began)
+        by_id = {each.tenant.id: each for each in found.tenants}
+        # Thousands of tenants are at the same heads.
+        at = {each.heads for each in found.tenants}
+        older = {heads for heads in at if wanted is not None and not has_all(project.history, heads, wanted)}
+        listed = tuple(
+            by_id[tenant.id]
+            for tenant in project.fleet.tenants
+            if tenant.id in by_id
+            and (not narrowed.states or by_id[tenant.id].state in narrowed.states)
+            and (not narrowed.noticed or tenant.id in noticed)
+            and (wanted is None or by_id[tenant.id].heads in older)
+        )
+        noticed = {each.tenant.id: noticed[each.tenant.id] for each in listed if each.tenant.id in noticed}
+        groups = histogram(project.history, listed)
+        return StatusReport(found.target, listed, defaults, edited, noticed, groups)
+
+
+def revisions_of(history: History, revision: str) -> frozenset[str]:
+    """What a tenant has to have to have ``revision``.
+
+    Raises:
+        HistoryError: the directory has no such revision.
+        UsageError: it is counted from where each tenant is.
+    """
+    if is_relative(revision):
+        raise UsageError(f"{revision} is another revision for each tenant", hint="name one; alembic history lists them")
+    return frozenset(history.resolve(revision))
+
+
+def has_all(history: History, heads: Collection[str] | None, revisions: Collection[str]) -> bool:
+    """Whether a tenant at ``heads`` is known to have ``revisions``.
+
+    What is before a head that the directory does not know is not known either, and neither is what a tenant has that
+    could not be read.
+    """
+    if heads is None:
+        return False
+    return history.graph.closure(head for head in heads if head in history.graph.parents) >= frozenset(revisions)
 
 
 def _default_database(database: Database) -> str | None:
@@ -96,12 +163,21 @@ def _default_database(database: Database) -> str | None:
         return None
 
 
-async def _judged(project: Project, found: Plan) -> tuple[Plan, tuple[Edited, ...]]:
-    """What the version tables cannot tell and the journal can: who was left half done, and which files were edited."""
+async def _judged(
+    project: Project, found: Plan, began: datetime
+) -> tuple[Plan, tuple[Edited, ...], Mapping[str, Notice]]:
+    """What the version tables cannot tell and the journal can.
+
+    Who was left half done, which files were edited, and who is not where a run saw it last.
+    """
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
             files = await integrity(project, journal)
-            return (await left_partial(project, journal, found)).mark(found, retry=False), files.edited
+            found = (await left_partial(project, journal, found)).mark(found, retry=False)
+            return found, files.edited, await notice(project, journal, found.tenants, began)
     except JournalError as error:
-        log.warning("%s; neither tenants that were left partial nor edited revisions are marked", error.message)
-        return found, ()
+        log.warning(
+            "%s; neither tenants that were left partial or changed outside nor edited revisions are marked",
+            error.message,
+        )
+        return found, (), {}

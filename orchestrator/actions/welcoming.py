@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestrator.actions.adoption import Adoption
+from orchestrator.actions.making import Made, blueprint_of, make_fast
 from orchestrator.actions.project import Project
 from orchestrator.actions.registrar import Registrar
-from orchestrator.databases.claims import Claim, Marker
+from orchestrator.databases.claims import Claim, Marker, Template
 from orchestrator.databases.own_names import OURS
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.masking import MASK, mask
 from orchestrator.fleet.newcomers import Newcomer, read_newcomers
-from orchestrator.fleet.tenant import Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.journal.records import RunRecord
+from orchestrator.migration.attempt import Outcome, Work
 from orchestrator.rollout.onboarding import Asked, Welcome
 from orchestrator.rollout.seeding import read_seed
+from orchestrator.statuses import TenantStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,30 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         welcomes={each.tenant.id: welcome(each) for each in given.newcomers},
         register=Registrar(project, declared).register,
         seeds=seeds,
+        fast=partial(_fast, project),
+        template=partial(_template, project),
         adopt=Adoption(project).adopt if arrivals.adopt else None,
     )
     return Expected(project, tuple(each.tenant for each in given.newcomers), asked)
+
+
+async def _fast(project: Project, tenant: Tenant, work: Work) -> Outcome | None:
+    if tenant.isolation is Isolation.DATABASE:
+        # It was copied when it was made, or could not be.
+        return None
+    made = await make_fast(project, tenant, work.target, application="orchestrator onboard", limits=Limits())
+    if not isinstance(made, Made):
+        return None
+    return Outcome(TenantStatus.SUCCEEDED, (), made.heads, duration_ms=made.duration_ms, path=made.way.value)
+
+
+async def _template(project: Project, tenant: Tenant, work: Work) -> Template | None:
+    if tenant.isolation is not Isolation.DATABASE or tenant.schema is not None:
+        return None
+    found = await blueprint_of(project, tenant, work.target)
+    if found is None or found.template is None:
+        return None
+    return Template(found.template, found.shape, found.heads, project.loop.version_table)
 
 
 def _refuse_our_names(tenant: Tenant) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "init": "init",
     "tenants": "tenants",
     "status": "status",
+    "check": "check",
     "plan": "plan",
     "upgrade": "upgrade",
     "downgrade": "downgrade",
@@ -31,6 +32,8 @@ COMMANDS = {
     "runs": "runs",
     "stamp": "stamp",
     "revision": "revision",
+    "drift": "drift",
+    "lint": "lint",
     "doctor": "doctor",
     "demo": "demo",
 }

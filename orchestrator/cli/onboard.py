@@ -10,12 +10,13 @@ import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import executing, execution_from
-from orchestrator.cli.running import migrate
+from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.execution import Watch
+    from orchestrator.actions.readiness import Readiness
 
 #: Options that say what a tenant is; they are its keys in tenants.yaml.
 _KEYS = ("server", "schema", "database", "file", "url", "tags", "target")
@@ -34,11 +35,19 @@ _KEYS = ("server", "schema", "database", "file", "url", "tags", "target")
 @click.option("--seed", metavar="NAME", help="The rows it begins with (default: as tenants.yaml says; '' for none).")
 @click.option("--from", "listed", metavar="FILE|-", help="Tenants listed in a CSV, YAML or JSON file.")
 @click.option("--adopt", is_flag=True, help="Take in what is there already, once its shape is found right.")
+@click.option("--prepare", is_flag=True, help="Make nobody, but what the next ones are made from: for a deploy.")
 @click.option("--undo", is_flag=True, help="Take away what an onboarding has left that did not end.")
 @executing
 @command
 def onboard(
-    settings: Settings, tenant: str | None, listed: str | None, seed: str | None, adopt: bool, undo: bool, **given: Any
+    settings: Settings,
+    tenant: str | None,
+    listed: str | None,
+    seed: str | None,
+    adopt: bool,
+    prepare: bool,
+    undo: bool,
+    **given: Any,
 ) -> int:
     """Create TENANT, migrate it, give it its first rows, and write it down in the fleet.
 
@@ -46,6 +55,12 @@ def onboard(
     """
     execution = execution_from(given)
     entry = {key: given[key] for key in (*_KEYS, "isolation") if given.get(key) is not None}
+    if prepare:
+        if tenant is not None or listed is not None:
+            raise UsageError(
+                "--prepare makes nobody", hint="leave the tenant out; --server says where the next come to"
+            )
+        return _prepare(settings, entry)
     if (tenant is None) == (listed is None):
         raise UsageError("name one tenant, or give a list of them", hint="orchestrator onboard TENANT, or --from FILE")
     if listed is not None and entry:
@@ -76,6 +91,27 @@ def onboard(
         )
 
     return migrate(settings, work)
+
+
+def _prepare(settings: Settings, entry: dict[str, Any]) -> int:
+    from orchestrator.cli.render import print_json
+
+    fleet = settings.fleet(may_be_empty=True)
+
+    async def work() -> Readiness:
+        from orchestrator.actions.desk import onboarding
+
+        async with onboarding(fleet) as desk:
+            return await desk.prepare(**entry)
+
+    ready = read(work())
+    if settings.json:
+        print_json(ready)
+        return 0
+    click.echo(f"server {ready.server}: each new {ready.isolation} is made by {ready.way}")
+    for way, why in ready.closed.items():
+        click.echo(f"  not by {way}: {why}")
+    return 0
 
 
 def _read(name: str) -> list[dict[str, Any]]:

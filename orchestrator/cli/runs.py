@@ -10,8 +10,11 @@ from orchestrator.cli.group import command
 from orchestrator.cli.render import counted, print_json, print_table, show_run
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
+from orchestrator.cli.standing import heads_of
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.actions.runs import RunList
     from orchestrator.journal.records import RunRecord
 
 
@@ -33,6 +36,9 @@ def list_(settings: Settings, tenant: str | None, limit: int) -> int:
     if settings.json:
         print_json(found)
         return 0
+    if tenant is not None:
+        _show_tenant(found, tenant)
+        return 0
     print_table(
         ("RUN", "COMMAND", "STATUS", "STARTED", "BY", "TENANTS"),
         [
@@ -50,14 +56,48 @@ def list_(settings: Settings, tenant: str | None, limit: int) -> int:
     return 0
 
 
+def _show_tenant(found: RunList, tenant: str) -> None:
+    """What happened to one tenant, when, and by whom."""
+    from orchestrator.actions.runs import asked
+
+    rows = []
+    for run, _ in found.runs:
+        attempt = found.attempts[run.id]
+        error = str((attempt.error or {}).get("message") or "").partition("\n")[0]
+        when = attempt.started_at or run.started_at
+        rows.append(
+            (
+                run.id,
+                f"{run.command} {asked(run)}".rstrip(),
+                attempt.status.value,
+                when.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                f"{run.actor.user}@{run.actor.host}",
+                heads_of(attempt.from_heads),
+                heads_of(attempt.to_heads),
+                error,
+            )
+        )
+    print_table(("RUN", "COMMAND", "STATUS", "STARTED", "BY", "FROM", "TO", ""), rows)
+    if not rows:
+        click.echo(f"no run in the journal has meant {tenant}; orchestrator tenants list has the ids", err=True)
+
+
 @runs.command()
 @click.argument("run")
+@click.option("--md", is_flag=True, help="As a report in Markdown, for a ticket.")
 @command
-def show(settings: Settings, run: str) -> int:
+def show(settings: Settings, run: str, md: bool) -> int:
     """Show RUN (an id, the start of one, or last): every tenant, and failures by cause."""
     from orchestrator.actions.runs import show_run as read_run
 
+    if md and settings.json:
+        raise UsageError("--md and --json exclude each other", hint=f"orchestrator runs show {run} --md")
     result = read(read_run(settings.fleet(), run))
+    if md:
+        from orchestrator.rollout.report import report
+
+        click.echo(report(result), nl=False)
+        return 0
     if not settings.json:
         print_table(
             ("TENANT", "STATUS", "FROM", "TO", "TRIES", "MS"),
@@ -65,8 +105,8 @@ def show(settings: Settings, run: str) -> int:
                 (
                     attempt.tenant,
                     attempt.status.value,
-                    _heads(attempt.from_heads),
-                    _heads(attempt.to_heads),
+                    heads_of(attempt.from_heads),
+                    heads_of(attempt.to_heads),
                     str(attempt.attempts),
                     "" if attempt.duration_ms is None else f"{attempt.duration_ms:.0f}",
                 )
@@ -106,7 +146,3 @@ def _asked(settings: Settings, record: RunRecord, status: str) -> None:
         print_json({"run": record.id, "asked": status})
     else:
         click.echo(f"run {record.id} is to be {status}: no new tenant starts")
-
-
-def _heads(heads: tuple[str, ...] | None) -> str:
-    return "?" if heads is None else ", ".join(heads) or "-"

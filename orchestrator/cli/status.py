@@ -2,46 +2,88 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.options import selecting, selection_from
-from orchestrator.cli.render import counted, print_json, print_table, show_edited
+from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
+from orchestrator.cli.standing import print_csv, print_line, show
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from orchestrator.actions.status import StatusReport
+
+#: States that reading a tenant may find; spelled out here, so that --help imports nothing.
+_STATES = (
+    *("current", "behind", "ahead", "pinned", "unprovisioned", "unknown_revision", "diverged", "partial"),
+    "unreachable",
+)
+#: Seconds between two readings of --watch.
+_PAUSE = 2.0
+#: Puts the cursor into the upper left corner and clears what is below it (ECMA-48).
+_CLEAR = "\x1b[H\x1b[J"
 
 
 @click.command()
 @click.argument("target", required=False)
 @selecting
+@click.option("--all", "everyone", is_flag=True, help="List every tenant, however many there are.")
+@click.option("--behind", is_flag=True, help="Only tenants with pending revisions: --state behind.")
+@click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="Only tenants in this state.")
+@click.option("--older-than", metavar="REV", help="Only tenants that are not known to have REV.")
+@click.option("--noticed", is_flag=True, help="Only tenants that are not where a run saw them last.")
+@click.option("--csv", "as_csv", is_flag=True, help="Every tenant as a line of CSV.")
+@click.option("--watch", is_flag=True, help=f"Read again every {_PAUSE:.0f} seconds, until Ctrl-C.")
 @command
 def status(settings: Settings, target: str | None, **given: Any) -> int:
-    """Show every tenant's heads and state, seen from TARGET (default: each tenant's own)."""
-    from orchestrator.actions.status import status
+    """Show where tenants stand, seen from TARGET (default: each tenant's own)."""
+    from orchestrator.actions.status import Narrowed, status
 
+    if sum((settings.json, given["as_csv"], given["watch"])) > 1:
+        raise UsageError("--json, --csv and --watch exclude each other", hint="orchestrator status --json")
+    states = (*given["states"], *(("behind",) if given["behind"] else ()))
+    narrowed = Narrowed(states, given["older_than"], given["noticed"])
+    everyone, as_csv, watch = given["everyone"] or narrowed != Narrowed(), given["as_csv"], given["watch"]
     selection = selection_from(given)
-    report = read(status(settings.fleet(), target, tenants=selection))
+
+    def look() -> Awaitable[StatusReport]:
+        # Loaded anew: somebody may edit tenants.yaml while it is watched.
+        return status(settings.fleet(), target, tenants=selection, narrowed=narrowed)
+
+    if watch:
+        read(_watch(look, everyone=everyone))
+    report = read(_once(look))
     if settings.json:
         print_json(report)
+    elif as_csv:
+        print_csv(report)
     else:
-        _show(report)
+        show(report, everyone=everyone)
     return 0
 
 
-def _show(report: StatusReport) -> None:
-    rows = []
-    for each in report.tenants:
-        heads = "?" if each.heads is None else ", ".join(each.heads) or "-"
-        note = each.tenant.reason if each.state == "pinned" and each.tenant.reason else ""
-        if each.failure is not None:
-            note = each.failure.message.partition("\n")[0]
-        pending = str(len(each.path)) if each.path else ""
-        rows.append((each.tenant.id, each.tenant.server, each.tenant.place, heads, each.state.value, pending, note))
-    print_table(("TENANT", "SERVER", "PLACE", "HEADS", "STATE", "PENDING", ""), rows)
-    show_edited(report.edited)
-    click.echo(f"\ntarget {', '.join(report.target) or 'base'}: {counted(report.summary)}")
+async def _once(look: Callable[[], Awaitable[StatusReport]]) -> StatusReport:
+    return await look()
+
+
+async def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
+    """Show what there is again and again; only an interrupt ends it."""
+    import asyncio
+    import os
+
+    redraw = sys.stdout.isatty() and not os.environ.get("CI")
+    while True:
+        report = await look()
+        if redraw:
+            click.echo(_CLEAR, nl=False)
+            show(report, everyone=everyone)
+        else:
+            print_line(report)
+        await asyncio.sleep(_PAUSE)

@@ -74,6 +74,18 @@ def settled(comment: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """A database that new ones are copied from."""
+
+    name: str
+    #: What it looks like, as :meth:`Database.fingerprints` has it.
+    shape: str
+    #: What its version table says, sorted.
+    heads: tuple[str, ...]
+    version_table: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What is asked of a place that a new tenant is to be in."""
 
@@ -87,8 +99,8 @@ class Claim:
     seed: str | None = None
     #: SQL, run once, in the transaction that writes the marker.
     statements: tuple[str, ...] = ()
-    #: Database to copy a new one from; ``None`` for an empty one.
-    template: str | None = None
+    #: What a new database is to be copied from; ``None`` for an empty one.
+    template: Template | None = None
 
 
 class Holds(StrEnum):
@@ -109,3 +121,5 @@ class Found:
     holds: Holds
     #: What is written on it; ``None`` for nothing of ours.
     marker: Marker | None = None
+    #: It was missing, and has been copied from the template.
+    copied: bool = False

@@ -21,7 +21,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.own_names import beside
 from orchestrator.databases.postgresql_dump import Source, closed
 from orchestrator.databases.script import heads_guard, identifier
-from orchestrator.errors import BackupError, OrchestratorError
+from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
@@ -43,7 +43,8 @@ async def restore_database(source: Source, work: Restoring, other: str) -> Resto
 
     Raises:
         TenantLocked: another process is at work on the tenant.
-        BackupError: it could not be done, and the tenant is as it was; or nobody can tell, and that is what it says.
+        BackupError: it could not be done, and the tenant is as it was.
+        RestoreUnknown: nobody can tell whether it is, and that is what it says.
     """
     name = source.database
     fresh, old = beside("new", name), beside("old", name)
@@ -155,7 +156,7 @@ async def _is_in_place(source: Source, work: Restoring, outside: _RawConnection,
             why = "its session has not ended yet"
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, OrchestratorError) as error:
         why = describe(error).message
-    raise BackupError(
+    raise RestoreUnknown(
         f"the connection was lost while databases were swapped, and it could not be seen what became of it: {why}",
         hint="look at the tenant when the server answers again; restoring it once more is safe",
     )

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
-from orchestrator.databases.fingerprint_sql import SETTINGS, SURVEY, shapes_sql
+from orchestrator.databases.fingerprint_sql import SETTINGS, SURVEY, lines_sql, shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 
@@ -58,7 +59,12 @@ class _Space:
 
 
 async def fingerprints(
-    raw: asyncpg.Connection, schemas: Sequence[str], version_table: str, *, extensions: bool = False
+    raw: asyncpg.Connection,
+    schemas: Sequence[str],
+    version_table: str,
+    *,
+    extensions: bool = False,
+    within: bool = False,
 ) -> dict[str, Shape]:
     """Fingerprint ``schemas``: two with the same objects, whatever the schemas are called, get the same digest.
 
@@ -78,11 +84,12 @@ async def fingerprints(
     mean it. Such schemas are never equal.
 
     Args:
-        raw: a connection outside any transaction; its settings are as before when this returns.
+        raw: a connection outside any transaction, unless ``within``; its settings are as before when this returns.
         schemas: names, of any number.
         version_table: Alembic's table; it counts like any other, what it says does not.
         extensions: whether the extensions of the database, and their versions, count too: for a tenant whose the
             database is.
+        within: it is in a transaction, what is read is what that has made so far, and it goes on afterwards.
 
     Returns:
         Shapes by schema. Left out are schemas that are not there, that the role has no USAGE on, or whose definitions
@@ -91,12 +98,8 @@ async def fingerprints(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection, or the database as a whole, is no good.
     """
-    sql = shapes_sql(raw.get_server_version().major)
-    found: dict[str, Shape] = {}
-    for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
-        for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY])):
-            found.update(await _shapes(raw, sql, chunk, extensions))
-    return found
+    found = await _read(raw, shapes_sql(raw.get_server_version().major), schemas, extensions, within)
+    return {schema: Shape(digest) for schema, digest in found.items()}
 
 
 async def fingerprint_tenants(
@@ -117,32 +120,75 @@ async def fingerprint_tenants(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as :func:`fingerprints` does.
     """
+    found: dict[str, str] = await _of_tenants(raw, shapes_sql, tenants, search_path)
+    return found
+
+
+async def lines_of_tenants(
+    raw: asyncpg.Connection, tenants: Sequence[Tenant], search_path: Callable[[Tenant], str | None]
+) -> dict[str, list[str]]:
+    """What is digested of tenants of the database that ``raw`` is connected to: a line for each object, sorted.
+
+    Args:
+        raw: as for :func:`fingerprint_tenants`.
+        tenants: few, because all of their lines are held.
+        search_path: as for :func:`fingerprint_tenants`.
+
+    Returns:
+        Lines by tenant id, without those that cannot be read.
+
+    Raises:
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as :func:`fingerprints` does.
+    """
+    found: dict[str, list[str]] = await _of_tenants(raw, lines_sql, tenants, search_path)
+    return found
+
+
+async def _of_tenants(
+    raw: asyncpg.Connection,
+    sql_for: Callable[[int], str],
+    tenants: Sequence[Tenant],
+    search_path: Callable[[Tenant], str | None],
+) -> dict[str, Any]:
+    sql = sql_for(raw.get_server_version().major)
     in_schemas = {tenant.id: tenant.schema for tenant in tenants if tenant.schema is not None}
-    shapes = await fingerprints(raw, list(dict.fromkeys(in_schemas.values())), version_table)
-    found = {tenant: shapes[schema].digest for tenant, schema in in_schemas.items() if schema in shapes}
+    shapes = await _read(raw, sql, list(dict.fromkeys(in_schemas.values())), extensions=False)
+    found = {tenant: shapes[schema] for tenant, schema in in_schemas.items() if schema in shapes}
     for tenant in tenants:
         if tenant.schema is None:
             await raw.execute(f"SET search_path = {search_path(tenant) or 'DEFAULT'}")
             schema = await raw.fetchval("SELECT current_schema()")
-            for shape in (await fingerprints(raw, [schema], version_table, extensions=True)).values():
-                found[tenant.id] = shape.digest
+            for shape in (await _read(raw, sql, [schema], extensions=True)).values():
+                found[tenant.id] = shape
     return found
 
 
-async def _survey(raw: asyncpg.Connection, schemas: Sequence[str]) -> list[_Space]:
-    async with _reading(raw):
+async def _read(
+    raw: asyncpg.Connection, sql: str, schemas: Sequence[str], extensions: bool, within: bool = False
+) -> dict[str, Any]:
+    """What ``sql`` finds of ``schemas``, by name."""
+    found: dict[str, Any] = {}
+    for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
+        for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY], within)):
+            found.update(await _shapes(raw, sql, chunk, extensions, within))
+    return found
+
+
+async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool = False) -> list[_Space]:
+    async with _reading(raw, within):
         return [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
 
 
 @asynccontextmanager
-async def _reading(raw: asyncpg.Connection) -> AsyncIterator[None]:
-    """A transaction with the settings that definitions are read under, begun in one message."""
-    await raw.execute(f"BEGIN READ ONLY; {SETTINGS}")
+async def _reading(raw: asyncpg.Connection, within: bool) -> AsyncIterator[None]:
+    """A transaction, or a part of one, with the settings that definitions are read under; begun in one message."""
+    begin, end = ("SAVEPOINT shape", "ROLLBACK TO shape") if within else ("BEGIN READ ONLY", "ROLLBACK")
+    await raw.execute(f"{begin}; {SETTINGS}")
     try:
         yield
     finally:
         if not raw.is_closed():
-            await raw.execute("ROLLBACK")
+            await raw.execute(end)
 
 
 def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
@@ -158,9 +204,11 @@ def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
         yield chunk
 
 
-async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool) -> dict[str, Shape]:
+async def _shapes(
+    raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool, within: bool
+) -> dict[str, Any]:
     try:
-        async with _reading(raw):
+        async with _reading(raw, within):
             rows = await raw.fetch(
                 sql,
                 [space.name for space in spaces],
@@ -174,12 +222,12 @@ async def _shapes(raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], e
             return {}
         # Find out by halves which one it is, keep the others.
         half = len(spaces) // 2
-        first = await _shapes(raw, sql, spaces[:half], extensions)
-        return first | await _shapes(raw, sql, spaces[half:], extensions)
+        first = await _shapes(raw, sql, spaces[:half], extensions, within)
+        return first | await _shapes(raw, sql, spaces[half:], extensions, within)
     for name, _, in_its_scope in rows:
         if not in_its_scope:
             raise DatabaseError(
                 f"schema {name!r} was not read under its own search path",
                 hint="please report this with the server's version: its planner does what no other was seen to do",
             )
-    return {name: Shape(digest) for name, digest, _ in rows}
+    return {name: found for name, found, _ in rows}

@@ -89,19 +89,22 @@ space AS MATERIALIZED (
     LEFT JOIN function f ON f.space = n.oid
     WHERE n.nspname = ANY($1::text[])
 )
-SELECT s.nspname::text, shape.digest, shape.in_its_scope
+SELECT s.nspname::text, shape.found, shape.in_its_scope
 FROM (
     SELECT *, quote_ident(nspname) AS ident,
         set_config('search_path', quote_ident(nspname) || ', pg_temp', true) AS path
     FROM space OFFSET 0
 ) s
 CROSS JOIN LATERAL (
-    SELECT left(encode(sha256(convert_to(
-            coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex'), 32) AS digest,
+    SELECT {found} AS found,
         coalesce(bool_and(line IS NOT NULL AND current_setting('search_path') = s.path), true) AS in_its_scope
     FROM ({lines}) lines
 ) shape
 """
+
+_DIGEST = """left(encode(sha256(convert_to(
+            coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex'), 32)"""
+_LINES = """coalesce(array_agg(line ORDER BY line COLLATE "C"), '{}')"""
 
 _RELATIONS = """
 SELECT ROW('relation', c.relname, relkind, relpersistence, relreplident, relrowsecurity, relforcerowsecurity,
@@ -219,6 +222,19 @@ def shapes_sql(version: int) -> str:
         SQL for ``$1`` names of schemas, ``$2``, ``$3`` and ``$4`` the OIDs of their relations, types and functions, and
         ``$5`` whether extensions count. A row has the schema, its digest, and whether it was read under its own path.
     """
+    return _shapes(_DIGEST, version)
+
+
+def lines_sql(version: int) -> str:
+    """The same with the lines themselves in place of their digest.
+
+    Args:
+        version: the server's major version.
+    """
+    return _shapes(_LINES, version)
+
+
+def _shapes(found: str, version: int) -> str:
     newer = version >= 14
     lines = " UNION ALL ".join(
         [
@@ -237,4 +253,4 @@ def shapes_sql(version: int) -> str:
             _EXTENSIONS,
         ]
     )
-    return _SHAPES.replace("{lines}", lines)
+    return _SHAPES.replace("{found}", found).replace("{lines}", lines)

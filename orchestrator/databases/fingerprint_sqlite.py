@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from dataclasses import dataclass
 
 #: A comment, a text, a quoted name, a word or number, or any other character. Quotes are doubled inside themselves.
 _TOKEN = re.compile(
@@ -27,6 +28,19 @@ _TOKEN = re.compile(
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a file."""
+
+    #: ``table``, ``index``, ``view`` or ``trigger``.
+    kind: str
+    name: str
+    #: The table that it belongs to, or is.
+    table: str
+    #: Its definition word by word; of a table, what is around its parentheses and then each column and constraint.
+    words: list[str] | list[list[str]]
+
+
 def fingerprint_file(connection: sqlite3.Connection) -> str:
     """Fingerprint the file behind ``connection``.
 
@@ -36,14 +50,23 @@ def fingerprint_file(connection: sqlite3.Connection) -> str:
     Raises:
         sqlite3.Error: it cannot be read.
     """
+    lines = sorted(json.dumps([each.kind, each.name, each.table, each.words]) for each in entries(connection))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def entries(connection: sqlite3.Connection) -> list[Entry]:
+    """What is digested of the file behind ``connection``.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
     rows = connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
-    lines = sorted(
-        json.dumps([kind, name, table, _table(sql or "") if kind == "table" else _tokens(sql or "")])
+    return [
+        Entry(kind, name, table, _table(sql or "") if kind == "table" else _tokens(sql or ""))
         for kind, name, table, sql in rows
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+    ]
 
 
 def _tokens(sql: str) -> list[str]:

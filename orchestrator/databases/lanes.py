@@ -18,7 +18,7 @@ import asyncpg
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: Times that one connection is used. A backend remembers every table it has seen, and never forgets.
+#: Tenants that one connection serves. A backend remembers every table it has seen, and never forgets.
 _USES = 500
 
 
@@ -66,6 +66,10 @@ class Lane:
             )
             let_wait(self._engine.sync_engine, self.raw)
         return self._engine
+
+    def seen(self, tenants: int) -> None:
+        """Say that so many tenants' tables are looked at in this one use."""
+        self._uses += tenants - 1
 
     async def asked_database_name(self) -> str:
         """What the server calls the database; asked once."""
@@ -165,6 +169,12 @@ class Lanes:
         """Close those that nobody uses."""
         idle, self._idle = self._idle, []
         await asyncio.gather(*(lane.close() for lane in idle))
+
+    async def forget(self, database: str) -> None:
+        """Close those to ``database`` that nobody uses: it is to be renamed, copied or dropped."""
+        gone = [lane for lane in self._idle if lane.database == database]
+        self._idle = [lane for lane in self._idle if lane.database != database]
+        await asyncio.gather(*(lane.close() for lane in gone))
 
     async def _take(self, database: str | None) -> Lane:
         for lane in reversed(self._idle):

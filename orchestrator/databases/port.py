@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.asides import Aside, Leave, Leaving
 from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
-from orchestrator.databases.script import Step
+from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size
 from orchestrator.fleet.tenant import Limits, Tenant
 
@@ -168,6 +169,17 @@ class Database(Protocol):
         """
         ...
 
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """Read in full what :meth:`fingerprints` digests.
+
+        Args:
+            tenants: few tenants on this server: all that is read is held.
+
+        Returns:
+            Definitions by tenant id, without tenants that cannot be read, or are not there; never raises for them.
+        """
+        ...
+
     async def require_dumping(self) -> None:
         """Make sure that tenants can be dumped and restored from here: that the programs for it are there.
 
@@ -201,6 +213,7 @@ class Database(Protocol):
 
         Raises:
             TenantLocked: another process is at work on the tenant.
+            RestoreUnknown: the connection was lost, and it could not be seen whether it was done.
             OrchestratorError: it could not be done; the tenant is as it was.
         """
         ...
@@ -362,6 +375,90 @@ class Database(Protocol):
 
         Raises:
             OrchestratorError: nothing can be made there.
+        """
+        ...
+
+    async def fill(
+        self,
+        tenant: Tenant,
+        made: Step | Snapshot,
+        shape: str | None,
+        version_table: str,
+        application: str,
+        limits: Limits,
+    ) -> str:
+        """Fill ``tenant``'s empty schema, under its lock and in one transaction.
+
+        It is committed only when the schema then has ``shape``: cut off at any moment, it is empty or whole.
+
+        Args:
+            tenant: a tenant on this server, in a schema.
+            made: what all of it comes to, from base.
+            shape: what :meth:`fingerprints` has to say of it; ``None`` for whatever it says.
+            version_table: name of the version table, in the tenant's scope.
+            application: how the connection names itself to the server.
+            limits: timeouts to set on it.
+
+        Returns:
+            What it says.
+
+        Raises:
+            OtherShape: it comes out different from ``shape``.
+            Exception: it cannot be done; a guard's has :data:`~orchestrator.databases.script.REFUSED` in it.
+        """
+        ...
+
+    async def text(self, tenant: Tenant, application: str, limits: Limits) -> str:
+        """All that ``tenant`` holds as SQL, rows included; equal for two that hold the same under the same name.
+
+        Raises:
+            OrchestratorError: it cannot be read.
+        """
+        ...
+
+    def template(self, key: str, directory: Path) -> str:
+        """Name of the database, or path of the file, that new ones are copied from.
+
+        Args:
+            key: what it was made from, as hex digits.
+            directory: where files are kept.
+        """
+        ...
+
+    async def note(self, template: str) -> Mapping[str, Any] | None:
+        """What was written about a template; ``None`` where there is none."""
+        ...
+
+    def building(self, template: str) -> AbstractAsyncContextManager[bool]:
+        """Whether nobody else builds ``template`` now, and nobody does for as long as this lasts."""
+        ...
+
+    async def keep_template(self, made: Tenant, template: str, note: Mapping[str, Any]) -> str | None:
+        """Make a scratch tenant the template that new tenants are copied from; at once, as a whole.
+
+        Templates of the same ``family`` in their notes are dropped.
+
+        Returns:
+            Why it cannot be one; ``None`` where it is one now.
+        """
+        ...
+
+    async def copy_template(
+        self, tenant: Tenant, template: str, shape: str, heads: tuple[str, ...], version_table: str
+    ) -> None:
+        """Make ``tenant``'s database or file, which is not there, as a copy; gone again where it is not as expected.
+
+        Args:
+            tenant: a tenant on this server, not in a schema.
+            template: which is there.
+            shape: what :meth:`fingerprints` has to say of the copy.
+            heads: what its version table has to say.
+            version_table: its name.
+
+        Raises:
+            AlreadyThere: somebody has made it before.
+            OtherShape: the copy is not what it should be.
+            Exception: it cannot be done.
         """
         ...
 

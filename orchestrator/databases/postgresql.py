@@ -11,27 +11,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from orchestrator.databases import templates
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.asides import Aside, Leave, Leaving
 from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.databases.database_restore import restore_database
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_postgresql import definitions_of
 from orchestrator.databases.diagnosis import diagnose
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
-from orchestrator.databases.fingerprint import fingerprint_tenants
+from orchestrator.databases.fingerprint import fingerprint_tenants, fingerprints, lines_of_tenants
 from orchestrator.databases.heads import read_schemas, read_visible
-from orchestrator.databases.lanes import Lanes
+from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
-from orchestrator.databases.own_names import OURS, SCRATCH
+from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Check, Reading
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
@@ -40,14 +44,27 @@ from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.schema_restore import restore_schema
 from orchestrator.databases.scratch import scratch
-from orchestrator.databases.script import Place, Step, enter, identifier, literal, script
+from orchestrator.databases.script import (
+    Place,
+    Snapshot,
+    Step,
+    enter,
+    fill,
+    filled,
+    identifier,
+    literal,
+    script,
+)
 from orchestrator.databases.server_binaries import find_client
 from orchestrator.databases.sizes import Size, largest_databases, table_sizes
+from orchestrator.databases.snapshot import plain
 from orchestrator.errors import (
+    AlreadyThere,
     BackupError,
     DatabaseError,
     OnboardingError,
     OrchestratorError,
+    OtherShape,
     ServerUnreachable,
     Unprovisioned,
 )
@@ -90,6 +107,7 @@ _OTHERS = (
 _CONNECTABLE = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
 
 _RawConnection: TypeAlias = asyncpg.Connection
+_T = TypeVar("_T")
 
 
 def _hide_password(raw: _RawConnection) -> str | None:
@@ -161,20 +179,39 @@ class PostgreSQL:
 
     async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
         """One connection per database, then a few statements for all its schemas."""
+
+        async def fingerprint(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, str]:
+            return await fingerprint_tenants(raw, here, version_table, self._search_path)
+
+        return await self._each_database(tenants, fingerprint)
+
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same connections, and the lines that are digested."""
+
+        async def read(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Sequence[Definition]]:
+            lines = await lines_of_tenants(raw, here, self._search_path)
+            return {tenant: definitions_of(theirs) for tenant, theirs in lines.items()}
+
+        return await self._each_database(tenants, read)
+
+    async def _each_database(
+        self, tenants: Sequence[Tenant], read: Callable[[_RawConnection, Sequence[Tenant]], Awaitable[dict[str, _T]]]
+    ) -> dict[str, _T]:
+        """What ``read`` finds of the tenants of each database; those of one that cannot be read are left out."""
         budget = asyncio.Semaphore(self._server.max_concurrency)
         by_database: dict[str | None, list[Tenant]] = defaultdict(list)
         for tenant in tenants:
             by_database[tenant.database].append(tenant)
 
-        async def fingerprint(database: str | None, here: list[Tenant]) -> dict[str, str]:
+        async def look(database: str | None, here: list[Tenant]) -> dict[str, _T]:
             try:
-                async with budget, self._connected(database) as raw:
-                    return await fingerprint_tenants(raw, here, version_table, self._search_path)
+                async with budget, self._connected(database, len(here)) as raw:
+                    return await read(raw, here)
             except OrchestratorError:
                 return {}
 
-        found = await asyncio.gather(*(fingerprint(database, here) for database, here in by_database.items()))
-        return {tenant: digest for part in found for tenant, digest in part.items()}
+        found = await asyncio.gather(*(look(database, here) for database, here in by_database.items()))
+        return {tenant: value for part in found for tenant, value in part.items()}
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -238,16 +275,42 @@ class PostgreSQL:
     ) -> None:
         """One message to the server, on a connection that tenants of one database use one after the other."""
         async with self._lanes.taken(tenant.database) as lane:
-            # Guessing saves a question, and the script refuses to run where the guess is wrong.
-            name = tenant.database or await lane.asked_database_name()
-            place = Place(
-                database=name,
-                schema=tenant.schema,
-                key=lock_key(name, tenant.schema),
-                version_table=version_table,
-                settings=self._settings(tenant, application, limits),
-            )
+            place = await self._place(lane, tenant, version_table, application, limits)
             await lane.raw.execute(script(place, steps))
+
+    async def fill(
+        self,
+        tenant: Tenant,
+        made: Step | Snapshot,
+        shape: str | None,
+        version_table: str,
+        application: str,
+        limits: Limits,
+    ) -> str:
+        """One message to fill it, a look at what came of it, one message to commit."""
+        assert tenant.schema is not None
+        async with self._lanes.taken(tenant.database) as lane:
+            lane.used = lane.locked = True
+            place = await self._place(lane, tenant, version_table, application, limits)
+            await lane.raw.execute(fill(place, made))
+            found = await fingerprints(lane.raw, [tenant.schema], version_table, within=True)
+            digest = found[tenant.schema].digest if tenant.schema in found else None
+            if digest is None or shape not in (None, digest):
+                raise OtherShape(f"tenant {tenant.id}: its schema came out different from the blueprint's")
+            heads = made.after if isinstance(made, Step) else made.heads
+            await lane.raw.execute(filled(place, heads))
+            return digest
+
+    async def _place(self, lane: Lane, tenant: Tenant, version_table: str, application: str, limits: Limits) -> Place:
+        # Guessing saves a question, and the script refuses to run where the guess is wrong.
+        name = tenant.database or await lane.asked_database_name()
+        return Place(
+            database=name,
+            schema=tenant.schema,
+            key=lock_key(name, tenant.schema),
+            version_table=version_table,
+            settings=self._settings(tenant, application, limits),
+        )
 
     async def require_dumping(self) -> None:
         """pg_dump, pg_restore and psql, none older than the server."""
@@ -257,6 +320,67 @@ class PostgreSQL:
         """By pg_dump, in its custom format; see :mod:`~orchestrator.databases.postgresql_dump`."""
         async with self._dumping(tenant) as source:
             return await source.dump(tenant, dump, application, limits)
+
+    async def text(self, tenant: Tenant, application: str, limits: Limits) -> str:
+        """By pg_dump, as a script that needs no psql."""
+        async with self._dumping(tenant) as source:
+            return plain(await source.text(tenant, application, limits))
+
+    def template(self, key: str, directory: Path) -> str:
+        """On the server."""
+        return f"{TEMPLATE}{key}"
+
+    async def note(self, template: str) -> Mapping[str, Any] | None:
+        """The comment on the database."""
+        async with self._maintenance() as raw:
+            return await templates.note_of(raw, template)
+
+    @asynccontextmanager
+    async def building(self, template: str) -> AsyncIterator[bool]:
+        """An advisory lock of the database that databases are made from."""
+        key = templates.building(template)
+        async with self._maintenance() as raw:
+            # The lane is cleaned of it before it serves anybody else, and a killed process takes it along.
+            alone = bool(await raw.fetchval("SELECT pg_try_advisory_lock($1)", key))
+            yield alone
+            if alone:
+                await raw.execute("SELECT pg_advisory_unlock($1)", key)
+
+    async def keep_template(self, made: Tenant, template: str, note: Mapping[str, Any]) -> str | None:
+        """Renamed, closed and noted in one transaction."""
+        assert made.database is not None
+        await self._lanes.forget(made.database)
+        async with self._maintenance() as raw:
+            refused = await templates.keep(raw, made.database, template, note)
+            if refused is None:
+                await templates.drop_others(raw, template, str(note.get("family")))
+        return refused
+
+    async def copy_template(
+        self, tenant: Tenant, template: str, shape: str, heads: tuple[str, ...], version_table: str
+    ) -> None:
+        """CREATE DATABASE, and a look at it over a connection of its own."""
+        name = tenant.database
+        assert name is not None
+        async with self._maintenance() as raw:
+            try:
+                await templates.copy(raw, template, name)
+            except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError) as error:
+                raise AlreadyThere(f"the database {name} is there already") from error
+        if await self._look(tenant, version_table) != (shape, heads):
+            async with self._maintenance() as raw:
+                # Not by force: nobody knows of it yet, and who is there all the same is not thrown out.
+                await raw.execute(f"DROP DATABASE {identifier(name)}")
+            raise OtherShape(f"tenant {tenant.id}: the copy came out different from the template")
+
+    async def _look(self, tenant: Tenant, version_table: str) -> tuple[str | None, tuple[str, ...]]:
+        """A new database's shape and heads."""
+        raw = await self._connect(tenant.database)
+        try:
+            shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
+            return shape, await read_visible(raw, version_table)
+        finally:
+            await raw.close(timeout=5)
 
     async def restore(self, work: Restoring) -> Restored:
         """A schema in one transaction, a database beside the live one."""
@@ -399,7 +523,11 @@ class PostgreSQL:
             others = (self.default_database, "postgres", "template1")
             other = next(name for name in others if name not in (None, database))
             schema = self._server.extensions_schema
-            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", lock_wait)
+
+            async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
+                return await self._look(replace(tenant, database=name), table)
+
+            yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", look, lock_wait)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             failure = describe(error)
             raise DatabaseError(mask(f"tenant {tenant.id}: {failure.message}"), hint=failure.hint) from error
@@ -584,11 +712,17 @@ class PostgreSQL:
             )
 
     @asynccontextmanager
-    async def _connected(self, database: str | None) -> AsyncIterator[_RawConnection]:
-        """A lane for questions: a connection beside them would be one more than the server was given."""
+    async def _connected(self, database: str | None, seen: int = 1) -> AsyncIterator[_RawConnection]:
+        """A lane for questions: a connection beside them would be one more than the server was given.
+
+        Args:
+            database: as the tenants name it.
+            seen: how many tenants' tables are looked at.
+        """
         try:
             async with self._lanes.taken(database) as lane:
                 lane.used = True
+                lane.seen(seen)
                 yield lane.raw
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise DatabaseError(mask(f"server {self.name}: {describe(error).message}")) from error

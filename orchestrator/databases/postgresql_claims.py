@@ -17,7 +17,7 @@ from typing import TypeAlias
 import asyncpg
 
 from orchestrator.databases.asides import refuse_set_aside
-from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.own_names import NEW, OFFBOARDED
 from orchestrator.databases.postgresql_session import comment_of, holder, lock_key, mark_statement
@@ -72,6 +72,8 @@ class Places:
     connected: Callable[[str | None], AbstractAsyncContextManager[_RawConnection]]
     #: A database of the server's that is not the tenant's, to make and drop that from.
     other: str
+    #: The shape and the heads of a database that is made for the tenant, by its name and the version table's.
+    look: Callable[[str, str], Awaitable[tuple[str | None, tuple[str, ...]]]]
     #: Seconds to wait for whoever is at work on the tenant.
     lock_wait: float
 
@@ -133,17 +135,33 @@ class Places:
             await no_other_aside(raw, self.tenant, self.database, leaving=True)
             new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
             await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-            template = "" if claim.template is None else f" TEMPLATE {identifier(claim.template)}"
-            owner = "" if claim.owner is None else f" OWNER {identifier(claim.owner)}"
-            await raw.execute(f"CREATE DATABASE {identifier(new)}{template}{owner}")
+            copied = claim.template is not None and await self._copied(raw, new, claim.template, claim)
             try:
+                if not copied:
+                    await raw.execute(f"CREATE DATABASE {identifier(new)}{_owner(claim)}")
                 await self._furnish(new, claim, claim.marker)
                 await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
             except BaseException:
                 with suppress(Exception):
                     await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
                 raise
-            return replace(found, marker=claim.marker)
+            return replace(found, marker=claim.marker, copied=copied)
+
+    async def _copied(self, raw: _RawConnection, new: str, template: Template, claim: Claim) -> bool:
+        """Copy ``template``, and see that the copy is what it should be; whatever is wrong, there is no ``new``."""
+        try:
+            await raw.execute(f"CREATE DATABASE {identifier(new)} TEMPLATE {identifier(template.name)}{_owner(claim)}")
+        except asyncpg.PostgresError:
+            # It is gone, or being made anew, or this role may not copy it: an empty one is as good.
+            return False
+        try:
+            right = await self.look(new, template.version_table) == (template.shape, template.heads)
+        except BaseException:
+            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+            raise
+        if not right:
+            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+        return right
 
     async def _furnish(self, database: str, claim: Claim, marker: Marker) -> None:
         # Nobody may be connected to what is to be renamed.
@@ -214,6 +232,10 @@ class Places:
                 # Whoever uses the connection next would have it otherwise.
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await raw.execute("SELECT pg_advisory_unlock_all()")
+
+
+def _owner(claim: Claim) -> str:
+    return "" if claim.owner is None else f" OWNER {identifier(claim.owner)}"
 
 
 def _named(name: str | None, placeholder: str) -> str:

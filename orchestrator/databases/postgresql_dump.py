@@ -31,6 +31,8 @@ _RawConnection: TypeAlias = asyncpg.Connection
 #: Seconds to wait for a lock where no timeout says it. Nobody waits behind pg_dump: what it asks for is compatible with
 #: everything but what takes a table for itself.
 LOCK_WAIT = 2.0
+#: Bytes of SQL that are kept in memory.
+_TEXT_LIMIT = 64 << 20
 #: Seconds that a connection has to answer in, or it is taken for dead.
 _ANSWERS_WITHIN = 5.0
 #: Extensions of a schema, and those that something in it has been made a part of.
@@ -76,15 +78,7 @@ class Source:
         finally:
             await raw.close(timeout=5)
         wait = limits.lock_timeout or LOCK_WAIT
-        command = [
-            self.client.program("pg_dump"),
-            "--format=custom",
-            "--no-password",
-            f"--lock-wait-timeout={round(wait * 1000)}",
-        ]
-        if tenant.schema is not None:
-            # A pattern; between quotes, nothing in it means anything.
-            command += [f"--schema={identifier(tenant.schema)}", "--strict-names"]
+        command = self._dump_command(tenant, "--format=custom", wait)
         into = self.login(self.database, application, None if encoding == "SQL_ASCII" else "UTF8")
 
         def run(pipeline: Pipeline) -> None:
@@ -99,6 +93,46 @@ class Source:
 
         await Pipeline().run(run)
         return Dumped(f"pg_dump {self.client.version}", properties)
+
+    async def text(self, tenant: Tenant, application: str, limits: Limits) -> str:
+        """See :meth:`Database.text`."""
+        raw = await self.connect(self.database)
+        try:
+            if await raw.fetchval("SHOW server_encoding") == "SQL_ASCII":
+                raise BackupError("what is in a database in SQL_ASCII is no text that can be read")
+            if tenant.schema is not None:
+                await _refuse_extensions(raw, tenant)
+        finally:
+            await raw.close(timeout=5)
+        wait = limits.lock_timeout or LOCK_WAIT
+        command = self._dump_command(tenant, "--format=plain", wait)
+        # What is no COPY needs no program to be put back.
+        command += ["--inserts", "--rows-per-insert=500"]
+        into = self.login(self.database, application)
+
+        def run(pipeline: Pipeline) -> str:
+            program = pipeline.start("pg_dump", command, into, stdout=PIPE)
+            assert program.process.stdout is not None
+            text = program.process.stdout.read(_TEXT_LIMIT)
+            if len(text) == _TEXT_LIMIT:
+                raise BackupError(f"what it holds comes to more than {_TEXT_LIMIT >> 20} MiB as SQL")
+            if program.process.wait() != 0:
+                raise _dump_failed(program, wait)
+            return text.decode()
+
+        return await Pipeline().run(run)
+
+    def _dump_command(self, tenant: Tenant, form: str, wait: float) -> list[str]:
+        command = [
+            self.client.program("pg_dump"),
+            form,
+            "--no-password",
+            f"--lock-wait-timeout={round(wait * 1000)}",
+        ]
+        if tenant.schema is not None:
+            # A pattern; between quotes, nothing in it means anything.
+            command += [f"--schema={identifier(tenant.schema)}", "--strict-names"]
+        return command
 
     def login(self, database: str, application: str, encoding: str | None = "UTF8") -> Login:
         """How programs come into a database; see :func:`~orchestrator.databases.libpq.login`."""

@@ -24,7 +24,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.own_names import beside
 from orchestrator.databases.postgresql_dump import LOCK_WAIT, Source
 from orchestrator.databases.script import heads_guard, identifier
-from orchestrator.errors import BackupError, OrchestratorError
+from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown
 from orchestrator.fleet.tenant import Limits
 
 _RawConnection: TypeAlias = asyncpg.Connection
@@ -48,7 +48,8 @@ async def restore_schema(source: Source, work: Restoring) -> Restored:
 
     Raises:
         TenantLocked: another process is at work on the tenant.
-        BackupError: it could not be done, and the tenant is as it was; or nobody can tell, and that is what it says.
+        BackupError: it could not be done, and the tenant is as it was.
+        RestoreUnknown: nobody can tell whether it is, and that is what it says.
     """
     schema = work.tenant.schema
     assert schema is not None
@@ -104,7 +105,7 @@ async def _committed(source: Source, raw: _RawConnection, work: Restoring, live:
             why = "its transaction has not ended yet"
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, OrchestratorError) as error:
         why = describe(error).message
-    raise BackupError(
+    raise RestoreUnknown(
         f"the connection was lost while the restore was committed, and it could not be seen what became of it: {why}",
         hint="look at the tenant when the server answers again; restoring it once more is safe",
     )

@@ -43,6 +43,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a schema holds, as SQL that makes it anew in a schema of the same name."""
+
+    #: The name of the schema, which the SQL says everywhere.
+    schema: str
+    #: Statements, without one that makes the schema.
+    sql: str
+    #: Heads in its version table, sorted.
+    heads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """One tenant, as a script means it."""
 
@@ -79,6 +91,19 @@ def script(place: Place, steps: Sequence[Step]) -> str:
         steps: one after the other, each beginning where the one before it ended; at least one.
     """
     return ";\n".join(_statements(place, steps))
+
+
+def fill(place: Place, made: Step | Snapshot) -> str:
+    """What fills the empty schema at ``place``, and raises where it cannot be sure to; its transaction stays open.
+
+    Nobody sees anything of it before whoever asks has looked at it and commits; cut off, it leaves the schema empty.
+    """
+    return ";\n".join(_filling(place, made))
+
+
+def filled(place: Place, heads: Collection[str]) -> str:
+    """What commits it, and raises where that has not taken place."""
+    return f"COMMIT;\n{_guard(uncommitted=_heads_are(_qualified(place), heads))}"
 
 
 def enter(settings: Mapping[str, str]) -> str:
@@ -118,6 +143,57 @@ def _statements(place: Place, steps: Sequence[Step]) -> Iterator[str]:
     # Done is what is found after the commit.
     yield _guard(uncommitted=_heads_are(table, steps[-1].after), unlocked=f"pg_advisory_unlock({place.key})")
     yield from _CLEAN
+
+
+#: What pg_dump's scripts begin with and rely on; its timeouts are left out, and ours hold.
+_DUMPED = (
+    "SET LOCAL standard_conforming_strings = on",
+    "SET LOCAL check_function_bodies = off",
+    "SET LOCAL xmloption = content",
+    "SET LOCAL client_min_messages = warning",
+    "SET LOCAL row_security = off",
+    "SET LOCAL search_path = ''",
+)
+#: How long one waits for others who fill schemas from the same snapshot; each takes as long as its statements take.
+_TURN = "60s"
+
+
+def _filling(place: Place, made: Step | Snapshot) -> Iterator[str]:
+    assert place.schema is not None
+    table, own = _qualified(place), identifier(place.schema)
+    yield enter(place.settings)
+    database = f"current_database() IS NOT DISTINCT FROM {literal(place.database)}"
+    yield _guard(database=database, locked=f"pg_try_advisory_lock({place.key})", **_in_scope(place))
+    yield "BEGIN"
+    if isinstance(made, Snapshot):
+        yield f"SET LOCAL lock_timeout = '{_TURN}'"
+        # For a name that two want, the server has a lock of its own; but its queue ends in errors.
+        yield f"SELECT pg_advisory_xact_lock(hashtextextended({literal(made.schema)}, 0))"
+        yield f"SET LOCAL lock_timeout = {literal(place.settings.get('lock_timeout', '0'))}"
+    yield _guard(empty=_is_empty(place.schema))
+    if isinstance(made, Step):
+        if made.version_table is not None:
+            yield made.version_table
+        yield from (f"{statement}\n" for statement in made.statements)
+        yield from _change_heads(table, made.before, made.after)
+    else:
+        # The schema keeps its owner, its grants and its comment: it only has another name for a moment.
+        yield f"ALTER SCHEMA {own} RENAME TO {identifier(made.schema)}"
+        yield from _DUMPED
+        yield made.sql
+        yield f"ALTER SCHEMA {identifier(made.schema)} RENAME TO {own}"
+        yield f"SELECT set_config('search_path', {literal(place.settings['search_path'])}, true)"
+    heads = made.after if isinstance(made, Step) else made.heads
+    yield _guard(heads=_heads_are(table, heads), **_in_scope(place))
+
+
+def _is_empty(schema: str) -> str:
+    """That there is a schema, and nothing in it: whatever is in one depends on it."""
+    there = f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema)})"
+    return (
+        f"{there} IS NOT NULL AND NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass"
+        f" AND refobjid = {there} AND deptype = 'n')"
+    )
 
 
 def _qualified(place: Place) -> str:

@@ -26,6 +26,8 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.asides import Aside, Leave, Leaving, require_ours
 from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions_sqlite import definitions_in
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding, Level
@@ -33,7 +35,7 @@ from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
 from orchestrator.databases.port import Check, Reading
-from orchestrator.databases.script import Step
+from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_asides import (
     bring_file_back,
@@ -46,6 +48,7 @@ from orchestrator.databases.sqlite_asides import (
 )
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
 from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
+from orchestrator.databases.sqlite_template import building, copy_file, keep_file, note_of, text_of
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 
@@ -110,6 +113,11 @@ class SQLite:
         digests = await asyncio.to_thread(lambda: {tenant.id: _fingerprint(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
+    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+        """The same, taken apart."""
+        found = await asyncio.to_thread(lambda: {tenant.id: _definitions(tenant) for tenant in tenants})
+        return {tenant: definitions for tenant, definitions in found.items() if definitions is not None}
+
     async def require_dumping(self) -> None:
         """Python's own SQLite does it."""
 
@@ -132,6 +140,58 @@ class SQLite:
     async def others_within(self, tenant: Tenant, version_tables: Collection[str]) -> Sequence[str]:
         """A file has no schemas."""
         return ()
+
+    async def fill(
+        self,
+        tenant: Tenant,
+        made: Step | Snapshot,
+        shape: str | None,
+        version_table: str,
+        application: str,
+        limits: Limits,
+    ) -> str:
+        """Not to be had: a file is copied."""
+        raise DatabaseError(f"tenant {tenant.id}: a file has no schemas")
+
+    async def text(self, tenant: Tenant, application: str, limits: Limits) -> str:
+        """What the shell's ``.dump`` says."""
+        return await asyncio.to_thread(text_of, _file(tenant))
+
+    def template(self, key: str, directory: Path) -> str:
+        """A file."""
+        return str(directory / f"{key}.db")
+
+    async def note(self, template: str) -> Mapping[str, Any] | None:
+        """A file beside it."""
+        return await asyncio.to_thread(note_of, Path(template))
+
+    @asynccontextmanager
+    async def building(self, template: str) -> AsyncIterator[bool]:
+        """An flock on a file beside it."""
+        with building(Path(template)) as alone:
+            yield alone
+
+    async def keep_template(self, made: Tenant, template: str, note: Mapping[str, Any]) -> str | None:
+        """Copied, then renamed."""
+        return await asyncio.to_thread(keep_file, _file(made), Path(template), note)
+
+    async def copy_template(
+        self, tenant: Tenant, template: str, shape: str, heads: tuple[str, ...], version_table: str
+    ) -> None:
+        """Copied under another name, looked at, and put in its place, under the tenant's lock."""
+        file, lock = _file(tenant), SQLiteLock(tenant)
+
+        def look(copy: Path) -> bool:
+            as_copied = replace(tenant, file=str(copy))
+            return (_fingerprint(as_copied), _read(as_copied, version_table).heads) == (shape, heads)
+
+        await asyncio.to_thread(lambda: file.parent.mkdir(parents=True, exist_ok=True))
+        try:
+            if not await lock.try_lock():
+                raise TenantLocked(f"another process is at work on this tenant: {await lock.lock_holder()}")
+            await asyncio.to_thread(copy_file, Path(template), file, look)
+        finally:
+            lock.unlock()
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
@@ -416,6 +476,15 @@ def _fingerprint(tenant: Tenant) -> str | None:
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
             return fingerprint_file(connection)
+    except sqlite3.Error:
+        return None
+
+
+def _definitions(tenant: Tenant) -> tuple[Definition, ...] | None:
+    file = _file(tenant)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return definitions_in(connection)
     except sqlite3.Error:
         return None
 

@@ -11,14 +11,17 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.fleet.document import kind_of
 from orchestrator.fleet.hooks import Moment
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.problems import Path, Problem, suggestion
 from orchestrator.fleet.schema import (
     SOURCE_KINDS,
     CheckEntry,
     DefaultsEntry,
+    DriftEntry,
     FleetEntry,
     HookEntry,
     HooksEntry,
+    IgnoreEntry,
     PolicyEntry,
     SelectEntry,
     ServerEntry,
@@ -37,6 +40,8 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("policy",): PolicyEntry,
     ("hooks",): HooksEntry,
     **{("hooks", moment.value, "*"): HookEntry for moment in Moment},
+    ("drift",): DriftEntry,
+    ("drift", "ignore", "*"): IgnoreEntry,
     ("waves", "*"): WaveEntry,
     ("waves", "*", "select"): SelectEntry,
     ("waves", "*", "verify", "*"): CheckEntry,
@@ -49,6 +54,7 @@ _WORDS: dict[str, type[StrEnum]] = {
     "order": Order,
     "approve": Approval,
     "on_failure": OnFailure,
+    "kind": ObjectKind,
 }
 
 

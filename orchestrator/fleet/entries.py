@@ -8,12 +8,14 @@ from pathlib import Path
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.onboarding import Onboarding, Seed
 from orchestrator.fleet.problems import Problem, suggestion
 from orchestrator.fleet.resolve import Refused, limits_of, template_at
 from orchestrator.fleet.schema import (
     CheckEntry,
     DatabasesEntry,
+    DriftEntry,
     EntryPointEntry,
     HookEntry,
     HooksEntry,
@@ -169,6 +171,19 @@ def _seed_of(entry: SeedEntry, path: tuple[str | int, ...], root: Path) -> Seed:
         return Seed(sql=root.absolute() / entry.sql)
     assert entry.python is not None
     return Seed(python=PythonSource(entry.python, root))
+
+
+def ignored_by(entry: DriftEntry) -> tuple[IgnoreRule, ...]:
+    """The rules that an entry declares.
+
+    Raises:
+        Refused: one of them would match everything.
+    """
+    for number, rule in enumerate(entry.ignore):
+        if rule.kind is None and rule.table is None and rule.name is None:
+            message = "a rule without `kind`, `table` and `name` would ignore everything"
+            raise Refused(Problem(("ignore", number), message, "say what may differ: {kind: index, name: tmp_*}"))
+    return tuple(IgnoreRule(rule.kind, rule.table, rule.name) for rule in entry.ignore)
 
 
 def _hook_of(entry: HookEntry, path: tuple[str | int, ...], root: Path) -> Hook:

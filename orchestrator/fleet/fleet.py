@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import Defaults, Source
 from orchestrator.fleet.tenant import Limits, Server, Tenant
 from orchestrator.fleet.waves import Approval, Check, OnFailure, Order
+from orchestrator.statuses import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,12 @@ class Fleet:
     hooks: Mapping[Moment, tuple[Hook, ...]] = field(default_factory=dict)
     #: What new tenants get.
     onboarding: Onboarding = field(default_factory=Onboarding)
+    #: How much rules of ``lint`` weigh, by name, where that is not as usual.
+    lint_rules: Mapping[str, Severity] = field(default_factory=dict)
     #: What tells it from other fleets on the same servers; ``None`` where nobody says.
     name: str | None = None
+    #: What `drift` does not look at.
+    ignore: tuple[IgnoreRule, ...] = ()
     #: Database URL of the journal, a template's text; ``None`` for ``.orchestrator/journal.db`` beside tenants.yaml.
     journal: str | None = field(default=None, repr=False)
 

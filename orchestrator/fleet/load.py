@@ -15,9 +15,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.clashes import clashes, same_address
 from orchestrator.fleet.describe import problems_of
 from orchestrator.fleet.document import Document, compose, kind_of
-from orchestrator.fleet.entries import hooks_of, onboarding_of, policy_of, server_of, source_of, wave_of
+from orchestrator.fleet.entries import hooks_of, ignored_by, onboarding_of, policy_of, server_of, source_of, wave_of
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.hooks import Hook, Moment
+from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.onboarding import Onboarding
 from orchestrator.fleet.problems import Located, Path, Problem, Report, suggestion
 from orchestrator.fleet.resolve import Refused, Resolver, template_at
@@ -140,6 +141,7 @@ class _Loader:
         waves = self._waves(entry, {**servers, **own})
         hooks = self._hooks(entry)
         onboarding = self._onboarding(entry)
+        ignore = self._ignored(entry)
         self._check_journal(entry)
         if not tenants and not sources and not self.may_be_empty:
             hint = (
@@ -158,7 +160,9 @@ class _Loader:
             waves=tuple(waves),
             hooks=hooks,
             onboarding=onboarding,
+            lint_rules=entry.lint.rules,
             name=entry.name,
+            ignore=ignore,
             journal=entry.journal,
         )
 
@@ -258,6 +262,13 @@ class _Loader:
         except Refused as refused:
             self._refuse(("onboarding",), refused)
             return Onboarding()
+
+    def _ignored(self, entry: FleetEntry) -> tuple[IgnoreRule, ...]:
+        try:
+            return ignored_by(entry.drift)
+        except Refused as refused:
+            self._refuse(("drift",), refused)
+            return ()
 
     def _waves(self, entry: FleetEntry, servers: dict[str, Server]) -> list[Wave]:
         waves: dict[str, Wave] = {}

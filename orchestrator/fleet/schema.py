@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
 
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.kinds import (
     Budget,
     DatabaseName,
@@ -19,10 +30,12 @@ from orchestrator.fleet.kinds import (
     SchemaName,
     Target,
     Text,
+    wrong,
 )
 from orchestrator.fleet.statements import parse
 from orchestrator.fleet.tenant import Isolation
 from orchestrator.fleet.waves import Approval, OnFailure, Order
+from orchestrator.statuses import Severity
 
 _Count = Annotated[int, Field(strict=True, ge=1)]
 
@@ -264,6 +277,44 @@ class OnboardingEntry(_Entry):
     seed: Annotated[Given[Name], Field(description="The seed of tenants that ask for none in particular")] = None
 
 
+class IgnoreEntry(_Entry):
+    """Objects that may differ from tenant to tenant; all that is given must match."""
+
+    kind: Given[ObjectKind] = Field(None, description="What the object is")
+    table: Given[Name] = Field(None, description="Glob for the table that it is, or belongs to")
+    name: Given[Name] = Field(None, description="Glob for its own name")
+
+
+class DriftEntry(_Entry):
+    """What `drift` leaves out."""
+
+    ignore: list[IgnoreEntry] = Field(default_factory=list, description="Objects that may differ")
+
+
+def _severity(value: Any) -> Severity:
+    if value is False:  # YAML reads a plain `off` so
+        return Severity.OFF
+    try:
+        return Severity(value)
+    except ValueError:
+        raise wrong(f"`{value}` does not say how much the rule weighs", "write off, warning or error") from None
+
+
+_Severity = Annotated[
+    Severity,
+    PlainValidator(_severity),
+    WithJsonSchema({"anyOf": [{"enum": [severity.value for severity in Severity]}, {"const": False}]}),
+]
+
+
+class LintEntry(_Entry):
+    """What `orchestrator lint` looks for."""
+
+    rules: dict[Name, _Severity] = Field(
+        default_factory=dict, description="Rule to off, warning or error; squawk/NAME is a rule of squawk's"
+    )
+
+
 class FleetEntry(_Entry):
     """All of tenants.yaml."""
 
@@ -276,6 +327,8 @@ class FleetEntry(_Entry):
     waves: list[WaveEntry] = Field(default_factory=list)
     hooks: HooksEntry = Field(default_factory=HooksEntry)
     onboarding: OnboardingEntry = Field(default_factory=OnboardingEntry)
+    drift: DriftEntry = Field(default_factory=DriftEntry)
+    lint: LintEntry = Field(default_factory=LintEntry)
     journal: Given[Text] = Field(None, description="Database URL of the journal")
 
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeGuard
 
 from orchestrator.history.column_types import narrows, shown
+from orchestrator.history.source import TAKES_SQL, called, constants, functions_of, keyword, reached, text_of
 
 #: ``op`` calls that throw stored rows or values away.
 _LOSSY_CALLS = frozenset({"drop_table", "drop_column", "drop_schema"})
-#: Calls that are given SQL as a text.
-_TAKES_SQL = frozenset({"execute", "text", "exec_driver_sql"})
 #: Calls that make a table object, whose first argument is the table's name.
 _TABLES = frozenset({"table", "Table", "create_table"})
 #: Characters of a statement that is told.
@@ -36,7 +36,7 @@ _DROP_COLUMN = re.compile(
     rf"\bDROP\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?(?!(?:CONSTRAINT|DEFAULT|NOT|EXPRESSION|IDENTITY)\b)(?P<column>{_NAME})",
     re.IGNORECASE,
 )
-_TYPE = re.compile(rf"\bALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+(?:SET\s+DATA\s+)?TYPE\b", re.IGNORECASE)
+_TYPE = re.compile(rf"\bALTER\s+(?:COLUMN\s+)?(?!COLUMN\b)(?P<column>{_NAME})\s+(?:SET\s+DATA\s+)?TYPE\b", re.I)
 #: SQLite's way to change a table: another one is made, and takes the first one's name.
 _RENAMED = re.compile(rf"ALTER\s+TABLE\s+{_NAME}\s+RENAME\s+TO\s+(?P<name>{_NAME})", re.IGNORECASE)
 #: What Alembic writes into a script before a revision's own SQL.
@@ -74,10 +74,10 @@ def in_source(tree: ast.Module, function: str) -> list[Loss]:
         tree: the file.
         function: ``upgrade`` or ``downgrade``.
     """
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    texts, tables = _constants(tree), _table_objects(tree)
+    functions = functions_of(tree)
+    texts, tables = constants(tree), _table_objects(tree)
     found: list[Loss] = []
-    for node in _reached(functions, function):
+    for node in reached(functions, function):
         batches = _batches(node)
         for call in ast.walk(node):
             if isinstance(call, ast.Call):
@@ -118,24 +118,23 @@ def _names(loss: Loss, table: str) -> bool:
 
 
 def _in_call(
-    call: ast.Call, texts: Mapping[str, str], tables: Mapping[str, str], batches: Mapping[str, str]
+    call: ast.Call, texts: Mapping[str, str], tables: Mapping[str, str], batches: Mapping[ast.Call, str]
 ) -> Iterator[Loss]:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    on = call.func.value.id if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) else ""
+    name = called(call)
     strings = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    if on in batches:
-        strings.insert(0, batches[on])
+    if call in batches:
+        strings.insert(0, batches[call])
     if name in _LOSSY_CALLS and isinstance(call.func, ast.Attribute):
         detail = f"{name} {'.'.join(strings)}".strip()
         column = strings[-1] if name == "drop_column" and strings else None
         whole = name != "drop_column" or len(strings) > 1
         yield Loss(name.replace("_", " "), strings[0] if strings and whole else None, column, detail, call.lineno)
-    elif name == "alter_column" and (new := _keyword(call, "type_")) is not None:
-        old = _keyword(call, "existing_type")
+    elif name == "alter_column" and (new := keyword(call, "type_")) is not None:
+        old = keyword(call, "existing_type")
         table = strings[0] if len(strings) > 1 else None
         detail = f"alter_column {'.'.join(strings)}: {shown(old)} to {shown(new)}"
         yield Loss("type", table, strings[-1] if strings else None, detail, call.lineno, narrows(old, new))
-    elif name in _TAKES_SQL and call.args and (text := _text(call.args[0], texts)) is not None:
+    elif name in TAKES_SQL and call.args and (text := text_of(call.args[0], texts)) is not None:
         detail = " ".join(text.split())[:_SHORT]
         losses = in_sql(text)
         for loss in losses:
@@ -166,35 +165,6 @@ def _bare(name: str) -> str:
     return ".".join(part[1:-1] if part.startswith('"') else part for part in re.findall(r"\"[^\"]+\"|[\w$]+", name))
 
 
-def _keyword(call: ast.Call, name: str) -> ast.expr | None:
-    return next((word.value for word in call.keywords if word.arg == name), None)
-
-
-def _text(node: ast.expr, texts: Mapping[str, str]) -> str | None:
-    """The text that an expression stands for, as far as the file says; a value put into it is ``{}``."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.Name):
-        return texts.get(node.id)
-    if isinstance(node, ast.JoinedStr):
-        parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
-        return "".join(str(part) for part in parts)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
-        left = _text(node.left, texts)
-        right = _text(node.right, texts) if isinstance(node.op, ast.Add) else ""
-        return None if left is None else left + (right if right is not None else "{}")
-    return None
-
-
-def _constants(tree: ast.Module) -> dict[str, str]:
-    """Texts that the file gives a name to."""
-    found: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and (text := _text(node.value, {})) is not None:
-            found.update((target.id, text) for target in node.targets if isinstance(target, ast.Name))
-    return found
-
-
 def _table_objects(tree: ast.Module) -> dict[str, str]:
     """Names of tables, by the variable that stands for one."""
     found: dict[str, str] = {}
@@ -208,26 +178,21 @@ def _table_objects(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _batches(function: ast.FunctionDef) -> dict[str, str]:
-    """Names of tables, by the variable of the batch operation on one."""
-    found: dict[str, str] = {}
+def _batches(function: ast.FunctionDef) -> dict[ast.Call, str]:
+    """Names of tables, by the calls of a batch operation on one; a variable may stand for one after the other."""
+    found: dict[ast.Call, str] = {}
     for node in ast.walk(function):
         for item in node.items if isinstance(node, ast.With) else ():
             call, variable = item.context_expr, item.optional_vars
             first = call.args[0] if isinstance(call, ast.Call) and call.args else None
             if isinstance(variable, ast.Name) and isinstance(first, ast.Constant) and isinstance(first.value, str):
-                found[variable.id] = first.value
+                found.update((inner, first.value) for inner in ast.walk(node) if _is_on(inner, variable.id))
     return found
 
 
-def _reached(functions: Mapping[str, ast.FunctionDef], start: str) -> Iterator[ast.FunctionDef]:
-    """``start`` and the functions of the file that it calls, each once."""
-    seen: set[str] = set()
-    todo = [start]
-    while todo:
-        name = todo.pop()
-        if name in functions and name not in seen:
-            seen.add(name)
-            yield functions[name]
-            calls = (node.func for node in ast.walk(functions[name]) if isinstance(node, ast.Call))
-            todo.extend(called.id for called in calls if isinstance(called, ast.Name))
+def _is_on(node: ast.AST, variable: str) -> TypeGuard[ast.Call]:
+    """Whether it calls a method of what ``variable`` stands for."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name))):
+            return name == variable
+    return False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationStep
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 #: What ``alembic upgrade`` and ``alembic downgrade`` call the way to a target.
 UPGRADE, DOWNGRADE = "upgrade", "downgrade"
+
+#: The line of Alembic's template for revision files that says when one was made.
+_CREATED = re.compile(r"^Create Date: *(\d{4}-\d\d-\d\d)", re.MULTILINE)
 
 
 class Irreversible(HistoryError):
@@ -103,11 +107,28 @@ class History:
         """The first line of what a revision says of itself; empty where it says nothing."""
         return self._scripts[revision].doc or ""
 
+    def created(self, revision: str) -> str | None:
+        """The day that Alembic wrote into a revision's file when it was made, ``YYYY-MM-DD``; ``None`` without one."""
+        found = _CREATED.search(self._scripts[revision].module.__doc__ or "")
+        return found[1] if found else None
+
+    @property
+    def unlabelled_heads(self) -> tuple[str, ...]:
+        """Where the directory has several heads: those without a branch label of their own."""
+        labels = {head: set(self._scripts[head].branch_labels) - {"None"} for head in self.heads}
+        others = {head: set().union(*(labels[other] for other in self.heads if other != head)) for head in self.heads}
+        return tuple(head for head in self.heads if not labels[head] - others[head]) if len(self.heads) > 1 else ()
+
+    def forward(self, revisions: Collection[str]) -> tuple[str, ...]:
+        """``revisions`` in an order to run them in: each after all that it needs."""
+        return self.graph.back(frozenset(revisions))[::-1]
+
     def resolve(self, target: str) -> tuple[str, ...]:
         """Turn a target as typed into full revision identifiers, sorted.
 
         Args:
-            target: ``heads``, ``head``, ``base``, ``label@head``, a revision or an unambiguous start of one.
+            target: ``heads``, ``head``, ``base``, ``label@head``, a revision or an unambiguous start of one; or several
+                revisions, joined by commas.
 
         Returns:
             The revisions; empty for ``base`` and for a directory without revisions.
@@ -172,9 +193,9 @@ class History:
             return parts
         return (Reach.together(parts),) if parts else ()
 
-    def losses(self, revision: str) -> tuple[Loss, ...]:
-        """What taking ``revision`` back throws away, as its source says it; see :func:`find_losses`."""
-        return find_losses(self.file(revision))
+    def losses(self, revision: str, direction: str) -> tuple[Loss, ...]:
+        """What ``revision`` throws away in ``direction``, as its source says it; see :func:`find_losses`."""
+        return find_losses(self.file(revision), direction)
 
     def impurity(self, revision: str, direction: str) -> Impurity | None:
         """What stands against sending to one tenant what this revision sent to another; ``None`` where nothing does.
@@ -201,7 +222,7 @@ class History:
                 hint="say `heads` for all of them, or join them: alembic merge -m 'merge heads' heads",
             )
         try:
-            scripts = self.script.get_revisions(target)
+            scripts = self.script.get_revisions(alembic_target(target))
         except (CommandError, RevisionError) as error:
             raise HistoryError(
                 f"no revision {target!r} in {self.script.dir}: {error}", hint="list them with: alembic history"
@@ -217,7 +238,7 @@ class History:
             )
         find = self.script._upgrade_revs if direction == UPGRADE else self.script._downgrade_revs
         try:
-            return tuple(step.revision.revision for step in find(target, current))  # type: ignore[arg-type]
+            return tuple(step.revision.revision for step in find(alembic_target(target), current))  # type: ignore[arg-type]
         except (CommandError, RevisionError) as error:
             raise HistoryError(
                 f"no way to {direction} from {', '.join(current) or 'base'} to {target}: {error}",
@@ -238,6 +259,11 @@ class History:
 
     def _find_impurity(self, revision: str, direction: str) -> Impurity | None:
         return impurity(self.file(revision), direction)
+
+
+def alembic_target(target: str) -> Any:
+    """``target`` as Alembic's script directory takes it: several revisions as a tuple."""
+    return tuple(target.split(",")) if "," in target else target
 
 
 def alembic_config(root: Path) -> Config | None:

@@ -1,4 +1,7 @@
-"""What a revision file does that an operator should know before it runs, found by reading its syntax tree."""
+"""What a revision file does that an operator should know before it runs, found by reading its syntax tree.
+
+The kinds are the one list of rules: ``plan`` tells some of them, ``lint`` looks for all (see :mod:`.rules`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.history.data_loss import Loss, in_source
+from orchestrator.history.source import functions_of
 
 
 class HazardKind(StrEnum):
@@ -29,6 +33,26 @@ class HazardKind(StrEnum):
     DOWNGRADE_LOSES_DATA = "downgrade_loses_data"
     #: No message says what the revision is for.
     NO_MESSAGE = "no_message"
+    #: Rows are read in the revision that changes tables.
+    READS_WITH_DDL = "reads_with_ddl"
+    #: A step outside transactions beside others, or one that has to be outside and is not.
+    UNGUARDED_AUTOCOMMIT = "unguarded_autocommit"
+    #: An index is built CONCURRENTLY, IF NOT EXISTS: one that is there and INVALID counts as built.
+    CONCURRENT_IF_NOT_EXISTS = "concurrent_if_not_exists"
+    #: ``public.`` is named outright: every tenant's schema means the same table by it.
+    PUBLIC_NAME = "public_name"
+    #: ``upgrade`` makes an ENUM type that ``downgrade`` leaves.
+    ENUM_LEAK = "enum_leak"
+    #: The directory has several heads that no labels tell apart.
+    SEVERAL_HEADS = "several_heads"
+    #: The file is not what tenants were migrated with.
+    EDITED = "edited"
+    #: An ignoring comment without a reason, or for no rule.
+    BAD_IGNORE = "bad_ignore"
+    #: What the revision runs cannot be known without a database.
+    NOT_LINTED = "not_linted"
+    #: All that squawk finds.
+    SQUAWK = "squawk"
 
 
 #: What matters before going forward, and before going back.
@@ -42,7 +66,16 @@ ON_UPGRADE = frozenset(
         HazardKind.NO_MESSAGE,
     }
 )
-ON_DOWNGRADE = frozenset(HazardKind) - {HazardKind.UPGRADE_LOSES_DATA, HazardKind.NO_MESSAGE}
+ON_DOWNGRADE = frozenset(
+    {
+        HazardKind.GLOBAL_STATE,
+        HazardKind.AUTOCOMMIT,
+        HazardKind.NO_DOWNGRADE,
+        HazardKind.EMPTY_DOWNGRADE,
+        HazardKind.IRREVERSIBLE,
+        HazardKind.DOWNGRADE_LOSES_DATA,
+    }
+)
 
 #: Hazards that forbid going back through a revision.
 NO_WAY_BACK = frozenset({HazardKind.NO_DOWNGRADE, HazardKind.IRREVERSIBLE})
@@ -70,7 +103,7 @@ def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
         file: the Python source of the revision.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    functions = functions_of(tree)
     found: list[Hazard] = []
 
     def add(kind: HazardKind, detail: str, node: ast.AST | None = None) -> None:
@@ -96,9 +129,9 @@ def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
     return tuple(found)
 
 
-def find_losses(file: Path) -> tuple[Loss, ...]:
-    """What a revision's ``downgrade`` throws away, as its source says it; also types changed without loss."""
-    return tuple(in_source(ast.parse(file.read_text(encoding="utf-8")), "downgrade"))
+def find_losses(file: Path, direction: str) -> tuple[Loss, ...]:
+    """What a revision's ``upgrade`` or ``downgrade`` throws away, by its source; also types changed without loss."""
+    return tuple(in_source(ast.parse(file.read_text(encoding="utf-8")), direction))
 
 
 def _way_back(tree: ast.Module, functions: dict[str, ast.FunctionDef]) -> HazardKind | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from orchestrator.errors import JournalError
 from orchestrator.fleet.secrets import mask
 from orchestrator.journal import reading, writing
 from orchestrator.journal.faults import explained
+from orchestrator.journal.last_seen import LastSeen, last_seen
 from orchestrator.journal.pending import Pending
 from orchestrator.journal.pulse import Pulse
 from orchestrator.journal.records import (
@@ -236,6 +237,13 @@ class Journal:
         async with self._reading() as connection:
             return await reading.list_attempts(connection, run_id)
 
+    async def attempts_on(self, tenant: str, run_ids: Collection[str]) -> list[AttemptRecord]:
+        """What some runs did to one tenant, in no order."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.attempts_on(connection, tenant, run_ids)
+
     async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
         """What other runs did to their tenants after ``run`` began, oldest first; without those that did nothing."""
         async with self._reading() as connection:
@@ -278,6 +286,13 @@ class Journal:
             return []
         async with self._reading() as connection:
             return await reading.list_revisions(connection)
+
+    async def last_seen(self, tenants: Collection[str]) -> dict[str, LastSeen]:
+        """Where runs saw each of ``tenants`` last, by tenant id; without those that no run has seen."""
+        if not self.exists:
+            return {}
+        async with self._reading() as connection:
+            return await last_seen(connection, tenants)
 
     async def commit_of(self, run_id: str) -> str | None:
         """The commit that was checked out when a run began; ``None`` where that is not known."""

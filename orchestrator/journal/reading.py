@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from sqlalchemy import func, select
@@ -90,6 +90,12 @@ async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRe
     query = select(attempts).where(attempts.c.run == run)
     order = (attempts.c.position.is_(None), attempts.c.position, attempts.c.started_at, attempts.c.tenant)
     return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
+
+
+async def attempts_on(connection: AsyncConnection, tenant: str, ids: Collection[str]) -> list[AttemptRecord]:
+    """What some runs did to one tenant, in no order."""
+    query = select(attempts).where(attempts.c.tenant == tenant, attempts.c.run.in_(list(ids)))
+    return [attempt_record(row) for row in await connection.execute(query)]
 
 
 async def status_of(connection: AsyncConnection, run: str) -> RunStatus | None:

@@ -21,7 +21,7 @@ from orchestrator.databases.port import Database, Session
 from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
-from orchestrator.history.directory import History
+from orchestrator.history.directory import History, alembic_target
 from orchestrator.history.position import Position, direction_of, is_relative, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration import seam
@@ -69,7 +69,7 @@ class Work:
 
             return cls(command, target, {"fn": back, "destination_rev": destination})
         steps: dict[str, Callable[..., Iterable[Any]]] = {
-            "upgrade": lambda heads, _: script._upgrade_revs(target, heads),
+            "upgrade": lambda heads, _: script._upgrade_revs(alembic_target(target), heads),
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
             "stamp": lambda heads, _: script._stamp_revs(target, heads),
         }

@@ -100,6 +100,16 @@ def check_env(
     Raises:
         NotReplayed: it would do something else, or something that cannot be compared.
     """
+    if configured_for(history, loop, tenant, work) != recorded:
+        raise NotReplayed("env.py configures Alembic differently for this tenant")
+
+
+def configured_for(history: History, loop: TenantLoop, tenant: Tenant, work: Mapping[str, Any]) -> dict[str, Any]:
+    """What env.py's ``migrate()`` configures Alembic with for ``tenant``, as far as revisions depend on it.
+
+    Raises:
+        NotReplayed: it does more than to configure Alembic and to run the migrations once.
+    """
     environment = StandIn(history, loop, tenant, work)
     try:
         with environment:
@@ -114,5 +124,6 @@ def check_env(
         raise NotReplayed(environment.reason)
     if environment.runs != 1:
         raise NotReplayed(f"env.py runs the migrations {environment.runs} times for this tenant")
-    if environment.options != recorded:
-        raise NotReplayed("env.py configures Alembic differently for this tenant")
+    if environment.options is None:
+        raise NotReplayed("env.py does not configure Alembic for this tenant")
+    return environment.options

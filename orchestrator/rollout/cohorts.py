@@ -138,15 +138,13 @@ class Cohort:
     def _settle(self) -> None:
         one = self._proofs[0]
         if self._stored is not None:
-            now = self._made(one, one.transactions)
+            now = _judged(one, one.transactions, one.reason, self.impure)
             if _confirms(now.transactions, self._stored):
                 self._conclude(now)
             # Otherwise what was sent then is not what is sent now: this run proves its own.
             self._stored = None
         elif len(self._proofs) >= PROOFS:
-            other = self._proofs[1]
-            same = compared(one.transactions, other.transactions) if one.options == other.options else []
-            made = self._made(replace(one, reason=one.reason or other.reason), same)
+            made = proven(one, self._proofs[1], self.impure)
             self._conclude(made)
             self.transcripts.save(self.direction, self.kind, made.transactions)
 
@@ -155,13 +153,30 @@ class Cohort:
         self.reasons = made.reasons if made.transactions else dict.fromkeys(self.kind.path, _TWO_WAYS)
         self.transcript = made if made.replayable else None
 
-    def _made(self, recording: Recording, transactions: Sequence[Recorded]) -> Transcript:
-        judged = [self._judged(each, recording.reason) for each in transactions]
-        return Transcript(tuple(_kept_together(judged)), recording.options or {})
 
-    def _judged(self, recorded: Recorded, reason: str | None) -> Recorded:
-        by_text = (self.impure[revision] for revision in recorded.step.revisions if revision in self.impure)
+def proven(one: Recording, other: Recording, impure: Mapping[str, str]) -> Transcript:
+    """What two tenants of a kind, who went the same way, say about how others go.
+
+    Args:
+        one: one's recording.
+        other: the other's.
+        impure: why a revision must not be replayed, as far as its file tells, by revision.
+
+    Returns:
+        The transcript; without transactions where the two went different ways.
+    """
+    same = compared(one.transactions, other.transactions) if one.options == other.options else []
+    return _judged(one, same, one.reason or other.reason, impure)
+
+
+def _judged(
+    recording: Recording, transactions: Sequence[Recorded], reason: str | None, impure: Mapping[str, str]
+) -> Transcript:
+    def judged(recorded: Recorded) -> Recorded:
+        by_text = (impure[revision] for revision in recorded.step.revisions if revision in impure)
         return replace(recorded, reason=reason or next(by_text, None) or recorded.reason)
+
+    return Transcript(tuple(_kept_together([judged(each) for each in transactions])), recording.options or {})
 
 
 def _kept_together(transactions: Sequence[Recorded]) -> list[Recorded]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
 from orchestrator.databases.failures import Failure, describe
+from orchestrator.databases.port import Reading
 from orchestrator.errors import OrchestratorError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
@@ -22,6 +23,8 @@ from orchestrator.statuses import TenantStatus
 
 #: Kind of the journal's event that tells what an onboarded tenant was given.
 ONBOARDED = "onboarded"
+#: How a tenant was made that was copied.
+TEMPLATE = "template"
 #: Ends after which a tenant is where it is to be.
 _THERE = (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT)
 
@@ -49,8 +52,8 @@ class Asked:
     fast: Callable[[Tenant, Work], Awaitable[Outcome | None]] | None = None
     #: Takes in what is there already, in the place of making it.
     adopt: Callable[[Tenant, Work], Awaitable[Outcome]] | None = None
-    #: Database to copy a tenant's from; ``None`` for an empty one.
-    template: Callable[[Tenant], Awaitable[str | None]] | None = None
+    #: What a tenant's database is to be copied from; ``None`` for an empty one.
+    template: Callable[[Tenant, Work], Awaitable[Template | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Reception:
         database = self.migrator.databases[tenant.server]
         if self.asked.adopt is not None:
             return await database.found(tenant)
-        template = None if self.asked.template is None else await self.asked.template(tenant)
+        template = None if self.asked.template is None else await self.asked.template(tenant, work)
         claim, wait = replace(welcome.claim, template=template), self.migrator.lock_wait
         found = await database.claim(tenant, claim, wait)
         if await self._is_half_made(tenant, work, welcome, found):
@@ -113,16 +116,21 @@ class Reception:
             return False
         if marker.seeded is not None or not marker.is_of(welcome.claim.marker):
             return False
-        table = self.migrator.loop.version_table
-        reading = (await self.migrator.databases[tenant.server].read([tenant], table))[tenant.id]
+        reading = await self._reading(tenant)
         here = position(self.migrator.history, "upgrade", reading.heads, work.target)
         return reading.failure is None and here.status is TenantStatus.BEHIND
+
+    async def _reading(self, tenant: Tenant) -> Reading:
+        table = self.migrator.loop.version_table
+        return (await self.migrator.databases[tenant.server].read([tenant], table))[tenant.id]
 
     async def _made(
         self, tenant: Tenant, work: Work, found: Found, listener: Callable[[StepDone], None], keep: Keep
     ) -> Outcome:
         if self.asked.adopt is not None:
             return await self.asked.adopt(tenant, work)
+        if found.copied:
+            return Outcome(TenantStatus.SUCCEEDED, (), (await self._reading(tenant)).heads, path=TEMPLATE)
         if self.asked.fast is not None and found.holds is not Holds.FULL:
             made = await self.asked.fast(tenant, work)
             if made is not None:

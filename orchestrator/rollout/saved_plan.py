@@ -288,8 +288,13 @@ class SavedPlan:
         )
 
 
-def save(document: Mapping[str, Any], file: Path) -> None:
-    """Write a plan's document, whole or not at all.
+def save(document: Mapping[str, Any], file: Path, option: str = "--out plan.json") -> None:
+    """Write a document, a plan's unless ``option`` is another one, whole or not at all.
+
+    Args:
+        document: as JSON.
+        file: where.
+        option: how it was asked for, for example.
 
     Raises:
         UsageError: the file cannot be written.
@@ -301,7 +306,7 @@ def save(document: Mapping[str, Any], file: Path) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise UsageError(
-            f"cannot write {file}: {error.strerror}", hint="name a file in a directory that there is: --out plan.json"
+            f"cannot write {file}: {error.strerror}", hint=f"name a file in a directory that there is: {option}"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,19 @@ def test_same_application_in_public(history: History, tmp_path: Path, pg: Postgr
     public = catalog(database)
     fleet.upgrade()
     assert difference(public, catalog(database)) == []
+
+
+@named(OPTUNA, PREFECT, KEYSTONE)
+def test_linted(history: History, tmp_path: Path) -> None:
+    """Each revision is linted, or is said not to be: those that read the database are. No server is there to ask."""
+    workspace = history.project(tmp_path)
+    workspace.write("tenants.yaml", "servers: {main: 'postgresql://nobody@127.0.0.1:1/app'}\ntenants: [acme]\n")
+    result = workspace.run("lint", "--all-revisions", "--json", timeout=300)
+    assert result.returncode == 3, result.stderr
+    document = json.loads(result.stdout)
+    assert set(history.heads) <= set(document["revisions"])
+    assert {finding["revision"] for finding in document["not_linted"]} <= set(document["revisions"])
+    assert document["not_linted"]
+    # The packages' environments have none.
+    assert document["squawk"]["hint"] == "pip install 'alembic-orchestrator[lint]'"
+    assert "several_heads" not in {finding["rule"] for finding in document["findings"]}

@@ -565,3 +565,35 @@ async def test_claim_furnishes(place: Place) -> None:
         await place.database.claim(other, Claim(MARKER, statements=("no",)), 0)
     assert await place.database.found(other) == Found(Holds.MISSING)
     await place.database.drop(tenant, 0)
+
+
+async def test_whereabouts(place: Place) -> None:
+    """Two declarations that lead to one server tell the same of a tenant, be it there or not; other places differ."""
+    parts = urlsplit(place.url)
+    host = "localhost" if parts.hostname == "127.0.0.1" else "127.0.0.1"
+    url = (
+        place.url if place.kind == "sqlite" else parts._replace(netloc=f"{parts.username}@{host}:{parts.port}").geturl()
+    )
+    tenants = [await place.made("a"), place.tenant("b")]
+    found = await place.database.whereabouts(tenants)
+    assert found == await place.declared("other", url).whereabouts(tenants)
+    assert found.keys() == {"a", "b"}
+    assert (found["a"] == found["b"]) is (place.isolation is Isolation.SCHEMA)
+    if place.kind != "sqlite":
+        with pytest.raises(OrchestratorError):
+            await place.declared("down", _nowhere(place)).whereabouts(tenants)
+
+
+async def test_others_within(place: Place) -> None:
+    """Schemas with a version table in a database that is wholly a tenant's; its own, and tables of its, are none."""
+    if place.isolation is not Isolation.DATABASE:
+        return  # in a schema there is nobody else, and a file has no schemas
+    tenant = await place.made("a")
+    assert await place.database.others_within(place.tenant("b"), [VERSIONS]) == ()
+    await place.stamp(tenant, "r1")
+    await place.run(tenant, "CREATE SCHEMA own", "CREATE TABLE own.things (id int)")
+    assert await place.database.others_within(tenant, [VERSIONS]) == []
+    await place.run(tenant, "CREATE SCHEMA other", f"CREATE TABLE other.{VERSIONS} (version_num text)")
+    await place.run(tenant, "CREATE SCHEMA more", "CREATE TABLE more.versions (version_num text)")
+    assert await place.database.others_within(tenant, [VERSIONS]) == ["other"]
+    assert await place.database.others_within(tenant, [VERSIONS, "versions"]) == ["more", "other"]

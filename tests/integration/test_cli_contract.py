@@ -41,7 +41,7 @@ def test_reading(project: Project) -> None:
     assert status["summary"] == {"behind": 2}
     assert status["tenants"][1] == {
         "tenant": "eu-one", "server": "main", "database": project.url.rpartition("/")[2], "schema": "eu-one",
-        "tags": ["eu"], "heads": [], "state": "behind", "pending": 3, "error": None,
+        "tags": ["eu"], "heads": [], "state": "behind", "pending": 3, "noticed": None, "error": None,
     }  # fmt: skip
     plan = project.json("plan")
     assert plan["target"] == [THIRD]

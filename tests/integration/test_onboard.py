@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,23 @@ def test_missing_right(signup: Project) -> None:
     assert listed(signup) == []
 
 
+def test_server_that_is_away(signup: Project) -> None:
+    """A server that takes no connection is told, nothing is written down, and resume goes on when it is back."""
+    path = signup.workspace.path / "tenants.yaml"
+    text = path.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    path.write_text(re.sub(r"127\.0\.0\.1:\d+", address, text) + "policy: {retries: 0}\n")
+
+    document = signup.json("onboard", "acme", "--seed", "demo", exit_code=1)
+
+    assert address in tenant_of(document, "acme")["error"]["message"]
+    assert listed(signup) == []
+    path.write_text(text)
+    assert statuses(signup.json("resume")) == {"acme": "succeeded"}
+    assert (notes(signup, "acme"), listed(signup)) == (["one", "two"], ["acme"])
+
+
 def test_file_that_cannot_be_written(signup: Project) -> None:
     """Where the entry cannot be written down, the tenant waits for it, and the same command ends it."""
     path = signup.workspace.path / "tenants.yaml"
@@ -348,6 +367,57 @@ def test_rollback_of_an_onboarding(signup: Project) -> None:
 
     assert_error(signup.run("rollback", "last", "--yes", "--allow-data-loss"), "offboard")
     assert notes(signup, "acme") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("revisions", "way"), [("", "replay"), ("op.get_bind().execute(sa.text('SELECT 1')).scalar()", "snapshot")]
+)
+def test_prepared(signup: Project, revisions: str, way: str) -> None:
+    """What --prepare has made is used, with its statements and rows as ever; edited revisions are prepared anew."""
+    if revisions:
+        signup.revision("d4d4d4d4d4d4", THIRD, revisions)
+    signup.json("onboard", "model", "--seed", "")
+
+    assert signup.json("onboard", "--prepare")["way"] == way
+    document = signup.json("onboard", "acme", "--seed", "demo")
+
+    assert tenant_of(document, "acme")["path"] == way
+    assert (signup.heads("acme"), notes(signup, "acme")) == (signup.heads("model"), ["one", "two"])
+    assert fetch(signup.url, "SELECT has_schema_privilege('pg_monitor', 'acme', 'USAGE')") == [(True,)]
+    assert signup.run("drift").returncode == 0
+    signup.revision("e5e5e5e5e5e5", signup.heads("model")[0], "op.add_column('notes', sa.Column('more', sa.Text))")
+    assert tenant_of(signup.json("onboard", "globex", "--seed", ""), "globex")["path"] == "alembic"
+
+
+def test_many_prepare_themselves(signup: Project) -> None:
+    """Enough new tenants of one kind are worth preparing for: none of them goes through Alembic."""
+    signup.workspace.write("new.yaml", "\n".join(f"- {{id: t{number}, seed: demo}}" for number in range(8)))
+
+    document = signup.json("onboard", "--from", "new.yaml")
+
+    assert {tenant["path"] for tenant in document["tenants"]} == {"replay"}
+    assert notes(signup, "t7") == ["one", "two"]
+
+
+def test_prepared_databases(signup: Project) -> None:
+    """A database is copied from the template, gets what it is to be given, and is another one's never."""
+    name = f"{signup.url.rpartition('/')[2]}_acme"
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("SCHEMA {schema}", "SCHEMA public"))
+    try:
+        assert signup.json("onboard", "--prepare", "--isolation", "database")["way"] == "template"
+        document = signup.json("onboard", "acme", "--isolation", "database", "--database", name, "--seed", "demo")
+        assert tenant_of(document, "acme")["path"] == "template"
+        url = f"{signup.url.rpartition('/')[0]}/{name}"
+        assert fetch(url, "SELECT count(*) FROM notes") == [(2,)]
+        assert signup.json("status")["tenants"][0]["heads"] == [THIRD]
+    finally:
+        execute(signup.url, f'DROP DATABASE IF EXISTS "{name}"')
+        for (template,) in fetch(
+            signup.url, "SELECT datname FROM pg_database WHERE datname ^@ 'orchestrator_template_'"
+        ):
+            execute(signup.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false')
+            execute(signup.url, f'DROP DATABASE "{template}"')
 
 
 def test_pinned_target(signup: Project) -> None:

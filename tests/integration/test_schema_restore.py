@@ -240,15 +240,25 @@ async def test_public(public: Place, database: str, changes: str) -> None:
     assert (await public.rows(), beside(database)) == (ROWS, [])
 
 
+async def test_rights_of_public_that_were_taken_since(public: Place, database: str) -> None:
+    """The backup says that everybody may create there: what the live one says counts."""
+    execute(database, "GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT USAGE ON SCHEMA public TO pg_monitor")
+    await public.save()
+    execute(database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE USAGE ON SCHEMA public FROM pg_monitor")
+    before = belongings(database)
+    assert await public.put_back() == Restored()
+    assert belongings(database) == before
+
+
 async def test_public_by_the_owner_of_the_database(pg: PostgresServer, database: str, tmp_path: Path) -> None:
     """Whoever owns the database can put its public back; no superuser is needed."""
-    if pg.server_version < 150000:
-        execute(database, "ALTER SCHEMA public OWNER TO owner_of_one")
     execute(
         database,
         "DO $$ BEGIN CREATE ROLE owner_of_one LOGIN NOSUPERUSER; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
         f'ALTER DATABASE "{urlsplit(database).path[1:]}" OWNER TO owner_of_one',
     )
+    if pg.server_version < 150000:
+        execute(database, "ALTER SCHEMA public OWNER TO owner_of_one")
     public = place_at(with_role(database, "owner_of_one", "x"), tmp_path, "public")
     await public.fill()
     before = belongings(database)

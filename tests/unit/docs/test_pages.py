@@ -18,6 +18,7 @@ from pydantic import BaseModel
 import orchestrator
 from orchestrator.cli.group import root
 from orchestrator.fleet import schema
+from orchestrator.history.rules import RULES
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests import documents
 from tests.documents import HISTORY_PAGE, HISTORY_PAGE_RU, PAGES, Block, blocks
@@ -37,7 +38,7 @@ def test_yaml_is_valid(page: str, tmp_path: Path) -> None:
         path = tmp_path / "tenants.yaml"
         path.write_text(completed(block.text), encoding="utf-8")
         try:
-            orchestrator.load(path)
+            orchestrator.load(path, may_be_empty=True)
         except orchestrator.OrchestratorError as error:
             raise AssertionError(f"{block.place}: {error.message}") from error
 
@@ -194,6 +195,7 @@ def test_every_status_is_documented() -> None:
         ("Policy", schema.PolicyEntry),
         ("Waves", schema.WaveEntry),
         ("Hooks", schema.HooksEntry),
+        ("Lint", schema.LintEntry),
         ("Sections", schema.FleetEntry),
     ],
 )
@@ -217,3 +219,10 @@ def test_history_page_in_russian() -> None:
     assert [(block.language, block.text) for block in blocks(HISTORY_PAGE_RU)] == [
         (block.language, block.text) for block in blocks(HISTORY_PAGE)
     ]
+
+
+def test_every_rule_of_lint_is_documented() -> None:
+    """docs/cli.md has a row for every rule, with what it weighs unless tenants.yaml says otherwise."""
+    table = documents.section(CLI, "Rules of lint")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", table, re.MULTILINE))
+    assert rows == {kind.value: rule.severity.value for kind, rule in RULES.items()}

@@ -38,7 +38,20 @@ def _keys(document: dict[str, Any]) -> dict[str, list[str]]:
 def test_keys() -> None:
     """The keys of the contract, in its order, and none else."""
     published = json_schema()
-    keys = ["name", "servers", "defaults", "tenants", "sources", "policy", "waves", "hooks", "onboarding", "journal"]
+    keys = [
+        "name",
+        "servers",
+        "defaults",
+        "tenants",
+        "sources",
+        "policy",
+        "waves",
+        "hooks",
+        "onboarding",
+        "drift",
+        "lint",
+        "journal",
+    ]
     assert list(published["properties"]) == keys
     assert published["additionalProperties"] is False
     tenant = published["$defs"]["TenantEntry"]

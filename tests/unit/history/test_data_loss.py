@@ -167,3 +167,20 @@ def test_the_same_twice() -> None:
     assert in_file.is_like(Loss("drop column", "users", "phone", "ALTER TABLE users DROP COLUMN phone"))
     assert not in_file.is_like(Loss("drop column", "users", "name", "ALTER TABLE users DROP COLUMN name"))
     assert not Loss("drop table", "a", None, "").is_like(Loss("drop table", "b", None, ""))
+
+
+def test_batches_on_several_tables() -> None:
+    """A variable that stands for one batch operation after the other means each table in its own block."""
+    blocks = "".join(
+        f'    with op.batch_alter_table("{table}") as batch:\n        batch.drop_column("{column}")\n'
+        for table, column in (("users", "phone"), ("accounts", "note"))
+    )
+    found = in_source(ast.parse(f"def upgrade():\n{blocks}"), "upgrade")
+    assert [(loss.table, loss.column) for loss in found] == [("users", "phone"), ("accounts", "note")]
+
+
+def test_a_column_called_type() -> None:
+    """Its name is not taken for a change of type, and a change of its type is one."""
+    assert in_sql("ALTER TABLE pools ALTER COLUMN type SET NOT NULL") == []
+    assert [loss.column for loss in in_sql("ALTER TABLE pools ALTER COLUMN type TYPE text")] == ["type"]
+    assert [loss.column for loss in in_sql("ALTER TABLE pools ALTER type TYPE text")] == ["type"]

@@ -506,3 +506,21 @@ class JournalContract:
             for found, counts in await journal.runs():
                 assert (found.id in ids, counts) == (True, {TenantStatus.SUCCEEDED: 20})
                 assert len(await journal.events(found.id)) == 20
+
+    async def test_the_attempt_that_saw_a_tenant_last_counts(self, address: URL, tmp_path: Path) -> None:
+        """A long run that did a tenant first, and ended last, does not hide what a short one did to it in between."""
+        async with opened(address, tmp_path) as journal:
+            for name, seen, ended, heads in (("long", 1, 10, "a1"), ("short", 3, 4, "a2"), ("before", 0, 0, "a0")):
+                run, at = a_run(id=name), MOMENT + timedelta(hours=seen)
+                attempt = an_attempt(run, "acme", status=TenantStatus.SUCCEEDED)
+                await journal.start_run(run, [replace(attempt, to_heads=(heads,), started_at=at, finished_at=at)])
+                place = {"db1:5432": {"acme": ["app", "acme", None]}}
+                journal.record_event(EventRecord(name, None, at, "places", detail=place))
+                await journal.finish_run(name, RunStatus.SUCCEEDED, MOMENT + timedelta(hours=ended))
+            killed = a_run(id="killed", started_at=MOMENT + timedelta(hours=11))
+            await journal.start_run(killed, [an_attempt(killed, "acme", status=TenantStatus.RUNNING)])
+            found = await journal.last_seen(["acme", *(f"never-{number}" for number in range(1500))])
+        assert found.keys() == {"acme"}
+        acme = found["acme"]
+        assert (acme.run, acme.heads, acme.place) == ("short", ("a2",), ("db1:5432", "app", "acme", None))
+        assert [(each.run.id, each.from_heads) for each in acme.since] == [("killed", ("a0",))]
