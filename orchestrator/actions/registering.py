@@ -120,6 +120,17 @@ async def unregister(servers: Servers, fleet: Fleet, tenant: Tenant) -> Registra
         return Registration(str(source), changed=True)
 
 
+async def lists(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
+    """Whether ``tenant`` is in the fleet, in its place.
+
+    Raises:
+        ConfigurationError: what has this id is in another place.
+        DatabaseError: a source cannot be asked.
+    """
+    async with _opened(servers, fleet) as (now, databases):
+        return _listed(await read_sources(now, databases), tenant) is not None
+
+
 @asynccontextmanager
 async def _opened(servers: Servers, fleet: Fleet) -> AsyncIterator[tuple[Fleet, Mapping[str, Database]]]:
     """tenants.yaml as it is now, and the servers that its sources ask."""
@@ -213,7 +224,7 @@ async def _write(
 
 
 async def is_listed(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
-    """Whether the fleet, read anew, has ``tenant`` in its place; also where it cannot be read.
+    """Whether the fleet, read anew, has ``tenant``; also where it cannot be read, or has it in another place.
 
     Args:
         servers: opened for ``fleet``.
@@ -221,8 +232,7 @@ async def is_listed(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
         tenant: whom.
     """
     try:
-        async with _opened(servers, fleet) as (now, databases):
-            return _is_among(await read_sources(now, databases), tenant)
+        return await lists(servers, fleet, tenant)
     except OrchestratorError:
         return True
 

@@ -50,6 +50,14 @@ class Registrar:
                 await self._write(batch)
         return await mine
 
+    async def lists(self, tenant: Tenant) -> bool:
+        """Whether the fleet has ``tenant`` now: everything that it is read from is read again.
+
+        Raises:
+            OrchestratorError: it cannot be read.
+        """
+        return await registering.lists(self.project.servers, self._with_servers, tenant)
+
     async def unregister(self, tenant: Tenant) -> None:
         """Take ``tenant`` out again, there where it is written down.
 

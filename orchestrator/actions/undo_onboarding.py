@@ -49,20 +49,22 @@ async def undo(
         given = read_newcomers(await servers.fleet(), entries_of(newcomers), origin, expand=expand)
         project = (await read_project(fleet, servers)).joined_by(given.fleet)
         registrar = Registrar(project, fleet)
-        listed = {each.tenant.id for each in given.newcomers if each.listed}
 
         def judge(_: Tenant, __: Reading) -> Failure | None:
             return None
 
         async def act(planned: PlannedTenant) -> Done:
             tenant = planned.tenant
-            database = project.databases[tenant.server]
-            found = await database.found(tenant)
-            _require_unfinished(tenant, found, Marker(project.identity, tenant.id), listed=tenant.id in listed)
-            if tenant.id in listed:
-                await registrar.unregister(tenant)
-            if found.holds is not Holds.MISSING or found.marker is not None:
-                await database.drop(tenant, execution.lock_wait)
+            database, ours = project.databases[tenant.server], Marker(project.identity, tenant.id)
+
+            async def still() -> bool:
+                # Under its lock: an onboarding that was under way may have handed it over meanwhile.
+                listed = await registrar.lists(tenant)
+                _require_unfinished(tenant, await database.found(tenant), ours, listed=listed)
+                return True
+
+            await still()
+            await database.drop(tenant, execution.lock_wait, still)
             return Done(planned.heads, ())
 
         record = new_run(project, "undo", {"newcomers": [each.tenant.id for each in given.newcomers]})
@@ -77,11 +79,15 @@ def _require_unfinished(tenant: Tenant, found: Found, ours: Marker, *, listed: b
         OnboardingError: it was not.
     """
     marker = found.marker
-    if marker is None and found.holds is Holds.MISSING and not listed:
-        return
+    if marker is None and found.holds is Holds.MISSING:
+        if not listed:
+            return
+        raise OnboardingError(
+            f"there is no {tenant.place}, and the fleet lists it", hint="take its entry out of the fleet by hand"
+        )
     if marker is not None and not marker.is_of(ours):
         raise OnboardingError(f"{tenant.place} belongs to tenant {marker.tenant} of fleet {marker.fleet}")
-    if marker is None or not marker.fresh:
+    if marker is None or not marker.fresh or (marker.ready and listed):
         raise OnboardingError(
             f"nothing says that an onboarding of it was cut off; {tenant.place} is left alone",
             hint="a tenant of the fleet is taken out with: orchestrator offboard",

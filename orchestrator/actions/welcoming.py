@@ -104,10 +104,9 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
             marker=Marker(project.identity, tenant, fresh=True),
             owner=onboarding.owner,
             extensions=onboarding.extensions,
-            seed=None if arrivals.adopt else named[tenant],
             statements=onboarding.statements,
         )
-        return Welcome(claim, newcomer.listed)
+        return Welcome(claim, newcomer.listed, None if arrivals.adopt else named[tenant])
 
     asked = Asked(
         welcomes={each.tenant.id: welcome(each) for each in given.newcomers},

@@ -31,6 +31,10 @@ class Marker:
     found: bool = False
     #: Name of the seed that it has been given; ``None`` for none so far.
     seeded: str | None = None
+    #: It is being given its seed. To be seen only where marks are in no transaction, of one who was cut off.
+    sowing: bool = False
+    #: It has all that it is to have, and may be registered: from now on it is never emptied.
+    ready: bool = False
     #: It was set aside, under another name; ``None`` for a place that is in use.
     departure: Departure | None = None
 
@@ -38,7 +42,7 @@ class Marker:
         """``comment`` with this in the place of what it said before; other lines of it stay."""
         kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
         said: dict[str, Any] = {"fleet": self.fleet, "tenant": self.tenant}
-        said |= {key: value for key in ("fresh", "found", "seeded") if (value := getattr(self, key))}
+        said |= {key: value for key in ("fresh", "found", "seeded", "sowing", "ready") if (value := getattr(self, key))}
         if self.departure is not None:
             said["departure"] = self.departure.as_json()
         return "\n".join([*kept, _PREFIX + json.dumps(said, ensure_ascii=False)])
@@ -64,7 +68,7 @@ class Marker:
 
     def handed_over(self) -> Marker:
         """What stays once the tenant is onboarded, or is back in its place."""
-        return replace(self, fresh=False, found=False, departure=None)
+        return replace(self, fresh=False, found=False, sowing=False, ready=False, departure=None)
 
 
 def settled(comment: str | None) -> str | None:
@@ -95,8 +99,6 @@ class Claim:
     owner: str | None = None
     #: Extensions of the database.
     extensions: tuple[str, ...] = ()
-    #: Name of the seed that it is to be given; ``None`` for none.
-    seed: str | None = None
     #: SQL, run once, in the transaction that writes the marker.
     statements: tuple[str, ...] = ()
     #: What a new database is to be copied from; ``None`` for an empty one.

@@ -6,7 +6,7 @@ tests/contract/ holds every adapter to what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,11 @@ class Session(Protocol):
     async def invalid_indexes(self) -> Mapping[str, int]:
         """Indexes in the tenant's scope that were begun and never finished: by name, what tells one from another."""
         ...
+
+
+async def certainly() -> bool:
+    """Yes."""
+    return True
 
 
 class Database(Protocol):
@@ -306,8 +311,13 @@ class Database(Protocol):
         """
         ...
 
-    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+    async def drop(self, tenant: Tenant, lock_wait: float, still: Callable[[], Awaitable[bool]] = certainly) -> None:
         """Take away the tenant's place with all that it holds, under its lock; nothing where there is none.
+
+        Args:
+            tenant: a tenant on this server.
+            lock_wait: seconds to wait for whoever is at work on it.
+            still: asked once the lock is held, whether it is still to be done: what was seen before may be over.
 
         Raises:
             TenantLocked: another process is at work on it.

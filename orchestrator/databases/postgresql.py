@@ -37,7 +37,7 @@ from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Check, Reading
+from orchestrator.databases.port import Check, Reading, certainly
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
 from orchestrator.databases.postgresql_claims import Places, no_other_aside
 from orchestrator.databases.postgresql_dump import Source
@@ -452,10 +452,10 @@ class PostgreSQL:
         async with self._places(tenant, lock_wait) as places:
             return await places.claim(claim)
 
-    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+    async def drop(self, tenant: Tenant, lock_wait: float, still: Callable[[], Awaitable[bool]] = certainly) -> None:
         """A schema with all its objects, a database with whoever is connected to it."""
         async with self._places(tenant, lock_wait) as places:
-            await places.drop()
+            await places.drop(still)
 
     @asynccontextmanager
     async def set_aside(self, tenant: Tenant, leave: Leave) -> AsyncIterator[Leaving]:

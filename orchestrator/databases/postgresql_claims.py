@@ -109,8 +109,8 @@ class Places:
                 await self._mark(raw, marker)
             return replace(found, marker=marker)
 
-    async def drop(self) -> None:
-        """Take the place away with all that it holds, under the tenant's lock."""
+    async def drop(self, still: Callable[[], Awaitable[bool]]) -> None:
+        """Take the place away with all that it holds, under the tenant's lock, where that is ``still`` to be done."""
         if self.tenant.schema is None:
             key = lock_key(self.database, None)
             async with self.locked(self.other, key) as raw:
@@ -118,10 +118,13 @@ class Places:
                     return
                 # The lock that migrations take is one of the database itself, and ends with it.
                 async with self.locked(self.database, key):
+                    if not await still():
+                        return
                     await raw.execute(f"DROP DATABASE {identifier(self.database)} WITH (FORCE)")
             return
         async with self.locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
-            await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
+            if await still():
+                await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
 
     async def _claim_database(self, claim: Claim) -> Found:
         async with self.locked(self.other, lock_key(self.database, None)) as raw:

@@ -13,7 +13,7 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
-from orchestrator.databases.port import Check, Reading
+from orchestrator.databases.port import Check, Reading, certainly
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_asides import (
@@ -237,10 +237,12 @@ class SQLite:
                 no_other_file_aside(tenant, file, leaving=True)
             return await asyncio.to_thread(claim_file, file, claim)
 
-    async def drop(self, tenant: Tenant, lock_wait: float) -> None:
+    async def drop(self, tenant: Tenant, lock_wait: float, still: Callable[[], Awaitable[bool]] = certainly) -> None:
         """The file, and what is beside it but for the lock's."""
         async with _locked(tenant, lock_wait):
-            await asyncio.to_thread(drop_file, _file(tenant))
+            if await still():
+                await asyncio.to_thread(drop_file, _file(tenant))
+                await asyncio.to_thread(write_marker, _file(tenant), None)
 
     @asynccontextmanager
     async def set_aside(self, tenant: Tenant, leave: Leave) -> AsyncIterator[Leaving]:

@@ -17,7 +17,7 @@ from orchestrator.databases.asides import Aside, Leave, Leaving, refuse_set_asid
 from orchestrator.databases.claims import Marker
 from orchestrator.databases.departures import Stage
 from orchestrator.databases.own_names import OFFBOARDED, offboarded
-from orchestrator.databases.sqlite_claims import BESIDE, drop_file
+from orchestrator.databases.sqlite_claims import BESIDE, drop_file, write_marker
 from orchestrator.errors import OnboardingError
 from orchestrator.fleet.tenant import Isolation, Tenant
 
@@ -81,6 +81,7 @@ def move_aside(leaving: Leaving, leave: Leave, file: Path) -> None:
         file.rename(aside)
         # All of it is in the file. Left there, the next file of that name would be given it.
         clear_beside(file)
+        write_marker(file, None)
     except OSError as error:
         raise OnboardingError(f"{file} cannot be moved: {error.strerror}") from error
 

@@ -46,8 +46,10 @@ def claim_file(file: Path, claim: Claim) -> Found:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_marker(file, marker)
-        if marker.fresh and claim.seed is not None and marker.seeded is None:
+        if marker.fresh and marker.sowing:
             drop_file(file)
+            marker = replace(marker, sowing=False)
+            write_marker(file, marker)
         file.touch()
     except OSError as error:
         raise DatabaseError(f"cannot create {file}: {error.strerror}") from error
@@ -61,10 +63,10 @@ def read_marker(file: Path) -> Marker | None:
     return None
 
 
-def write_marker(file: Path, marker: Marker) -> None:
+def write_marker(file: Path, marker: Marker | None) -> None:
     """Write ``marker``, whole or not at all; one that says nothing of an onboarding takes the old one away."""
     place = _marker_file(file)
-    if not marker.fresh:
+    if marker is None or not marker.fresh:
         place.unlink(missing_ok=True)
         return
     new = place.with_name(f"{place.name}.{os.getpid()}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
+from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Reading
+from orchestrator.databases.port import Reading, Session
 from orchestrator.errors import OrchestratorError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
@@ -36,6 +38,8 @@ class Welcome:
     claim: Claim
     #: The fleet has it already.
     listed: bool
+    #: Name of the seed that it is to be given; ``None`` for none.
+    seed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Reception:
             before = await self._made(tenant, work, found, listener, keep)
             if before.status not in _THERE:
                 return before
-            await self._handed_over(tenant, welcome, found, before)
+            await self._handed_over(tenant, welcome, before)
             return before
         except TenantLocked as error:
             return Outcome(TenantStatus.LOCKED, failure=replace(describe(error), type="locked"))
@@ -98,23 +102,24 @@ class Reception:
         template = None if self.asked.template is None else await self.asked.template(tenant, work)
         claim, wait = replace(welcome.claim, template=template), self.migrator.lock_wait
         found = await database.claim(tenant, claim, wait)
-        if await self._is_half_made(tenant, work, welcome, found):
+        if found.holds is Holds.FULL and not welcome.listed and await self._is_half_made(tenant, work, welcome):
             # What a killed revision has left outside its transaction, only an empty place is sure to be without.
-            await database.drop(tenant, wait)
+            await database.drop(tenant, wait, partial(self._is_half_made, tenant, work, welcome))
             for step, _ in await self.recorder.open_steps(tenant.id):
                 self.recorder.record_step(replace(step, done_at=datetime.now(UTC)))
             found = await database.claim(tenant, claim, wait)
         return found
 
-    async def _is_half_made(self, tenant: Tenant, work: Work, welcome: Welcome, found: Found) -> bool:
+    async def _is_half_made(self, tenant: Tenant, work: Work, welcome: Welcome) -> bool:
         """Whether the place was made by an onboarding that was cut off before the tenant was at its target.
 
-        Nobody has been given it by then: it gets its rows, and its entry in the fleet, only at the target.
+        Nobody has been given it by then: it gets its rows, and its entry in the fleet, only at the target, and from
+        then on its mark says so. Asked under the tenant's lock, nobody is at work on it either.
         """
-        marker = found.marker
-        if found.holds is not Holds.FULL or marker is None or not marker.fresh or marker.found:
+        marker = (await self.migrator.databases[tenant.server].found(tenant)).marker
+        if marker is None or not marker.is_of(welcome.claim.marker):
             return False
-        if marker.seeded is not None or not marker.is_of(welcome.claim.marker):
+        if not marker.fresh or marker.found or marker.ready or marker.seeded is not None:
             return False
         reading = await self._reading(tenant)
         here = position(self.migrator.history, "upgrade", reading.heads, work.target)
@@ -137,17 +142,27 @@ class Reception:
                 return made
         return await self.migrator.attempt(tenant, work, listener, keep=keep)
 
-    async def _handed_over(self, tenant: Tenant, welcome: Welcome, found: Found, outcome: Outcome) -> None:
-        marker, seed = found.marker, welcome.claim.seed
-        if marker is None and self.asked.adopt is not None:
-            marker = welcome.claim.marker.handed_over()
-            await self._mark(tenant, marker)
-        if marker is not None and marker.fresh and seed is not None:
-            marker = await sow(self.migrator, tenant, seed, self.asked.seeds[seed], marker)
-        where = None if welcome.listed else await self.asked.register(tenant)
-        if marker is not None and marker.fresh:
-            await self._mark(tenant, marker.handed_over())
-        if where is not None or (marker is not None and marker.fresh):
+    async def _handed_over(self, tenant: Tenant, welcome: Welcome, outcome: Outcome) -> None:
+        """Give it its rows and its entry, under its lock: nobody takes it back meanwhile."""
+        database, seed = self.migrator.databases[tenant.server], welcome.seed
+        name, limits = self.migrator.connection_name(tenant), self.migrator.limits(tenant, self.migrator.tries)
+        async with database.session(tenant, name, limits) as session:
+            if not await taken(session.try_lock, self.migrator.lock_wait):
+                holder = await session.lock_holder()
+                raise TenantLocked(f"another process is at work on this tenant: {holder or 'holder unknown'}")
+            # As it is now: another process may have come as far, or further.
+            marker = await session.marker()
+            fresh = marker is not None and marker.fresh
+            if marker is not None and fresh and not marker.ready:
+                if seed is not None and marker.seeded is None:
+                    marker = await sow(session, tenant, seed, self.asked.seeds[seed], marker)
+                else:
+                    marker = replace(marker, ready=True)
+                    await _mark(session, marker)
+            where = None if welcome.listed else await self.asked.register(tenant)
+            if fresh or (marker is None and self.asked.adopt is not None):
+                await _mark(session, (marker or welcome.claim.marker).handed_over())
+        if fresh or where is not None:
             detail = {
                 "place": tenant.place,
                 "way": outcome.path,
@@ -156,11 +171,10 @@ class Reception:
             }
             self.recorder.record_event(EventRecord(self.run, tenant.id, datetime.now(UTC), ONBOARDED, detail=detail))
 
-    async def _mark(self, tenant: Tenant, marker: Marker) -> None:
-        database = self.migrator.databases[tenant.server]
-        name, limits = self.migrator.connection_name(tenant), self.migrator.limits(tenant, self.migrator.tries)
-        async with database.session(tenant, name, limits) as session, session.connection.begin():
-            await session.mark(marker)
+
+async def _mark(session: Session, marker: Marker) -> None:
+    async with session.connection.begin():
+        await session.mark(marker)
 
 
 def _not_ours(tenant: Tenant, found: Found, welcome: Welcome, *, adopting: bool) -> Failure | None:

@@ -11,14 +11,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from orchestrator.databases.claims import Marker
-from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Session
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.fleet.callables import reference
 from orchestrator.fleet.onboarding import Seed
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.attempt import Migrator
 
 #: What to do about a seed that raised.
 _HINT = "mend the seed, then go on: nothing of it stays, and what was made before it is kept"
@@ -53,44 +51,33 @@ async def read_seed(seed: Seed) -> str | Callable[..., Any]:
         ) from error
 
 
-async def sow(migrator: Migrator, tenant: Tenant, name: str, what: str | Callable[..., Any], marker: Marker) -> Marker:
-    """Run a seed on ``tenant`` under its lock, unless it has been run there.
+async def sow(session: Session, tenant: Tenant, name: str, what: str | Callable[..., Any], marker: Marker) -> Marker:
+    """Run a seed, and say on the tenant's place that it was: in one transaction, where the dialect has marks in those.
 
     Args:
-        migrator: knows how to reach the tenant.
+        session: on the tenant, with its lock.
         tenant: it is at its target.
         name: the seed's.
         what: as :func:`read_seed` gives it.
-        marker: what is written on the tenant's place, as far as is known.
+        marker: what is written on the tenant's place.
 
     Returns:
         What is written there now.
 
     Raises:
-        NotSeeded: it raised, or the tenant is locked elsewhere.
+        NotSeeded: it raised.
     """
-    database = migrator.databases[tenant.server]
-    connection_name = migrator.connection_name(tenant)
+    done = replace(marker, seeded=name, ready=True)
     try:
-        async with database.session(tenant, connection_name, migrator.limits(tenant, migrator.tries)) as session:
-            if not await taken(session.try_lock, migrator.lock_wait):
-                holder = await session.lock_holder()
-                raise NotSeeded(Failure("locked", f"another process is at work on it: {holder or 'holder unknown'}"))
-            # Another process may have done it since it was last looked at.
-            marker = await session.marker() or marker
-            if marker.seeded is not None or not marker.fresh:
-                return marker
-            marker = replace(marker, seeded=name)
-            async with session.connection.begin():
-                await _run(session, tenant, what)
-                await session.mark(marker)
-            return marker
-    except NotSeeded:
-        raise
+        async with session.connection.begin():
+            await session.mark(replace(marker, sowing=True))
+            await _run(session, tenant, what)
+            await session.mark(done)
     except Exception as error:
         failure = describe(error)
         message = f"seed {name}: {failure.message}"
         raise NotSeeded(replace(failure, type="seed", message=message, hint=_HINT)) from error
+    return done
 
 
 async def _run(session: Session, tenant: Tenant, what: str | Callable[..., Any]) -> None:

@@ -512,6 +512,23 @@ async def test_claim_and_drop_wait_for_the_lock(place: Place) -> None:
     assert (await place.heads(tenant)).exists
 
 
+async def test_drop_is_asked_once_more_under_the_lock(place: Place) -> None:
+    """Whether a place is still to be dropped is asked when nobody else can be at work there, and heeded."""
+    tenant = await place.made("a")
+    held: list[bool] = []
+
+    async def no_more() -> bool:
+        other = place.declared(f"other{len(held)}")
+        async with other.session(tenant, "suite", LIMITS) as session:
+            held.append(not await session.try_lock())
+        return False
+
+    await place.database.drop(tenant, 0, no_more)
+
+    assert held == [True]
+    assert (await place.heads(tenant)).exists
+
+
 async def test_script_and_mark_in_one_transaction(place: Place) -> None:
     """A script of several statements is run in the session's transaction, and one that ends it is told."""
     tenant = place.tenant("a")

@@ -116,6 +116,41 @@ def test_seed_that_commits(signup: Project) -> None:
     assert listed(signup) == []
 
 
+@pytest.mark.parametrize(
+    "said", ['"fresh": true, "ready": true', '"fresh": true, "seeded": "demo"', '"fresh": true, "found": true']
+)
+def test_never_emptied_once_it_may_be_used(signup: Project, said: str) -> None:
+    """Cut off after it was ready, and before its mark said that it is handed over, a tenant keeps its rows for good."""
+    path = signup.workspace.path / "tenants.yaml"
+    before = path.read_text()
+    signup.json("onboard", "acme", "--seed", "demo")
+    path.write_text(before)
+    (comment,) = fetch(signup.url, "SELECT obj_description('acme'::regnamespace, 'pg_namespace')")[0]
+    marked = comment.replace('"tenant"', f'{said}, "tenant"')
+    signup.execute(f"COMMENT ON SCHEMA acme IS '{marked}'")
+    signup.revision("d4d4d4d4d4d4", THIRD, "op.add_column('notes', sa.Column('more', sa.Text))")
+
+    signup.json("onboard", "acme", "--seed", "")
+
+    assert (signup.heads("acme"), notes(signup, "acme")) == (["d4d4d4d4d4d4"], ["one", "two"])
+    assert listed(signup) == ["acme"]
+
+
+def test_listed_is_never_emptied(signup: Project) -> None:
+    """Whom the fleet has, by a glob for example, keeps what is there, whatever its mark says."""
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("tenants:\n", "sources: [{schemas: 't_*'}]\n"))
+    signup.json("onboard", "t_acme", "--seed", "demo")
+    (comment,) = fetch(signup.url, "SELECT obj_description('t_acme'::regnamespace, 'pg_namespace')")[0]
+    marked = comment.replace('"tenant"', '"fresh": true, "tenant"').replace(', "seeded": "demo"', "")
+    signup.execute(f"COMMENT ON SCHEMA t_acme IS '{marked}'")
+    signup.revision("d4d4d4d4d4d4", THIRD, "op.add_column('notes', sa.Column('more', sa.Text))")
+
+    signup.json("onboard", "t_acme", "--seed", "")
+
+    assert (signup.heads("t_acme"), notes(signup, "t_acme")) == (["d4d4d4d4d4d4"], ["one", "two"])
+
+
 def test_what_is_not_ours(signup: Project) -> None:
     """A schema with tables in it, and one of another fleet, are left alone; an empty one is taken."""
     signup.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.t (); CREATE SCHEMA empty")
