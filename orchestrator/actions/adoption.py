@@ -58,7 +58,7 @@ class Adoption:
         key = (tenant.server, tuple(target), versioned)
         if key not in self._references:
             self._references[key] = asyncio.create_task(self._made(tenant, target, versioned=versioned))
-        return await self._references[key]
+        return await asyncio.shield(self._references[key])
 
     async def _made(self, like: Tenant, target: Sequence[str], *, versioned: bool) -> str | None:
         database, table = self.project.databases[like.server], self.project.loop.version_table

@@ -54,7 +54,7 @@ async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
         await desk.open()
         yield desk
     finally:
-        await desk.close()
+        await desk.end()
 
 
 class Desk:
@@ -68,20 +68,33 @@ class Desk:
         self._file: _Seen = ()
         self._files: _Seen = ()
         self._looking = asyncio.Lock()
+        #: Nobody is received any more.
+        self._ended = False
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def open(self) -> None:
         """Read everything, and connect."""
-        self._file = await asyncio.to_thread(_seen, [self._fleet.path])
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _open(self) -> None:
         servers = await self._opened.enter_async_context(opened_servers(self._fleet))
         servers.kept = True
         self._journal = await self._opened.enter_async_context(opened_journal(self._fleet))
         self._project = await read_project(self._fleet, servers)
         self._files = await asyncio.to_thread(_seen, _files_of(self._project.history))
 
-    async def close(self) -> None:
+    async def end(self) -> None:
+        """Receive nobody any more."""
+        self._ended = True
+        await self._close()
+
+    async def _close(self) -> None:
         """Close every connection and the journal."""
         stack, self._opened = self._opened, AsyncExitStack()
         self._project = self._journal = None
@@ -132,6 +145,9 @@ class Desk:
 
     async def _now(self) -> tuple[Project, Journal]:
         """The project as it is now: what was changed since the last time is read again."""
+        if self._project is None and not self._ended:
+            # What was read the last time could not be.
+            await self.open()
         if self._project is None or self._journal is None:
             raise UsageError("the desk is closed", hint="async with orchestrator.onboarding(fleet) as desk: ...")
         file = await asyncio.to_thread(_seen, [self._fleet.path])
@@ -142,8 +158,8 @@ class Desk:
         if files != self._files or (fleet.servers, fleet.journal) != (self._fleet.servers, self._fleet.journal):
             # Those that are under way go on with what they have begun with.
             await self._idle.wait()
-            await self.close()
-            self._fleet = fleet
+            await self._close()
+            self._fleet, self._file = fleet, file
             await self.open()
         elif fleet is not self._fleet or fleet.sources:
             self._fleet, self._file = fleet, file

@@ -47,7 +47,13 @@ class Registrar:
         async with self._writing:
             if not mine.done():
                 batch, self._waiting = self._waiting, []
-                await self._write(batch)
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    # Cut off: the next one who waits writes for the others.
+                    left = [each for each in batch if not each[1].done() and each[1] is not mine]
+                    self._waiting = [*left, *self._waiting]
+                    raise
         return await mine
 
     async def lists(self, tenant: Tenant) -> bool:
@@ -83,7 +89,8 @@ class Registrar:
                 for each in batch:
                     await self._write([each])
                 return
-            batch[0][1].set_exception(error)
+            if not batch[0][1].done():
+                batch[0][1].set_exception(error)
             return
         for _, done in batch:
             if not done.done():

@@ -87,7 +87,12 @@ def _require_unfinished(tenant: Tenant, found: Found, ours: Marker, *, listed: b
         )
     if marker is not None and not marker.is_of(ours):
         raise OnboardingError(f"{tenant.place} belongs to tenant {marker.tenant} of fleet {marker.fleet}")
-    if marker is None or not marker.fresh or (marker.ready and listed):
+    if listed:
+        raise OnboardingError(
+            f"the fleet lists it by now, and somebody may be using {tenant.place}",
+            hint="finish it by the same command without --undo, or take it out with: orchestrator offboard",
+        )
+    if marker is None or not marker.fresh:
         raise OnboardingError(
             f"nothing says that an onboarding of it was cut off; {tenant.place} is left alone",
             hint="a tenant of the fleet is taken out with: orchestrator offboard",

@@ -142,3 +142,8 @@ def _refuse_our_names(tenant: Tenant) -> None:
     for name in (tenant.schema, tenant.database):
         if name is not None and name.startswith(OURS):
             raise UsageError(f"{name} is a name that orchestrator keeps for itself", hint="give it another name")
+    if tenant.schema == "public" or tenant.database in ("postgres", "template0", "template1"):
+        raise UsageError(
+            f"{tenant.place} is PostgreSQL's own, and is not made for a tenant",
+            hint="give it another place; one that is in use already can be written into tenants.yaml by hand",
+        )

@@ -53,6 +53,9 @@ class Check:
 class Session(Protocol):
     """One connection in one tenant's scope; closing it releases the tenant's lock."""
 
+    #: Whether :meth:`mark` is in the transaction of :attr:`connection`, and is gone with it.
+    marks_in_transaction: bool
+
     #: What migrations run on: an unqualified name on it means the tenant's.
     connection: AsyncConnection
 

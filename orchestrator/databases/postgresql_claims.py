@@ -53,6 +53,8 @@ DATABASES_ASIDE = (
     "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
     " WHERE datname ^@ $1 ORDER BY 1"
 )
+#: Seconds that dropping waits for those who use its tables, at least.
+_LOCK_WAIT = 2.0
 #: What in a statement stands for a name.
 _PLACEHOLDER = re.compile(r"\{(schema|database|tenant|owner)\}")
 
@@ -124,7 +126,10 @@ class Places:
             return
         async with self.locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
             if await still():
-                await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
+                async with raw.transaction():
+                    # Who reads its tables must not hold up everybody who comes after us.
+                    await raw.execute(f"SET LOCAL lock_timeout = {round(max(self.lock_wait, _LOCK_WAIT) * 1000)}")
+                    await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
 
     async def _claim_database(self, claim: Claim) -> Found:
         async with self.locked(self.other, lock_key(self.database, None)) as raw:

@@ -71,6 +71,7 @@ class PostgreSQLSession:
     _raw: _RawConnection
     _tenant: Tenant
     _database: str
+    marks_in_transaction: bool = True
 
     async def try_lock(self) -> bool:
         """Session-level, on the migrating connection: it lives exactly as long as the backend that works under it."""
@@ -102,8 +103,9 @@ class PostgreSQLSession:
         """As one message, which may have many statements in it."""
         # What SQLAlchemy has begun is sent with its first statement.
         await self.connection.exec_driver_sql("SELECT 1")
+        begun = await self._raw.fetchval("SELECT txid_current()")
         await self._raw.execute(sql)
-        if not self._raw.is_in_transaction():
+        if not self._raw.is_in_transaction() or await self._raw.fetchval("SELECT txid_current()") != begun:
             raise DatabaseError(
                 "the script has ended the transaction that it was run in, and what it did up to there stays",
                 hint="take COMMIT and ROLLBACK out of it",

@@ -370,6 +370,7 @@ class SQLiteSession(SQLiteLock):
     """One connection to one tenant's file."""
 
     connection: AsyncConnection
+    marks_in_transaction: bool = False
 
     async def heads(self, version_table: str) -> tuple[str, ...]:
         """Read over a second connection: what it sees is what was committed."""

@@ -64,8 +64,12 @@ def read_newcomers(
         raise UsageError(f"{origin} names no tenant", hint="orchestrator onboard TENANT, or --from FILE")
     report = Report(None)
     for number, entry in enumerate(entries):
+        seed = entry.get(_SEED)
+        if not isinstance(seed, str | None):
+            _note(report, origin, number, str(entry.get("id")), f"its seed {seed!r} is no name", "quote it")
+            continue
         try:
-            fleet.onboarding.seed_named(entry.get(_SEED))
+            fleet.onboarding.seed_named(seed)
         except UsageError as error:
             _note(report, origin, number, str(entry.get("id")), error.message, error.hint)
     rows = [{key: value for key, value in entry.items() if key != _SEED} for entry in entries]

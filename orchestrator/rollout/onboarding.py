@@ -182,6 +182,12 @@ def _not_ours(tenant: Tenant, found: Found, welcome: Welcome, *, adopting: bool)
     if found.marker is not None and not found.marker.is_of(welcome.claim.marker):
         whose = f"tenant {found.marker.tenant} of fleet {found.marker.fleet}"
         return Failure("taken", f"{tenant.place} belongs to {whose}", hint="give it another name or place")
+    if found.marker is not None and not (found.marker.fresh or welcome.listed or adopting):
+        return Failure(
+            "taken",
+            f"{tenant.place} is what a tenant of this name has left, who is not in the fleet any more",
+            hint="give it another name or place; if it is the same one: orchestrator onboard ... --adopt",
+        )
     if adopting and found.holds is Holds.MISSING:
         return Failure("unprovisioned", f"there is no {tenant.place} to adopt", hint="leave --adopt out to make it")
     if adopting or welcome.listed or found.marker is not None or found.holds is not Holds.FULL:

@@ -72,6 +72,10 @@ async def sow(session: Session, tenant: Tenant, name: str, what: str | Callable[
         async with session.connection.begin():
             await session.mark(replace(marker, sowing=True))
             await _run(session, tenant, what)
+            if session.marks_in_transaction:
+                await session.mark(done)
+        if not session.marks_in_transaction:
+            # Cut off before this, it is found to be sown still, and made anew: nobody has it yet.
             await session.mark(done)
     except Exception as error:
         failure = describe(error)

@@ -8,15 +8,19 @@ import re
 import socket
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 import orchestrator
 from orchestrator.actions.desk import Desk
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.undo_onboarding import undo
+from orchestrator.fleet.tenant import Limits
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.watching import Silent
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error, statuses, tenant_of
+from tests.projects import held, until, waiting_backend
 from tests.servers import execute, fetch
 
 ONBOARDING = """
@@ -108,8 +112,10 @@ def test_broken_seed(signup: Project) -> None:
     assert fetch(signup.url, "SELECT 1 FROM pg_namespace WHERE nspname = 'globex'") == []
 
 
-def test_seed_that_commits(signup: Project) -> None:
+@pytest.mark.parametrize("more", ["", "; BEGIN"])
+def test_seed_that_commits(signup: Project, more: str) -> None:
     """A seed that ends its transaction is told, and the tenant is not handed over."""
+    signup.workspace.write("commits.sql", f"INSERT INTO notes (body) VALUES ('kept'); COMMIT{more}")
     error = tenant_of(signup.json("onboard", "acme", "--seed", "committing", exit_code=1), "acme")["error"]
 
     assert "ended the transaction" in error["message"]
@@ -149,6 +155,59 @@ def test_listed_is_never_emptied(signup: Project) -> None:
     signup.json("onboard", "t_acme", "--seed", "")
 
     assert (signup.heads("t_acme"), notes(signup, "t_acme")) == (["d4d4d4d4d4d4"], ["one", "two"])
+
+
+def test_undo_leaves_alone_whom_the_fleet_has(signup: Project) -> None:
+    """A glob lists a tenant as soon as it has a schema: somebody may be using it, whatever became of its seed."""
+    path = signup.workspace.path / "tenants.yaml"
+    path.write_text(path.read_text().replace("tenants:\n", "sources: [{schemas: 't_*'}]\n"))
+    signup.json("onboard", "t_acme", "--seed", "broken", exit_code=1)
+    signup.execute("INSERT INTO t_acme.notes (body) VALUES ('theirs')")
+
+    assert "the fleet lists it" in signup.json("onboard", "t_acme", "--undo", exit_code=1)["causes"][0]["message"]
+    assert notes(signup, "t_acme") == ["theirs"]
+
+
+async def test_undo_while_it_is_handed_over(signup: Project) -> None:
+    """--undo that waited for an onboarding's lock finds it done, and leaves it."""
+    signup.revision("d4d4d4d4d4d4", THIRD, "op.execute('SELECT pg_advisory_xact_lock_shared(42)')")
+    fleet = orchestrator.load(signup.workspace.path / "tenants.yaml", may_be_empty=True)
+    patient = Execution(lock_wait=60.0, limits=Limits(lock_timeout=60.0))
+    async with held(signup.url, 42) as holder:
+        onboarding = asyncio.create_task(orchestrator.onboard(fleet, "acme", seed="demo", execution=patient))
+        await waiting_backend(holder)
+        undoing = asyncio.create_task(undo(fleet, "acme", execution=patient))
+        asking = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()"
+        await until(lambda: holder.fetchval(asking), bool)
+    assert (await onboarding).satisfied
+    assert not (await undoing).satisfied
+    assert (notes(signup, "acme"), listed(signup)) == (["one", "two"], ["acme"])
+
+
+def test_name_of_one_who_has_gone(signup: Project) -> None:
+    """Who is onboarded under the name of a former tenant, whose schema is still there, does not get that."""
+    path = signup.workspace.path / "tenants.yaml"
+    before = path.read_text()
+    signup.json("onboard", "acme", "--seed", "demo")
+    path.write_text(before)
+
+    error = tenant_of(signup.json("onboard", "acme", exit_code=1), "acme")["error"]
+    assert (error["type"], "--adopt" in error["hint"]) == ("taken", True)
+    assert statuses(signup.json("onboard", "acme", "--adopt")) == {"acme": "already_current"}
+    assert (notes(signup, "acme"), listed(signup)) == (["one", "two"], ["acme"])
+
+
+async def test_undo_does_not_wait_for_readers(signup: Project) -> None:
+    """Whoever reads a half-made tenant's tables is waited for no longer than is said."""
+    await asyncio.to_thread(signup.json, "onboard", "acme", "--seed", "broken", exit_code=1)
+    fleet = orchestrator.load(signup.workspace.path / "tenants.yaml", may_be_empty=True)
+    reader = await asyncpg.connect(signup.url)
+    async with reader.transaction():
+        await reader.fetch("SELECT * FROM acme.notes")
+        refused = await undo(fleet, "acme", execution=Execution(lock_wait=0.1))
+        assert not refused.satisfied
+    await reader.close()
+    assert (await undo(fleet, "acme")).satisfied
 
 
 def test_what_is_not_ours(signup: Project) -> None:
@@ -249,6 +308,8 @@ def test_bad_rows(signup: Project) -> None:
         (["onboard", "a", "--seed", "dmo"], ["there is no seed `dmo`", "did you mean `demo`?"]),
         (["onboard", "a", "--undo", "--adopt"], ["--undo", "--adopt"]),
         (["onboard", "orchestrator_new_x"], ["keeps for itself"]),
+        (["onboard", "public"], ["PostgreSQL's own"]),
+        (["onboard", "template1", "--isolation", "database"], ["PostgreSQL's own"]),
         (["onboard", "x" * 64], ["64 bytes"]),
     ],
 )
@@ -350,6 +411,10 @@ async def test_desk_sees_what_changes(signup: Project) -> None:
     fourth = "d4d4d4d4d4d4"
     async with orchestrator.onboarding(orchestrator.load(path, may_be_empty=True)) as desk:
         assert (await desk.onboard("acme", seed="")).satisfied
+        broken = signup.workspace.write("alembic/versions/broken.py", "no")
+        with pytest.raises(orchestrator.OrchestratorError, match="broken"):
+            await desk.onboard("globex", seed="")
+        broken.unlink()
         signup.revision(fourth, THIRD, "op.add_column('notes', sa.Column('more', sa.Text))")
         path.write_text(path.read_text().replace("  - acme\n", "  - acme\n  - {id: globex, schema: by_hand}\n"))
         with pytest.raises(orchestrator.OrchestratorError, match="a tenant already, in by_hand"):
