@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.lint import lint
+    from orchestrator.actions.offboard import offboard
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.purge import list_set_aside, purge
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
     from orchestrator.actions.status import Narrowed, status
+    from orchestrator.actions.undo_offboarding import undo_offboarding
     from orchestrator.actions.upgrade import upgrade
     from orchestrator.environment import for_each_tenant
     from orchestrator.errors import OrchestratorError, RevisionMissing
@@ -52,11 +55,14 @@ _HOMES = {
     "for_each_tenant": "orchestrator.environment",
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
+    "list_set_aside": "orchestrator.actions.purge",
     "load": "orchestrator.fleet.load",
+    "offboard": "orchestrator.actions.offboard",
     "onboard": "orchestrator.actions.onboard",
     "onboarding": "orchestrator.actions.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
+    "purge": "orchestrator.actions.purge",
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
@@ -64,6 +70,7 @@ _HOMES = {
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
     "status": "orchestrator.actions.status",
+    "undo_offboarding": "orchestrator.actions.undo_offboarding",
     "upgrade": "orchestrator.actions.upgrade",
 }
 
@@ -83,11 +90,14 @@ __all__ = [
     "for_each_tenant",
     "lint",
     "list_runs",
+    "list_set_aside",
     "load",
+    "offboard",
     "onboard",
     "onboarding",
     "plan",
     "plan_rollback",
+    "purge",
     "require",
     "restore",
     "resume",
@@ -95,6 +105,7 @@ __all__ = [
     "show_run",
     "stamp",
     "status",
+    "undo_offboarding",
     "upgrade",
 ]
 

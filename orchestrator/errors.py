@@ -120,7 +120,17 @@ class RevisionMissing(OrchestratorError):
 
 
 class OnboardingError(OrchestratorError):
-    """A tenant cannot be taken in or out."""
+    """A tenant cannot be taken in or out.
+
+    Args:
+        message: what is wrong.
+        passing: it may go well the next time without anybody changing anything.
+        hint: what to do.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.passing = passing
 
 
 class RestoreUnknown(BackupError):

@@ -54,7 +54,7 @@ async def backup(
         await project.require_backups(directory, chosen)
         record = new_run(project, "backup", {"source": str(directory)})
         name = f"orchestrator {record.id}"
-        backups = Backups(record.id, directory, journal, project.databases, name)
+        backups = Backups(record.id, directory, project.fleet, journal, project.databases, name)
         table = project.loop.version_table
 
         async def act(planned: PlannedTenant) -> Done:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from orchestrator.actions.execution import Execution, Watch
@@ -15,6 +16,7 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project, migrating, read_project
+from orchestrator.actions.registering import is_listed
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.shapes import as_before
 from orchestrator.actions.stopping import heeding
@@ -46,6 +48,8 @@ log = logging.getLogger("orchestrator.run")
 
 #: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
 FORWARD = frozenset({"upgrade", "onboard"})
+#: States of tenants whose schema, database or file nobody has seen when the run was planned.
+_NOT_SEEN = frozenset({TenantStatus.UNPROVISIONED, TenantStatus.UNREACHABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,7 @@ async def run_plan(
     if execution.backup is not None and plan.pending:
         await project.require_backups(execution.backup, plan.pending)
         name = f"orchestrator {record.id}"
-        backups = Backups(record.id, execution.backup, journal, project.databases, name)
+        backups = Backups(record.id, execution.backup, project.fleet, journal, project.databases, name)
     concurrent = await self_check()
     if not concurrent:
         log.warning("tenants are migrated one at a time: with this version of Alembic, they could not be kept apart")
@@ -207,6 +211,8 @@ async def run_plan(
         application=f"orchestrator {record.id}",
         lock_wait=execution.lock_wait,
         provision=request.provision,
+        there=frozenset(each.tenant.id for each in plan.tenants if each.state not in _NOT_SEEN),
+        is_listed=partial(is_listed, project.servers, project.fleet),
         asked=execution.limits,
         tries=project.fleet.policy.retries + 1,
         concurrent=concurrent,

@@ -37,17 +37,21 @@ class _Places:
 
 
 async def neighbours(
-    project: Project, tenants: Sequence[Tenant], version_tables: Mapping[str, Sequence[str]]
+    project: Project,
+    tenants: Sequence[Tenant],
+    version_tables: Mapping[str, Sequence[str]],
+    what: str = "its backup is of",
 ) -> dict[str, Failure]:
-    """Find those of ``tenants`` whose database or file, replaced whole, would take somebody else back, too.
+    """Find those of ``tenants`` whose database or file, replaced or taken away whole, would take others along.
 
     Args:
         project: opened.
         tenants: whose backup is of a whole database or file.
         version_tables: what version tables may be called, by tenant id.
+        what: begins the messages; ``the whole database`` follows.
 
     Returns:
-        Why each of them cannot be restored, by id. Who shares with nobody is not in it.
+        Why each of them must not be touched, by id. Who shares with nobody is not in it.
     """
     if not tenants:
         return {}
@@ -60,7 +64,7 @@ async def neighbours(
 
     async def look(tenant: Tenant) -> None:
         async with places_asked:
-            failure = await _failure(project, tenant, places, inside, version_tables[tenant.id])
+            failure = await _failure(project, tenant, places, inside, version_tables[tenant.id], what)
         if failure is not None:
             found[tenant.id] = failure
 
@@ -95,6 +99,7 @@ async def _failure(
     places: _Places,
     inside: Mapping[str, Sequence[str]],
     version_tables: Sequence[str],
+    what: str,
 ) -> Failure | None:
     place = places.known.get(tenant.id)
     if place is None:
@@ -103,7 +108,7 @@ async def _failure(
     if others:
         return Failure(
             SHARED,
-            f"its backup is of the whole {_what(tenant)}, and {_named(others)} is in it, too",
+            f"{what} the whole {_what(tenant)}, and {_named(others)} is in it, too",
             hint="give each tenant a schema, and back that up",
         )
     try:
@@ -113,7 +118,7 @@ async def _failure(
     if schemas:
         return Failure(
             SHARED,
-            f"its backup is of the whole database, and in that are schemas with a version table, too, of tenants that "
+            f"{what} the whole database, and in that are schemas with a version table, too, of tenants that "
             f"this fleet does not have: {_named(schemas)}",
             hint="where they are nobody's: drop them; where they are the tenant's own: pg_restore puts the dump back",
         )

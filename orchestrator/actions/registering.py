@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.actions.sources import read_sources
 from orchestrator.databases.port import Check, Database
-from orchestrator.errors import ConfigurationError, DatabaseError
+from orchestrator.errors import ConfigurationError, DatabaseError, OrchestratorError
 from orchestrator.fleet import registry
 from orchestrator.fleet.clashes import clashes, same_place
 from orchestrator.fleet.fleet import Fleet
@@ -223,6 +223,41 @@ async def _write(
         raise DatabaseError(message, hint=error.hint or "correct the statement in tenants.yaml") from error
 
 
+async def is_listed(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
+    """Whether the fleet, read anew, has ``tenant``; also where it cannot be read, or has it in another place.
+
+    Args:
+        servers: opened for ``fleet``.
+        fleet: as it was read before.
+        tenant: whom.
+    """
+    try:
+        return await lists(servers, fleet, tenant)
+    except OrchestratorError:
+        return True
+
+
+def finds_itself(fleet: Fleet, tenant: Tenant) -> bool:
+    """Whether nothing is written down of ``tenant``: a glob finds its schema or database, as long as it is there.
+
+    Args:
+        fleet: as loaded, its sources unread.
+        tenant: whom.
+    """
+    return _writable(fleet, tenant) is None and any(_matches(source, tenant) for source in fleet.sources)
+
+
+def _matches(source: Source, tenant: Tenant) -> bool:
+    if isinstance(source, SchemaSource):
+        name, isolation = tenant.schema, Isolation.SCHEMA
+    elif isinstance(source, DatabaseSource):
+        name, isolation = tenant.database, Isolation.DATABASE
+    else:
+        return False
+    same = tenant.isolation is isolation and tenant.server == source.server
+    return same and name is not None and fnmatchcase(name, source.pattern)
+
+
 async def _finder(now: Fleet, databases: Mapping[str, Database], tenant: Tenant) -> Source | None:
     """The source whose glob the tenant's schema or database matches.
 
@@ -230,19 +265,11 @@ async def _finder(now: Fleet, databases: Mapping[str, Database], tenant: Tenant)
         ConfigurationError: it matches, but the source would make another tenant of it.
     """
     for source in now.sources:
-        if isinstance(source, SchemaSource):
-            name, isolation = tenant.schema, Isolation.SCHEMA
-        elif isinstance(source, DatabaseSource):
-            name, isolation = tenant.database, Isolation.DATABASE
-        else:
+        if not isinstance(source, SchemaSource | DatabaseSource) or not _matches(source, tenant):
             continue
-        if tenant.isolation is not isolation or tenant.server != source.server:
+        if tenant.isolation is Isolation.SCHEMA and not await asyncio.to_thread(_is_in_default, tenant, databases):
             continue
-        if name is None or not fnmatchcase(name, source.pattern):
-            continue
-        if isolation is Isolation.SCHEMA and not await asyncio.to_thread(_is_in_default, tenant, databases):
-            continue
-        (found,) = read_rows([name], source, now.servers, now.defaults).tenants
+        (found,) = read_rows([tenant.schema or tenant.database or ""], source, now.servers, now.defaults).tenants
         _require_same(now, source, found, tenant)
         return source
     return None

@@ -14,12 +14,14 @@ from orchestrator.actions.found_backups import Found, Listed, backups_in, last_w
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.neighbours import neighbours
 from orchestrator.actions.project import Project, opened_project, require_selection
+from orchestrator.actions.registrar import Registrar
 from orchestrator.actions.restored_steps import RestoredSteps
+from orchestrator.actions.returning import Returning
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading
-from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown, UsageError
+from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown, SelectionError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
@@ -42,6 +44,7 @@ async def restore(
     tenants: Tenants = (),
     everyone: bool = False,
     keep: bool = False,
+    register: bool = False,
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
 ) -> RunResult:
@@ -54,6 +57,7 @@ async def restore(
         tenants: ids or globs, or a :class:`Selection`; must select unless ``everyone``.
         everyone: mean every tenant that ``source`` has a backup of.
         keep: leave what is replaced in the database, under a name that the result's journal events tell.
+        register: restore tenants, too, that the fleet does not have any more, and write them down in it again.
         execution: ``jobs``, ``lock_wait`` and ``limits`` count.
         watch: who looks on and may stop it.
 
@@ -70,17 +74,21 @@ async def restore(
         if source == LAST:
             source = (await last_with_backups(journal)).id
         listed = await backups_in(journal, str(source))
+        returning = Returning(Registrar(project, fleet))
+        if register:
+            project = await returning.join(project, selection_of(tenants), listed)
         chosen = _chosen(project, tenants, listed, everyone=everyone)
         given = await looked_through([listed[tenant.id] for tenant in chosen if tenant.id in listed])
         await project.require_dumping(chosen)
         shared = await _shared(project, chosen, given)
+        taken = await returning.taken(project, chosen)
 
         def judge(tenant: Tenant, _: Reading) -> Failure | None:
             try:
                 _require_fit(project, tenant, given.get(tenant.id), str(source))
             except OrchestratorError as error:
                 return replace(describe(error), type="no_backup")
-            return shared.get(tenant.id)
+            return shared.get(tenant.id) or taken.get(tenant.id)
 
         found = await looked_at(project, chosen, judge)
         patterns = list(selection_of(tenants).patterns)
@@ -88,6 +96,7 @@ async def restore(
 
         async def act(planned: PlannedTenant) -> Done:
             backup = given[planned.tenant.id]
+            await returning.begin(project, planned.tenant, execution.lock_wait)
             steps = RestoredSteps(journal, planned.tenant.id, backup)
             work = Restoring(
                 tenant=planned.tenant,
@@ -102,7 +111,9 @@ async def restore(
                 run=record.id,
                 before=steps.begin,
             )
-            return await _put_back(project, journal, work, planned, backup, steps)
+            done = await _put_back(project, journal, work, planned, backup, steps)
+            await returning.end(project, work)
+            return done
 
         return await run_each(project, journal, record, found, act, execution, watch or Watch())
 
@@ -148,7 +159,14 @@ async def _put_back(
 
 
 def _chosen(project: Project, tenants: Tenants, given: Mapping[str, Listed], *, everyone: bool) -> tuple[Tenant, ...]:
-    chosen = project.choose(tenants)
+    try:
+        chosen = project.choose(tenants)
+    except SelectionError as error:
+        gone = [each for each in selection_of(tenants).patterns if each in given]
+        if not gone:
+            raise
+        hint = "the backup is of it: with --register it is restored and is in the fleet again"
+        raise SelectionError(error.message, hint=hint) from error
     if selection_of(tenants).is_empty and everyone:
         chosen = tuple(tenant for tenant in chosen if tenant.id in given)
         if not chosen:

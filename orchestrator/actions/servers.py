@@ -98,6 +98,10 @@ class Servers:
         """Have a connection to come for every server that a tenant of ``fleet`` is on."""
         self._connect(fleet, [tenant.server for tenant in fleet.tenants])
 
+    def connect_all(self, fleet: Fleet) -> None:
+        """Have a connection to come for every server of ``fleet``, also where it has no tenant any more."""
+        self._connect(fleet, list(fleet.servers))
+
     def reread(self, fleet: Fleet) -> None:
         """Begin to read ``fleet``, which has the servers of the one that was read before, and its sources."""
         self._connect(fleet, [source.server for source in fleet.sources if isinstance(source, _ASKED)])

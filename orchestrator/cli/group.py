@@ -26,6 +26,7 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "onboard": "onboard",
+    "offboard": "offboard",
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",

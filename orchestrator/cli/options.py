@@ -166,12 +166,23 @@ def at_once_from(given: dict[str, Any]) -> Execution:
     return Execution(jobs=given.pop("jobs"), lock_wait=10.0 if wait is None else wait, limits=limits)
 
 
-def _duration(given: dict[str, Any], name: str) -> float | None:
+def duration_of(text: str, option: str, form: str) -> float:
+    """Seconds that the text of an option means.
+
+    Args:
+        text: as typed.
+        option: its name, for messages.
+        form: how it is to be typed, for messages.
+    """
     from orchestrator.fleet.kinds import Duration
 
+    return float(_validated(Duration, text, option, form))
+
+
+def _duration(given: dict[str, Any], name: str) -> float | None:
     text = given.pop(name)
     option = f"--{name.replace('_', '-')}"
-    return None if text is None else _validated(Duration, text, option, "10s, 1m or a number of seconds")
+    return None if text is None else duration_of(text, option, "10s, 1m or a number of seconds")
 
 
 def _validated(kind: Any, text: str, option: str, form: str) -> Any:

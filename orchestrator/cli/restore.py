@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 @at_once
 @everyone_option
 @click.option("--keep", is_flag=True, help="Leave what is replaced where it is, under another name.")
+@click.option("--register", is_flag=True, help="Also tenants that the fleet has no more: they are in it again.")
 @click.option("--allow-data-loss", is_flag=True, help="Agree that what came in since the backup is thrown away.")
 @command
-def restore(settings: Settings, source: str, everyone: bool, keep: bool, allow_data_loss: bool, **given: Any) -> int:
+def restore(
+    settings: Settings, source: str, everyone: bool, keep: bool, register: bool, allow_data_loss: bool, **given: Any
+) -> int:
     """Put selected tenants back whole, from the backups of RUN (an id, the start of one, or last) or from FILE."""
     from orchestrator.actions.project import require_selection
     from orchestrator.actions.restore import last_source
 
     selection, execution = selection_from(given), at_once_from(given)
     require_selection("restore", selection, everyone)
-    fleet = settings.fleet()
+    fleet = settings.fleet(may_be_empty=register)
     if source == "last":
         # Now: what is agreed to is what is done, also when another run makes backups meanwhile.
         source = read(last_source(fleet))
@@ -42,7 +45,16 @@ def restore(settings: Settings, source: str, everyone: bool, keep: bool, allow_d
     def work(watch: Watch) -> Any:
         from orchestrator.actions.restore import restore
 
-        return restore(fleet, source, tenants=selection, everyone=everyone, keep=keep, execution=execution, watch=watch)
+        return restore(
+            fleet,
+            source,
+            tenants=selection,
+            everyone=everyone,
+            keep=keep,
+            register=register,
+            execution=execution,
+            watch=watch,
+        )
 
     return migrate(settings, work)
 

@@ -56,6 +56,8 @@ class Manifest:
     #: The step outside any transaction that the tenant was left half done in, and that is in the dump as far as it got,
     #: as the journal had it; ``None`` for none.
     step: Mapping[str, Any] | None = None
+    #: The tenant's keys as in tenants.yaml, for whoever brings it back into a fleet that has it no more.
+    entry: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The manifest's text, as data."""
@@ -63,6 +65,7 @@ class Manifest:
             "format": _FORMAT,
             **asdict(self),
             "properties": dict(self.properties),
+            "entry": dict(self.entry),
             "heads": list(self.heads),
             "created": self.created.isoformat(),
         }

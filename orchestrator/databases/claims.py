@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
+
+from orchestrator.databases.departures import Departure
 
 #: Begins the line.
 _PREFIX = "orchestrator "
@@ -32,12 +35,16 @@ class Marker:
     sowing: bool = False
     #: It has all that it is to have, and may be registered: from now on it is never emptied.
     ready: bool = False
+    #: It was set aside, under another name; ``None`` for a place that is in use.
+    departure: Departure | None = None
 
     def within(self, comment: str | None) -> str:
         """``comment`` with this in the place of what it said before; other lines of it stay."""
         kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
-        said = {"fleet": self.fleet, "tenant": self.tenant}
+        said: dict[str, Any] = {"fleet": self.fleet, "tenant": self.tenant}
         said |= {key: value for key in ("fresh", "found", "seeded", "sowing", "ready") if (value := getattr(self, key))}
+        if self.departure is not None:
+            said["departure"] = self.departure.as_json()
         return "\n".join([*kept, _PREFIX + json.dumps(said, ensure_ascii=False)])
 
     @classmethod
@@ -47,7 +54,10 @@ class Marker:
             if line.startswith(_PREFIX):
                 try:
                     said = json.loads(line.removeprefix(_PREFIX))
-                    return cls(**{key: said[key] for key in cls.__slots__ if key in said})
+                    known = {key: said[key] for key in cls.__slots__ if key in said}
+                    if "departure" in known:
+                        known["departure"] = Departure.from_json(known["departure"])
+                    return cls(**known)
                 except (ValueError, TypeError):
                     continue
         return None
@@ -57,8 +67,14 @@ class Marker:
         return (self.fleet, self.tenant) == (other.fleet, other.tenant)
 
     def handed_over(self) -> Marker:
-        """What stays once the tenant is onboarded."""
-        return replace(self, fresh=False, found=False, sowing=False, ready=False)
+        """What stays once the tenant is onboarded, or is back in its place."""
+        return replace(self, fresh=False, found=False, sowing=False, ready=False, departure=None)
+
+
+def settled(comment: str | None) -> str | None:
+    """``comment`` as it is to be on a place that is in use again."""
+    marker = Marker.read(comment)
+    return comment if marker is None or marker.departure is None else marker.handed_over().within(comment)
 
 
 @dataclass(frozen=True, slots=True)

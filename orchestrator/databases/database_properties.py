@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from orchestrator.databases.claims import settled
 from orchestrator.databases.script import identifier, literal
 
 _RawConnection: TypeAlias = asyncpg.Connection
@@ -50,6 +51,8 @@ async def database_properties(raw: _RawConnection, database: str) -> dict[str, A
     """
     properties = dict(await raw.fetchrow(_MADE_WITH, database))
     has_rights = properties.pop("has_rights")
+    # A database is dumped after it was set aside, and made again to be used.
+    properties["comment"] = settled(properties["comment"])
     # Nobody has ever said what rights there are: what a new database has by itself.
     rights = [dict(row) for row in await raw.fetch(_RIGHTS, database)] if has_rights else None
     properties["rights"] = rights

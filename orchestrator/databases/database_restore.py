@@ -6,7 +6,6 @@ whatever fails then: what cannot be cleared away is told, and stays.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases.database_properties import database_properties, given_afterwards, made_with
+from orchestrator.databases.database_rename import renamed_under_users
 from orchestrator.databases.dump_script import OTHER_HEADS, run_dump
 from orchestrator.databases.dumping import Restored, Restoring, taken
 from orchestrator.databases.failures import describe
@@ -31,12 +31,6 @@ _NAME = "SELECT datname FROM pg_database WHERE oid = $1"
 _ENDS_WITHIN = 10.0
 #: What decides whether a dump goes in as it was written: taken from the backup, also where there is a live database.
 _WRITTEN = frozenset({"encoding", "datcollate", "datctype", "provider", "locale", "rules"})
-#: Ends everybody who is connected to a database, as far as the role may.
-_END_SESSIONS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid"
-    " WHERE datname = $1 AND pid <> pg_backend_pid() AND (pg_has_role(coalesce(usesysid, 10), 'MEMBER')"
-    " OR pg_has_role('pg_signal_backend', 'MEMBER') AND NOT coalesce(rolsuper, true))"
-)
 
 
 async def restore_database(source: Source, work: Restoring, other: str) -> Restored:
@@ -147,23 +141,10 @@ async def _put_in_place(source: Source, outside: _RawConnection, fresh: str, asi
     ender = await source.patient("postgres" if source.database != "postgres" else "template1")
     try:
         async with outside.transaction():
-            await _renamed_under_users(outside, ender, source.database, aside)
+            await renamed_under_users(outside, ender, source.database, aside)
             await outside.execute(renamed)
     finally:
         await closed(ender)
-
-
-async def _renamed_under_users(outside: _RawConnection, ender: _RawConnection, name: str, aside: str) -> None:
-    """Rename a database, and end whoever is connected to it."""
-    # Waits up to 5 s for those who are connected, and new ones wait for it: a lock keeps them out. The tenant's lock's
-    # own connection is ended by it, like everybody's: nobody comes in between.
-    renamed = asyncio.ensure_future(outside.execute(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(aside)}"))
-    try:
-        while not renamed.done():
-            await ender.execute(_END_SESSIONS, name)
-            await asyncio.wait({renamed}, timeout=0.1)
-    finally:
-        await renamed
 
 
 async def _is_in_place(source: Source, work: Restoring, outside: _RawConnection, other: str, made: int) -> bool:

@@ -29,3 +29,13 @@ def beside(kind: str, name: str, run: str = "") -> str:
     """
     digest = hashlib.sha256(f"{name}\0{run}".encode()).hexdigest()[:16]
     return f"{RESTORE}{kind}_{digest}"
+
+
+def offboarded(name: str, run: str) -> str:
+    """What a tenant's schema, database or file is called once it is set aside; a later one of its name, otherwise.
+
+    Args:
+        name: the tenant's, or its file's path.
+        run: the id of the run.
+    """
+    return OFFBOARDED + hashlib.sha256(f"{name}\0{run}".encode()).hexdigest()[:16]

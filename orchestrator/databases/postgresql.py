@@ -22,7 +22,8 @@ import asyncpg
 
 from orchestrator.databases import templates
 from orchestrator.databases.address import Address, parse
-from orchestrator.databases.claims import Claim, Found
+from orchestrator.databases.asides import Aside, Leave, Leaving
+from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_postgresql import definitions_of
@@ -37,7 +38,8 @@ from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Check, Reading, certainly
-from orchestrator.databases.postgresql_claims import Places
+from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
+from orchestrator.databases.postgresql_claims import Places, no_other_aside
 from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.schema_restore import restore_schema
@@ -60,6 +62,7 @@ from orchestrator.errors import (
     AlreadyThere,
     BackupError,
     DatabaseError,
+    OnboardingError,
     OrchestratorError,
     OtherShape,
     ServerUnreachable,
@@ -99,6 +102,9 @@ _OTHERS = (
     " WHERE relname = ANY ($1::text[]) AND relkind IN ('r', 'p') AND NOT pg_table_is_visible(c.oid)"
     " AND nspname !~ '^pg_' AND NOT nspname ^@ $2 ORDER BY 1"
 )
+
+#: Databases that can be looked into.
+_CONNECTABLE = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
 
 _RawConnection: TypeAlias = asyncpg.Connection
 _T = TypeVar("_T")
@@ -426,6 +432,8 @@ class PostgreSQL:
         if database is not None:
             async with self._maintenance() as raw:
                 if not await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
+                    if tenant.schema is None:
+                        await no_other_aside(raw, tenant, database, leaving=False)
                     with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                         await raw.execute(f"CREATE DATABASE {identifier(database)}")
         if tenant.schema is not None:
@@ -433,8 +441,11 @@ class PostgreSQL:
 
     async def found(self, tenant: Tenant) -> Found:
         """From the comment on it, and the catalogs."""
-        async with self._places(tenant, 0) as places:
-            return await places.found()
+        try:
+            async with self._places(tenant, 0) as places:
+                return await places.found()
+        except Unprovisioned:
+            return Found(Holds.MISSING)
 
     async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
         """See :mod:`~orchestrator.databases.postgresql_claims`."""
@@ -445,6 +456,62 @@ class PostgreSQL:
         """A schema with all its objects, a database with whoever is connected to it."""
         async with self._places(tenant, lock_wait) as places:
             await places.drop(still)
+
+    @asynccontextmanager
+    async def set_aside(self, tenant: Tenant, leave: Leave) -> AsyncIterator[Leaving]:
+        """See :mod:`~orchestrator.databases.postgresql_asides`."""
+        async with self._departing(tenant, leave.lock_wait) as departures, departures.set_aside(leave) as leaving:
+            yield leaving
+
+    async def asides(self, within: Collection[str | None] | None = None) -> Sequence[Aside]:
+        """One connection per database, for its schemas; one for the databases themselves."""
+        async with self._maintenance() as raw:
+            found = await databases_aside(raw, self.name)
+            own = self.default_database or str(await raw.fetchval("SELECT current_database()"))
+            names = [row[0] for row in await raw.fetch(_CONNECTABLE)] if within is None else within
+        budget = asyncio.Semaphore(self._server.max_concurrency)
+
+        async def look(name: str | None) -> list[Aside]:
+            database = None if name == own else name
+            try:
+                async with budget, self._connected(database) as raw:
+                    return await schemas_aside(raw, self.name, database)
+            except (Unprovisioned, ServerUnreachable):
+                # It is gone by now, or this role may not look into it, and has not set anything aside there.
+                return []
+
+        for part in await asyncio.gather(*(look(name) for name in dict.fromkeys(names))):
+            found += part
+        return found
+
+    async def remark(self, aside: Aside, marker: Marker, lock_wait: float) -> None:
+        """In one statement."""
+        async with self._departing(aside.tenant, lock_wait) as departures:
+            await departures.remark(aside, marker)
+
+    async def bring_back(self, aside: Aside, lock_wait: float) -> None:
+        """In one transaction."""
+        async with self._departing(aside.tenant, lock_wait) as departures:
+            await departures.bring_back(aside)
+
+    async def drop_aside(self, aside: Aside, limits: Limits, lock_wait: float) -> None:
+        """A large schema in parts, see :mod:`~orchestrator.databases.whole_schema`."""
+        async with self._departing(aside.tenant, lock_wait) as departures:
+            await departures.drop(aside, limits)
+
+    @asynccontextmanager
+    async def _departing(self, tenant: Tenant, lock_wait: float) -> AsyncIterator[Departures]:
+        """What the server says against it is told as our error, and whether it may pass."""
+        try:
+            async with self._places(tenant, lock_wait) as places:
+                yield Departures(places)
+        except DatabaseError as error:
+            cause = error.__cause__
+            if type(error) is not DatabaseError or not isinstance(cause, asyncpg.PostgresError):
+                raise
+            failure = describe(cause)
+            passing = failure.passing or isinstance(cause, asyncpg.ObjectInUseError)
+            raise OnboardingError(failure.message, passing=passing, hint=failure.hint) from cause
 
     @asynccontextmanager
     async def _places(self, tenant: Tenant, lock_wait: float) -> AsyncIterator[Places]:
@@ -579,6 +646,7 @@ class PostgreSQL:
         async with self._lanes.taken(tenant.database) as lane:
             # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
             if not await lane.raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
+                await no_other_aside(lane.raw, tenant, tenant.schema or "", leaving=False)
                 with suppress(asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
                     await lane.raw.execute(f"CREATE SCHEMA {identifier(tenant.schema or '')}")
 

@@ -16,9 +16,10 @@ from typing import TypeAlias
 
 import asyncpg
 
+from orchestrator.databases.asides import refuse_set_aside
 from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
 from orchestrator.databases.dumping import taken
-from orchestrator.databases.own_names import NEW
+from orchestrator.databases.own_names import NEW, OFFBOARDED
 from orchestrator.databases.postgresql_session import comment_of, holder, lock_key, mark_statement
 from orchestrator.databases.script import identifier
 from orchestrator.errors import TenantLocked
@@ -43,6 +44,15 @@ SELECT EXISTS (
 )
 """
 _COMMENT = "SELECT shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = $1"
+#: What was set aside, by the beginning of its name.
+SCHEMAS_ASIDE = (
+    "SELECT nspname AS name, obj_description(oid, 'pg_namespace') AS comment FROM pg_namespace"
+    " WHERE nspname ^@ $1 ORDER BY 1"
+)
+DATABASES_ASIDE = (
+    "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
+    " WHERE datname ^@ $1 ORDER BY 1"
+)
 #: Seconds that dropping waits for those who use its tables, at least.
 _LOCK_WAIT = 2.0
 #: What in a statement stands for a name.
@@ -73,9 +83,9 @@ class Places:
         """What is there now."""
         if self.tenant.schema is None:
             async with self.connected(self.other) as raw:
-                return await self._found_database(raw)
+                return await self.found_database(raw)
         async with self.connected(self.database) as raw:
-            return await self._found_schema(raw)
+            return await self.found_schema(raw)
 
     async def claim(self, claim: Claim) -> Found:
         """Make the place where there is none, or mark an empty one; nothing where it holds something.
@@ -85,10 +95,12 @@ class Places:
         """
         if self.tenant.schema is None:
             return await self._claim_database(claim)
-        async with self._locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
-            found = await self._found_schema(raw)
+        async with self.locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
+            found = await self.found_schema(raw)
             if found.marker is not None or found.holds is Holds.FULL:
                 return found
+            if found.holds is Holds.MISSING:
+                await no_other_aside(raw, self.tenant, self.tenant.schema, leaving=True)
             marker = replace(claim.marker, found=found.holds is Holds.EMPTY)
             async with raw.transaction():
                 if found.holds is Holds.MISSING:
@@ -103,16 +115,16 @@ class Places:
         """Take the place away with all that it holds, under the tenant's lock, where that is ``still`` to be done."""
         if self.tenant.schema is None:
             key = lock_key(self.database, None)
-            async with self._locked(self.other, key) as raw:
+            async with self.locked(self.other, key) as raw:
                 if not await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.database):
                     return
                 # The lock that migrations take is one of the database itself, and ends with it.
-                async with self._locked(self.database, key):
+                async with self.locked(self.database, key):
                     if not await still():
                         return
                     await raw.execute(f"DROP DATABASE {identifier(self.database)} WITH (FORCE)")
             return
-        async with self._locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
+        async with self.locked(self.database, lock_key(self.database, self.tenant.schema)) as raw:
             if await still():
                 async with raw.transaction():
                     # Who reads its tables must not hold up everybody who comes after us.
@@ -120,14 +132,15 @@ class Places:
                     await raw.execute(f"DROP SCHEMA IF EXISTS {identifier(self.tenant.schema)} CASCADE")
 
     async def _claim_database(self, claim: Claim) -> Found:
-        async with self._locked(self.other, lock_key(self.database, None)) as raw:
-            found = await self._found_database(raw)
+        async with self.locked(self.other, lock_key(self.database, None)) as raw:
+            found = await self.found_database(raw)
             if found.marker is not None or found.holds is Holds.FULL:
                 return found
             if found.holds is Holds.EMPTY:
                 marker = replace(claim.marker, found=True)
                 await self._furnish(self.database, claim, marker)
                 return replace(found, marker=marker)
+            await no_other_aside(raw, self.tenant, self.database, leaving=True)
             new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
             await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
             copied = claim.template is not None and await self._copied(raw, new, claim.template, claim)
@@ -187,13 +200,15 @@ class Places:
         for statement in claim.statements:
             yield _PLACEHOLDER.sub(lambda found: _named(names[found[1]], found[0]), statement)
 
-    async def _found_schema(self, raw: _RawConnection) -> Found:
+    async def found_schema(self, raw: _RawConnection) -> Found:
+        """What there is of a schema; ``raw`` is connected to its database."""
         row = await raw.fetchrow(_SCHEMA, self.tenant.schema)
         if row is None:
             return Found(Holds.MISSING)
         return Found(Holds.FULL if row["full"] else Holds.EMPTY, Marker.read(row["comment"]))
 
-    async def _found_database(self, raw: _RawConnection) -> Found:
+    async def found_database(self, raw: _RawConnection) -> Found:
+        """What there is of a database; ``raw`` is connected to another one."""
         row = await raw.fetchrow(_COMMENT, self.database)
         if row is None:
             return Found(Holds.MISSING)
@@ -207,7 +222,12 @@ class Places:
         await raw.execute(mark_statement(comment, marker, self.tenant, database))
 
     @asynccontextmanager
-    async def _locked(self, database: str, key: int) -> AsyncIterator[_RawConnection]:
+    async def locked(self, database: str, key: int) -> AsyncIterator[_RawConnection]:
+        """A connection to ``database`` that holds an advisory lock there.
+
+        Raises:
+            TenantLocked: somebody else has it.
+        """
         async with self.connected(database) as raw:
             if not await taken(lambda: raw.fetchval("SELECT pg_try_advisory_lock($1)", key), self.lock_wait):
                 raise TenantLocked(
@@ -228,3 +248,18 @@ def _owner(claim: Claim) -> str:
 
 def _named(name: str | None, placeholder: str) -> str:
     return placeholder if name is None else identifier(name)
+
+
+async def no_other_aside(raw: _RawConnection, tenant: Tenant, was: str, *, leaving: bool) -> None:
+    """Make sure that the place that is to be made for ``tenant`` was not set aside; see :func:`refuse_set_aside`.
+
+    Args:
+        raw: a connection to the schema's database, or for a database to another one.
+        tenant: whose place is to be made.
+        was: its name.
+        leaving: only where the taking out has not ended yet.
+    """
+    rows = await raw.fetch(SCHEMAS_ASIDE if tenant.schema is not None else DATABASES_ASIDE, OFFBOARDED)
+    markers = [marker for row in rows if (marker := Marker.read(row["comment"])) is not None]
+    mine = [each for each in markers if each.departure is not None and each.departure.was == was]
+    refuse_set_aside(tenant, mine, leaving=leaving)

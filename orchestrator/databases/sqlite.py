@@ -14,7 +14,7 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from orchestrator.databases.asides import Aside, Leave, Leaving, require_ours
 from orchestrator.databases.claims import Claim, Found, Marker
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_sqlite import definitions_in
@@ -36,6 +37,15 @@ from orchestrator.databases.own_thread import on_own_thread
 from orchestrator.databases.port import Check, Reading, certainly
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
+from orchestrator.databases.sqlite_asides import (
+    bring_file_back,
+    drop_file_aside,
+    files_aside,
+    kept_from_writers,
+    move_aside,
+    no_other_file_aside,
+    remark_file,
+)
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
 from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
 from orchestrator.databases.sqlite_template import building, copy_file, keep_file, note_of, text_of
@@ -207,6 +217,8 @@ class SQLite:
     async def provision(self, tenant: Tenant) -> None:
         """Make an empty file, and the directories above it."""
         file = _file(tenant)
+        if not file.exists():
+            no_other_file_aside(tenant, file, leaving=False)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
@@ -220,7 +232,10 @@ class SQLite:
     async def claim(self, tenant: Tenant, claim: Claim, lock_wait: float) -> Found:
         """See :mod:`~orchestrator.databases.sqlite_claims`."""
         async with _locked(tenant, lock_wait):
-            return await asyncio.to_thread(claim_file, _file(tenant), claim)
+            file = _file(tenant)
+            if not file.exists():
+                no_other_file_aside(tenant, file, leaving=True)
+            return await asyncio.to_thread(claim_file, file, claim)
 
     async def drop(self, tenant: Tenant, lock_wait: float, still: Callable[[], Awaitable[bool]] = certainly) -> None:
         """The file, and what is beside it but for the lock's."""
@@ -228,6 +243,42 @@ class SQLite:
             if await still():
                 await asyncio.to_thread(drop_file, _file(tenant))
                 await asyncio.to_thread(write_marker, _file(tenant), None)
+
+    @asynccontextmanager
+    async def set_aside(self, tenant: Tenant, leave: Leave) -> AsyncIterator[Leaving]:
+        """See :mod:`~orchestrator.databases.sqlite_asides`."""
+        file = _file(tenant)
+        async with _locked(tenant, leave.lock_wait):
+            if not file.is_file():
+                raise Unprovisioned(f"there is no {tenant.place} any more")
+            require_ours(tenant, read_marker(file), leave.marker)
+            keeping = kept_from_writers(file, _wait(leave.limits))
+            await asyncio.to_thread(keeping.__enter__)
+            with ExitStack() as stack:
+                stack.push(keeping)
+                leaving = Leaving(tenant, leave.marker)
+                yield leaving
+                await asyncio.to_thread(move_aside, leaving, leave, file)
+
+    async def asides(self, within: Collection[str | None] | None = None) -> Sequence[Aside]:
+        """Hidden files with a mark beside them; only in directories that are named: a server has no list of its own."""
+        directories = [name for name in dict.fromkeys(within or ()) if name is not None]
+        return await asyncio.to_thread(files_aside, self.name, directories)
+
+    async def remark(self, aside: Aside, marker: Marker, lock_wait: float) -> None:
+        """Beside the file."""
+        async with _locked(aside.tenant, lock_wait):
+            await asyncio.to_thread(remark_file, aside, marker)
+
+    async def bring_back(self, aside: Aside, lock_wait: float) -> None:
+        """By a rename."""
+        async with _locked(aside.tenant, lock_wait):
+            await asyncio.to_thread(bring_file_back, aside, _file(aside.tenant))
+
+    async def drop_aside(self, aside: Aside, limits: Limits, lock_wait: float) -> None:
+        """The file, then its mark."""
+        async with _locked(aside.tenant, lock_wait):
+            await asyncio.to_thread(drop_file_aside, aside)
 
     @asynccontextmanager
     async def scratch(self, like: Tenant) -> AsyncIterator[Tenant]:

@@ -16,7 +16,7 @@ from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.errors import DatabaseError
 
 #: What SQLite itself puts beside a file.
-_BESIDE = ("-wal", "-shm", "-journal")
+BESIDE = ("-wal", "-shm", "-journal")
 
 
 def found_file(file: Path) -> Found:
@@ -76,7 +76,7 @@ def write_marker(file: Path, marker: Marker | None) -> None:
 
 def drop_file(file: Path) -> None:
     """Take the file away, with what SQLite has put beside it."""
-    for name in (file.name, *(file.name + ending for ending in _BESIDE)):
+    for name in (file.name, *(file.name + ending for ending in BESIDE)):
         file.with_name(name).unlink(missing_ok=True)
 
 

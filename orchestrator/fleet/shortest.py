@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,19 @@ def _whole(tenant: Tenant, fleet: Fleet) -> dict[str, Any]:
 def _relative(file: str, root: Path) -> str:
     path = Path(file)
     return str(path.relative_to(root)) if path.is_relative_to(root) else file
+
+
+def kept_entry(tenant: Tenant, fleet: Fleet) -> dict[str, Any]:
+    """The tenant's entry as plain JSON, for whoever is to write it down again one day; defaults may be others by then.
+
+    Args:
+        tenant: whom.
+        fleet: that it is in.
+
+    Returns:
+        Its keys; none where they cannot be kept: an address of its own may be a secret, and may run a command.
+    """
+    if fleet.servers[tenant.server].own:
+        return {}
+    entry = _whole(tenant, fleet)
+    return {key: value.isoformat() if isinstance(value, date) else value for key, value in entry.items()}

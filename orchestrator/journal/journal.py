@@ -249,8 +249,8 @@ class Journal:
         async with self._reading() as connection:
             return await reading.changes_after(connection, run)
 
-    async def events(self, run_id: str, tenant: str | None = None, kind: str | None = None) -> list[EventRecord]:
-        """The run's events, of one tenant and of one kind where given, in the order they happened."""
+    async def events(self, run_id: str | None, tenant: str | None = None, kind: str | None = None) -> list[EventRecord]:
+        """The run's events, or those of all runs; of one tenant and of one kind where given, as they happened."""
         if not self.exists:
             return []
         async with self._reading() as connection:

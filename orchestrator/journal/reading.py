@@ -129,9 +129,13 @@ async def changes_after(connection: AsyncConnection, run: RunRecord) -> list[tup
     return [(theirs[attempt.run], attempt) for attempt in found]
 
 
-async def list_events(connection: AsyncConnection, run: str, tenant: str | None, kind: str | None) -> list[EventRecord]:
-    """The run's events in the order they happened."""
-    query = select(events).where(events.c.run == run).order_by(events.c.at, events.c.writer, events.c.number)
+async def list_events(
+    connection: AsyncConnection, run: str | None, tenant: str | None, kind: str | None
+) -> list[EventRecord]:
+    """The run's events in the order they happened; of all runs where none is named."""
+    query = select(events).order_by(events.c.at, events.c.writer, events.c.number)
+    if run is not None:
+        query = query.where(events.c.run == run)
     if tenant is not None:
         query = query.where(events.c.tenant == tenant)
     if kind is not None:

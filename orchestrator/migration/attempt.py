@@ -127,6 +127,10 @@ class Migrator:
     lock_wait: float = 10.0
     #: Make a missing schema, database or file.
     provision: bool = False
+    #: Tenants that were there when the run was planned: what is missing of them was taken away, and is not made again.
+    there: frozenset[str] = frozenset()
+    #: Whether the fleet has a tenant still; asked where that has been taken away.
+    is_listed: Callable[[Tenant], Awaitable[bool]] | None = None
     #: Timeouts that this run was given.
     asked: Limits = field(default_factory=Limits)
     #: Times that a tenant may be tried.
@@ -197,16 +201,36 @@ class Migrator:
         server, policy = self.fleet.server_of(tenant).limits, self.fleet.policy.limits
         return self.asked.over(tenant.limits).over(server).over(policy).in_try(number, self.tries)
 
+    def makes(self, tenant: Tenant) -> bool:
+        """Whether a place that is missing is to be made."""
+        return self.provision and tenant.id not in self.there
+
+    async def _gone(self, tenant: Tenant) -> Outcome:
+        """Somebody has taken the tenant out of the fleet; or only what it holds, which he has to explain."""
+        if self.is_listed is not None and not await self.is_listed(tenant):
+            return Outcome(TenantStatus.SKIPPED, failure=Failure("gone", "it was taken out of the fleet meanwhile"))
+        return Outcome(
+            TenantStatus.BLOCKED,
+            failure=Failure(
+                "gone",
+                f"{tenant.place} was there when the run was planned, and has been taken away",
+                hint=f"orchestrator runs list -t {tenant.id} tells whether it was set aside;"
+                f" orchestrator offboard {tenant.id} ends that, with --undo it brings it back",
+            ),
+        )
+
     async def _settled(self, tenant: Tenant, work: Work, progress: Progress) -> Outcome:
         database = self.databases[tenant.server]
         try:
-            if self.provision:
+            if self.makes(tenant):
                 await database.provision(tenant)
             async with database.session(
                 tenant, self.connection_name(tenant), self.limits(tenant, work.number)
             ) as session:
                 return await self._under_lock(session, tenant, work, progress)
         except Unprovisioned as error:
+            if tenant.id in self.there:
+                return await self._gone(tenant)
             return Outcome(TenantStatus.BLOCKED, failure=replace(describe(error), type="unprovisioned"))
         except Exception as error:
             failure = describe(error, progress.revision)

@@ -129,7 +129,7 @@ async def _replay(
     database = migrator.databases[tenant.server]
     started = time.perf_counter()
     try:
-        if migrator.provision:
+        if migrator.makes(tenant):
             await database.provision(tenant)
         await database.replay(
             tenant,

@@ -13,6 +13,8 @@ from typing import Any
 from orchestrator.databases.archives import Manifest, keep, path_for, prepare, unfinished
 from orchestrator.databases.port import Database
 from orchestrator.errors import BackupError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.shortest import kept_entry
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.journal.records import EventRecord, StepRecord
 from orchestrator.rollout.steps import half_done, step_as_json
@@ -30,6 +32,8 @@ class Backups:
     run: str
     #: Where they go, in a directory of the run's own.
     directory: Path
+    #: That the tenants are in.
+    fleet: Fleet
     recorder: Recorder
     #: By server name.
     databases: Mapping[str, Database]
@@ -38,7 +42,14 @@ class Backups:
     #: Tenants that have one, and what it says.
     made: dict[str, EventRecord] = field(default_factory=dict)
 
-    async def make(self, tenant: Tenant, heads: tuple[str, ...], version_table: str, limits: Limits) -> None:
+    async def make(
+        self,
+        tenant: Tenant,
+        heads: tuple[str, ...],
+        version_table: str,
+        limits: Limits,
+        held_in: Tenant | None = None,
+    ) -> None:
         """Back ``tenant`` up, whose lock is held. Done once: a second try begins at what the first one has saved.
 
         Args:
@@ -46,6 +57,7 @@ class Backups:
             heads: what its version table says.
             version_table: the table's name.
             limits: timeouts.
+            held_in: where what it holds is just now; ``None`` for its own place.
 
         Raises:
             OrchestratorError: it could not be done.
@@ -57,7 +69,7 @@ class Backups:
             await asyncio.to_thread(prepare, self.directory / self.run)
             dump = await asyncio.to_thread(path_for, self.directory, self.run, tenant.id)
             step = await half_done(self.recorder, tenant.id, heads)
-            manifest = await self._dumped(tenant, heads, version_table, limits, dump, step)
+            manifest = await self._dumped(tenant, held_in or tenant, heads, version_table, limits, dump, step)
         except OSError as error:
             raise BackupError(
                 f"the backup cannot be written into {self.directory}: {error.strerror}",
@@ -80,6 +92,7 @@ class Backups:
     async def _dumped(
         self,
         tenant: Tenant,
+        held_in: Tenant,
         heads: tuple[str, ...],
         version_table: str,
         limits: Limits,
@@ -88,7 +101,7 @@ class Backups:
     ) -> Manifest:
         database, source = self.databases[tenant.server], unfinished(dump)
         try:
-            dumped = await database.dump(tenant, source, f"{self.application} {tenant.id}", limits)
+            dumped = await database.dump(held_in, source, f"{self.application} {tenant.id}", limits)
             manifest = Manifest(
                 tenant=tenant.id,
                 dialect=database.dialect,
@@ -106,6 +119,7 @@ class Backups:
                 made_by=dumped.made_by,
                 properties=dumped.properties,
                 step=None if step is None else step_as_json(step),
+                entry=kept_entry(tenant, self.fleet),
             )
             return await asyncio.to_thread(keep, dump, manifest)
         finally:

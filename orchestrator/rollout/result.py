@@ -20,7 +20,7 @@ _LITERALS = re.compile(r"'(?:[^']|'')*'|\b\d+\b|\"[^\"]*\"\.")
 
 
 #: Commands that do each tenant whole or not at all: they are typed again, not resumed.
-NOT_RESUMED = ("backup", "restore", "undo")
+NOT_RESUMED = ("backup", "restore", "undo", "offboard", "purge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,9 @@ def retry_of(run: RunRecord, *, provision: bool = False, partial: bool = False) 
     if run.command == "undo":
         names = run.options["newcomers"]
         return f"orchestrator onboard {shlex.quote(names[0]) if len(names) == 1 else '--from FILE'} --undo"
+    if run.command in ("offboard", "purge"):
+        given = (*run.options["flags"], *run.options["tenants"])
+        return " ".join(["orchestrator offboard", *(shlex.quote(each) for each in given)])
     tenants = "".join(f" -t {shlex.quote(name)}" for name in run.options.get("patterns", ())) or " -t TENANT"
     source = shlex.quote(str(run.options.get("source", "")))
     return f"orchestrator {run.command} {'--to ' if run.command == 'backup' else ''}{source}{tenants}"
