@@ -153,14 +153,12 @@ async def test_rollback_of_a_killed_run(gated: Project) -> None:
     gated.execute(f"CREATE TABLE initech.extras (id int); UPDATE initech.alembic_version SET version_num = '{THIRD}'")
     assert set(statuses(left).values()) <= {"running", "pending"}
 
-    # And one that another run has done what this one was to do to.
-    later = gated.json("upgrade", "-t", "globex")["run"]
+    # And one that another run has done what this one was to do to: that is not this one's to take back.
+    gated.json("upgrade", "-t", "globex")
 
-    back = gated.json("rollback", left["run"], "--yes", "--allow-data-loss", exit_code=1)
+    back = gated.json("rollback", left["run"], "--yes", "--allow-data-loss")
 
-    assert statuses(back) == {"initech": "succeeded", "globex": "blocked"}
-    assert later in tenant_of(back, "globex")["error"]["message"]
-    assert "was cut off" in tenant_of(back, "globex")["error"]["message"]
+    assert statuses(back) == {"initech": "succeeded"}
     assert [gated.heads(tenant) for tenant in TENANTS] == [[SECOND], [THIRD], [SECOND], [SECOND]]
 
 
