@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from orchestrator.migration.seam import one_at_a_time
 
 #: Key in ``Config.attributes`` under which ``for_each_tenant`` finds who asks; absent when plain Alembic runs env.py.
 COLLECTOR = "orchestrator.collector"
+
+#: Runs in threads of their own, each with its event loop, would take each other's proxies.
+_alone = threading.Lock()
 
 Migrate = Callable[[Connection | None, Tenant], None]
 
@@ -45,7 +49,11 @@ def load_loop(history: History) -> TenantLoop:
     try:
         # An env.py without the loop would migrate something of its own here: let it find nothing to do.
         # Another run of this process may be under way: its dispatchers are to be there again afterwards.
-        with one_at_a_time(), EnvironmentContext(history.config, history.script, fn=lambda *_: [], dont_mutate=True):
+        with (
+            _alone,
+            one_at_a_time(),
+            EnvironmentContext(history.config, history.script, fn=lambda *_: [], dont_mutate=True),
+        ):
             history.script.run_env()
     except OrchestratorError:
         raise
