@@ -212,7 +212,8 @@ async def test_files_moved_by_hand(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "data" / "a.db", isolation_level=None)) as live:
         live.execute("INSERT INTO accounts VALUES (1)")
         run = await orchestrator.backup(project.fleet, tmp_path / "kept")
-        a, b = (Path(each["file"]) for each in run.backups)
+        made = {each["tenant"]: Path(each["file"]) for each in run.backups}
+        a, b = made["a"], made["b"]
         old = Path(older.backups[0]["file"])
         live.execute("DELETE FROM accounts")
 
