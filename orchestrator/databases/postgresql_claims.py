@@ -7,6 +7,7 @@ So a place that bears a tenant's name bears its mark, too, wherever a process wa
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -53,6 +54,8 @@ DATABASES_ASIDE = (
     "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
     " WHERE datname ^@ $1 ORDER BY 1"
 )
+#: Looks whether anybody is still connected, and the seconds between two of them.
+_LOOKS, _PAUSE = 50, 0.002
 #: Seconds that dropping waits for those who use its tables, at least.
 _LOCK_WAIT = 2.0
 #: What in a statement stands for a name.
@@ -148,6 +151,7 @@ class Places:
                 if not copied:
                     await raw.execute(f"CREATE DATABASE {identifier(new)}{_owner(claim)}")
                 await self._furnish(new, claim, claim.marker)
+                await _left(raw, new)
                 await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
             except BaseException:
                 with suppress(Exception):
@@ -240,6 +244,17 @@ class Places:
                 # Whoever uses the connection next would have it otherwise.
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await raw.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def _left(raw: _RawConnection, database: str) -> None:
+    """Wait a moment for those who have just closed their connections to a database that is to be renamed.
+
+    The server itself would look again only after a tenth of a second.
+    """
+    for _ in range(_LOOKS):
+        if not await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE datname = $1", database):
+            return
+        await asyncio.sleep(_PAUSE)
 
 
 def _owner(claim: Claim) -> str:
