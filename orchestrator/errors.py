@@ -91,18 +91,22 @@ class OtherShape(DatabaseError):
     """What was made is not what it should be, and is gone again."""
 
 
-class BackupError(OrchestratorError):
-    """A tenant cannot be backed up, or not be put back.
+class MayPass(OrchestratorError):
+    """Something that may go well the next time.
 
     Args:
         message: what is wrong.
-        passing: it may go well the next time without anybody changing anything.
+        passing: whether it may, without anybody changing anything.
         hint: what to do.
     """
 
     def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.passing = passing
+
+
+class BackupError(MayPass):
+    """A tenant cannot be backed up, or not be put back."""
 
 
 class RevisionMissing(OrchestratorError):
@@ -119,18 +123,8 @@ class RevisionMissing(OrchestratorError):
         self.heads = heads
 
 
-class OnboardingError(OrchestratorError):
-    """A tenant cannot be taken in or out.
-
-    Args:
-        message: what is wrong.
-        passing: it may go well the next time without anybody changing anything.
-        hint: what to do.
-    """
-
-    def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.passing = passing
+class OnboardingError(MayPass):
+    """A tenant cannot be taken in or out."""
 
 
 class RestoreUnknown(BackupError):
