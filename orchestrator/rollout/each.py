@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.errors import BackupError, OnboardingError, OrchestratorError, TenantLocked, Unprovisioned
+from orchestrator.errors import MayPass, OrchestratorError, TenantLocked, Unprovisioned
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.plan import SINGLE_WAVE, Plan, PlannedTenant
 from orchestrator.rollout.stop import Stop
@@ -135,6 +135,6 @@ def _status(error: Exception) -> TenantStatus:
 
 
 def _may_pass(error: Exception, failure: Failure) -> bool:
-    if isinstance(error, BackupError | OnboardingError):
+    if isinstance(error, MayPass):
         return error.passing
     return failure.passing and isinstance(error, OrchestratorError)
