@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.actions.backup import backup
     from orchestrator.actions.check import check
-    from orchestrator.actions.desk import onboarding
     from orchestrator.actions.doctor import doctor
     from orchestrator.actions.downgrade import downgrade
     from orchestrator.actions.drift import drift
     from orchestrator.actions.execution import Execution, Watch
     from orchestrator.actions.lint import lint
     from orchestrator.actions.offboard import offboard
+    from orchestrator.actions.offboarding.purge import list_set_aside, purge
+    from orchestrator.actions.offboarding.undo import undo_offboarding
     from orchestrator.actions.onboard import onboard
+    from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
-    from orchestrator.actions.purge import list_set_aside, purge
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
     from orchestrator.actions.status import Narrowed, status
-    from orchestrator.actions.undo_offboarding import undo_offboarding
     from orchestrator.actions.upgrade import upgrade
     from orchestrator.environment import for_each_tenant
     from orchestrator.errors import OrchestratorError, RevisionMissing
@@ -55,14 +55,14 @@ _HOMES = {
     "for_each_tenant": "orchestrator.environment",
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
-    "list_set_aside": "orchestrator.actions.purge",
+    "list_set_aside": "orchestrator.actions.offboarding.purge",
     "load": "orchestrator.fleet.load",
     "offboard": "orchestrator.actions.offboard",
     "onboard": "orchestrator.actions.onboard",
-    "onboarding": "orchestrator.actions.desk",
+    "onboarding": "orchestrator.actions.onboarding.desk",
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
-    "purge": "orchestrator.actions.purge",
+    "purge": "orchestrator.actions.offboarding.purge",
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
@@ -70,7 +70,7 @@ _HOMES = {
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
     "status": "orchestrator.actions.status",
-    "undo_offboarding": "orchestrator.actions.undo_offboarding",
+    "undo_offboarding": "orchestrator.actions.offboarding.undo",
     "upgrade": "orchestrator.actions.upgrade",
 }
 

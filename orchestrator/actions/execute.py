@@ -13,12 +13,12 @@ from typing import Any
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.registering import is_listed
 from orchestrator.actions.partial import left_partial
-from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project, migrating, read_project
-from orchestrator.actions.registering import is_listed
+from orchestrator.actions.rolling_back.places import SEEN, places_event
+from orchestrator.actions.rolling_back.shapes import as_before
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
-from orchestrator.actions.shapes import as_before
 from orchestrator.actions.stopping import heeding
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet

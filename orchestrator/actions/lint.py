@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from orchestrator.actions.integrity import Edited, edited_by_journal, integrity
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.lint_report import Finding, Ignored, LintedRevision, LintReport
-from orchestrator.actions.lint_revisions import bad_ignores, lint_revisions, place
-from orchestrator.actions.lint_scope import Scope, all_revisions, between, pending, shares_database
-from orchestrator.actions.lint_squawk import ask_squawk
+from orchestrator.actions.linting.report import Finding, Ignored, LintedRevision, LintReport
+from orchestrator.actions.linting.revisions import bad_ignores, lint_revisions, place
+from orchestrator.actions.linting.scope import Scope, all_revisions, between, pending, shares_database
+from orchestrator.actions.linting.squawk import ask_squawk
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.errors import ConfigurationError, JournalError, UsageError

@@ -12,12 +12,12 @@ from pathlib import Path
 from orchestrator.actions.each import looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.leave_taking import Refusals
+from orchestrator.actions.offboarding.leave_taking import Refusals
+from orchestrator.actions.offboarding.set_aside import asides_of
+from orchestrator.actions.offboarding.taking_out import TakingOut
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project, opened_project, require_selection
-from orchestrator.actions.registrar import Registrar
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.actions.set_aside import asides_of
-from orchestrator.actions.taking_out import TakingOut
 from orchestrator.databases.asides import Aside
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet

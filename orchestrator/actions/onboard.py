@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.actions.desk import Entry, onboarding
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.onboarding.desk import Entry, onboarding
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.rollout.result import RunResult
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from orchestrator.actions.each import limits_of, looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.found_backups import Found, Listed, backups_in, last_with_backups, looked_through
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.neighbours import neighbours
+from orchestrator.actions.offboarding.returning import Returning
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project, opened_project, require_selection
-from orchestrator.actions.registrar import Registrar
-from orchestrator.actions.restored_steps import RestoredSteps
-from orchestrator.actions.returning import Returning
+from orchestrator.actions.restoring.found_backups import Found, Listed, backups_in, last_with_backups, looked_through
+from orchestrator.actions.restoring.neighbours import neighbours
+from orchestrator.actions.restoring.steps import RestoredSteps
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe

@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.actions.carrying_back import narrowed, still_taken_back
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.welcoming import Arrivals, expected
 from orchestrator.actions.project import opened_project
-from orchestrator.actions.undoing import undone
-from orchestrator.actions.welcoming import Arrivals, expected
+from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
+from orchestrator.actions.rolling_back.undoing import undone
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet, Wave

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from orchestrator.actions.execute import FORWARD, Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.places import Place, blocked_elsewhere, known_places, moved_places, places_of
 from orchestrator.actions.plan import PlanReport, report_on
 from orchestrator.actions.project import Project, opened_project
+from orchestrator.actions.rolling_back.places import Place, blocked_elsewhere, known_places, moved_places, places_of
+from orchestrator.actions.rolling_back.shapes import OPTION, shapes_before
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.actions.shapes import OPTION, shapes_before
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading
 from orchestrator.errors import SelectionError, UsageError

@@ -52,10 +52,10 @@ async def upgrade(
     if plan is not None:
         return await _planned(fleet, Path(plan), target, tenants, provision, execution, watch or Watch(), loop)
     async with opened_servers(fleet, ahead=tenants) as servers:
-        await servers.imported("orchestrator.actions.joining", "orchestrator.actions.undoing")
+        await servers.imported("orchestrator.actions.joining", "orchestrator.actions.rolling_back.undoing")
         from orchestrator.actions.execute import execute
         from orchestrator.actions.joining import joined
-        from orchestrator.actions.undoing import undone
+        from orchestrator.actions.rolling_back.undoing import undone
         from orchestrator.rollout.plan import Request
 
         request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
@@ -77,7 +77,7 @@ async def _planned(
 ) -> RunResult:
     """What a saved plan says, and nobody who has come since."""
     from orchestrator.actions.execute import execute
-    from orchestrator.actions.undoing import undone
+    from orchestrator.actions.rolling_back.undoing import undone
     from orchestrator.rollout.saved_plan import load_plan
 
     asked = (execution.wave, execution.waves)

@@ -16,7 +16,7 @@ from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.actions.lint_report import Finding, LintReport
+    from orchestrator.actions.linting.report import Finding, LintReport
     from orchestrator.fleet.fleet import Fleet
 
 #: How the revisions were taken, for people.

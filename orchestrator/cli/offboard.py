@@ -70,7 +70,7 @@ def offboard(
 
     def work(watch: Watch) -> Any:
         if undo:
-            from orchestrator.actions.undo_offboarding import undo_offboarding
+            from orchestrator.actions.offboarding.undo import undo_offboarding
 
             return undo_offboarding(fleet, tenants=selection, everyone=everyone, execution=execution, watch=watch)
         from orchestrator.actions.offboard import offboard
@@ -126,7 +126,7 @@ def _ask(settings: Settings, whom: list[str], archive: str | None, what: str) ->
 
 
 def _purge(settings: Settings, fleet: Fleet, execution: Any, *, agreed: bool) -> int:
-    from orchestrator.actions.purge import list_set_aside
+    from orchestrator.actions.offboarding.purge import list_set_aside
 
     found = read(list_set_aside(fleet))
     for aside in found.kept:
@@ -143,7 +143,7 @@ def _purge(settings: Settings, fleet: Fleet, execution: Any, *, agreed: bool) ->
             raise UsageError("purge was declined; nothing was touched")
 
     def work(watch: Watch) -> Any:
-        from orchestrator.actions.purge import purge
+        from orchestrator.actions.offboarding.purge import purge
 
         # What was shown is what is dropped, also when more has become due meanwhile.
         return purge(fleet, names={aside.name for aside in found.due}, execution=execution, watch=watch)

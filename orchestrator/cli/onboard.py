@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.execution import Watch
-    from orchestrator.actions.readiness import Readiness
+    from orchestrator.actions.onboarding.readiness import Readiness
 
 #: Options that say what a tenant is; they are its keys in tenants.yaml.
 _KEYS = ("server", "schema", "database", "file", "url", "tags", "target")
@@ -74,7 +74,7 @@ def onboard(
 
     def work(watch: Watch) -> Any:
         if undo:
-            from orchestrator.actions.undo_onboarding import undo as take_back
+            from orchestrator.actions.onboarding.undo import undo as take_back
 
             return take_back(fleet, *entries, origin=origin, expand=listed is None, execution=execution, watch=watch)
         from orchestrator.actions.onboard import onboard
@@ -99,7 +99,7 @@ def _prepare(settings: Settings, entry: dict[str, Any]) -> int:
     fleet = settings.fleet(may_be_empty=True)
 
     async def work() -> Readiness:
-        from orchestrator.actions.desk import onboarding
+        from orchestrator.actions.onboarding.desk import onboarding
 
         async with onboarding(fleet) as desk:
             return await desk.prepare(**entry)

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from orchestrator.actions.making import Made, Way, make, prepare
+from orchestrator.actions.onboarding.making import Made, Way, make, prepare
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from tests.projects import ACCOUNTS, PROJECTS, Project, make_project, schemas, tables, until
@@ -33,7 +33,7 @@ _PROGRAM = """
 import asyncio, sys
 from dataclasses import replace
 import orchestrator
-from orchestrator.actions.making import make, prepare
+from orchestrator.actions.onboarding.making import make, prepare
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Isolation, Limits
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator.actions.undo_onboarding import undo
+from orchestrator.actions.onboarding.undo import undo
 from orchestrator.fleet.fleet import Fleet
 from tests.catalog import catalogs, difference
 from tests.faults.worlds import sampled

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator.actions.lint_report import LintReport
+from orchestrator.actions.linting.report import LintReport
 from orchestrator.errors import ConfigurationError
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.histories import ARGILLA, PLACEMENT, SAMPLE, History

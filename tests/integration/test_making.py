@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.actions.making import Made, NotMade, Way, make, prepare
+from orchestrator.actions.onboarding.making import Made, NotMade, Way, make, prepare
 from orchestrator.actions.project import Project as Opened
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from orchestrator.actions.making import NotMade, Way, make, prepare
+from orchestrator.actions.onboarding.making import NotMade, Way, make, prepare
 from orchestrator.actions.project import opened_project
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Isolation, Limits

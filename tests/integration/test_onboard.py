@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 import orchestrator
-from orchestrator.actions.desk import Desk
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.undo_onboarding import undo
+from orchestrator.actions.onboarding.desk import Desk
+from orchestrator.actions.onboarding.undo import undo
 from orchestrator.fleet.tenant import Limits
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.result import RunResult

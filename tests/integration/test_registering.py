@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.actions import registering
-from orchestrator.actions.registering import Registration, register, unregister
+from orchestrator.actions.onboarding import registering
+from orchestrator.actions.onboarding.registering import Registration, register, unregister
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet import registry

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from orchestrator.actions.each import limits_of, looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.offboarding.set_aside import DROPPED, asides_of, forget_steps, now, place_name
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.set_aside import DROPPED, asides_of, forget_steps, now, place_name
 from orchestrator.databases.asides import Aside
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.port import Reading

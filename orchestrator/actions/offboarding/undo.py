@@ -10,11 +10,11 @@ from orchestrator.actions.each import looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboard import typed
+from orchestrator.actions.offboarding.set_aside import BACK, asides_of, marked, newcomer, now
+from orchestrator.actions.onboarding.registering import finds_itself
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project, opened_project, require_selection
-from orchestrator.actions.registering import finds_itself
-from orchestrator.actions.registrar import Registrar
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.actions.set_aside import BACK, asides_of, marked, newcomer, now
 from orchestrator.databases.asides import Aside, require_way_back
 from orchestrator.databases.departures import Stage
 from orchestrator.databases.failures import Failure, describe

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.actions.desk import Entry, entries_of
 from orchestrator.actions.each import looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.desk import Entry, entries_of
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import read_project
-from orchestrator.actions.registrar import Registrar
 from orchestrator.actions.servers import opened_servers
 from orchestrator.databases.claims import Found, Holds, Marker
 from orchestrator.databases.failures import Failure

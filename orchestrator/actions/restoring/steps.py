@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.found_backups import Found
+from orchestrator.actions.restoring.found_backups import Found
 from orchestrator.errors import JournalError
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import StepRecord

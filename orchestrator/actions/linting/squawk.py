@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
-from orchestrator.actions.lint_report import Finding, LintedRevision, Squawk
-from orchestrator.actions.lint_scope import Scope
+from orchestrator.actions.linting.report import Finding, LintedRevision, Squawk
+from orchestrator.actions.linting.scope import Scope
 from orchestrator.databases.squawk import SquawkUnavailable, complaints
 from orchestrator.history.hazards import HazardKind
 from orchestrator.history.lint_sql import Statement

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from orchestrator.actions.found_backups import Listed
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
-from orchestrator.actions.registrar import Registrar
+from orchestrator.actions.restoring.found_backups import Listed
 from orchestrator.databases.archives import read
 from orchestrator.databases.claims import Claim, Holds, Marker
 from orchestrator.databases.dumping import Restoring

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.actions import blueprints
-from orchestrator.actions.blueprints import Kind, Store
+from orchestrator.actions.onboarding import blueprints
+from orchestrator.actions.onboarding.blueprints import Kind, Store
 from orchestrator.actions.project import Project, migrating
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.script import REFUSED, Snapshot, Step

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.actions.neighbours import neighbours
 from orchestrator.actions.project import Project
+from orchestrator.actions.restoring.neighbours import neighbours
 from orchestrator.databases.claims import Found, Holds, Marker
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.actions.making import Way, blueprint_of, prepare
+from orchestrator.actions.onboarding.making import Way, blueprint_of, prepare
 from orchestrator.actions.project import Project
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.rollout.blueprints import Blueprint

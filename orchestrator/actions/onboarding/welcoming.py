@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from orchestrator.actions.adoption import Adoption
-from orchestrator.actions.making import Made, blueprint_of, make_fast
+from orchestrator.actions.onboarding.adoption import Adoption
+from orchestrator.actions.onboarding.making import Made, blueprint_of, make_fast
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
-from orchestrator.actions.registrar import Registrar
 from orchestrator.databases.claims import Claim, Marker, Template
 from orchestrator.databases.own_names import OURS
 from orchestrator.errors import UsageError

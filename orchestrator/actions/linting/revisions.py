@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from orchestrator.actions.lint_report import LintedRevision
+from orchestrator.actions.linting.report import LintedRevision
 from orchestrator.actions.project import migrating
 from orchestrator.databases.failures import describe
 from orchestrator.errors import OrchestratorError

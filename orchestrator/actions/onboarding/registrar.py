@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from orchestrator.actions import registering
+from orchestrator.actions.onboarding import registering
 from orchestrator.actions.project import Project
 from orchestrator.fleet import registry
 from orchestrator.fleet.fleet import Fleet

@@ -16,9 +16,17 @@ from typing import Any
 
 from orchestrator.actions.each import limits_of
 from orchestrator.actions.execution import Execution
+from orchestrator.actions.offboarding.set_aside import (
+    DROPPED,
+    SET_ASIDE,
+    TAKEN_OUT,
+    aside_of,
+    forget_steps,
+    marked,
+    place_name,
+)
+from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
-from orchestrator.actions.registrar import Registrar
-from orchestrator.actions.set_aside import DROPPED, SET_ASIDE, TAKEN_OUT, aside_of, forget_steps, marked, place_name
 from orchestrator.databases.archives import checksum, read, verify
 from orchestrator.databases.asides import Aside, Leave, Leaving
 from orchestrator.databases.claims import Holds, Marker

@@ -13,10 +13,10 @@ from typing import Any
 from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.readiness import Readiness, made_ready, ready_for_many
+from orchestrator.actions.onboarding.welcoming import Arrivals, Expected, expected
 from orchestrator.actions.project import Project, read_project
-from orchestrator.actions.readiness import Readiness, made_ready, ready_for_many
 from orchestrator.actions.servers import opened_servers
-from orchestrator.actions.welcoming import Arrivals, Expected, expected
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
