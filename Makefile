@@ -122,7 +122,7 @@ lock:
 	@set -eu; venv=$(VENV_LOCK); $(make_venv); \
 	"$$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "run it on 3.11: make lock PYTHON=python3.11")'; \
 	$$pip install --quiet pip pip-tools
-	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --extra embedded --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --extra embedded --extra distributed --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	sed -n '/^dependencies = \[/,/^\]/s/^ *"\([A-Za-z.]*\).*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > $(LOWEST)
 	CUSTOM_COMPILE_COMMAND='make lock' $(LOCK) --extra embedded --constraint $(LOWEST) \
 		--output-file requirements/min.txt pyproject.toml requirements/test.in

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord, alive
 from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, tenant_document
@@ -93,10 +94,15 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
         JournalError: no such run.
     """
     async with opened_journal(fleet, read_only=True) as journal:
-        record = _as_it_is(await journal.run(name))
-        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
-        backups = listed(await journal.events(record.id, kind=BACKUP))
-        return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()), backups)
+        return await result_of(journal, name)
+
+
+async def result_of(journal: Journal, name: str) -> RunResult:
+    """The same from a journal that is open."""
+    record = _as_it_is(await journal.run(name))
+    waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
+    backups = listed(await journal.events(record.id, kind=BACKUP))
+    return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()), backups)
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:
