@@ -120,10 +120,11 @@ class Worker:
             await asyncio.sleep(_LOOK)
             for run, stops in list(self._stops.items()):
                 with suppress(JournalError):
-                    if await self.journal.standing(run) in _ENDING:
-                        for stop in stops:
-                            if not stop.draining:
-                                stop.request(RunStatus.PAUSED)
+                    going = [stop for stop in stops if not stop.draining]
+                    if going and await self.journal.standing(run) in _ENDING:
+                        log.info("run %s is about to end: no new tenant starts", run)
+                        for stop in going:
+                            stop.request(RunStatus.PAUSED)
 
     async def look_for_others(self) -> None:
         """Say of runs that wait for workers with another directory or version that they are not taken here."""
