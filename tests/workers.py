@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def workers(project: Project, count: int) -> Iterator[list[Worker]]:
 
 
 def steered_project(path: Path, url: str, revisions: Mapping[str, str] | None = None) -> Project:
-    """A project whose journal is in the database at ``url``, as its tenants are; they are written by :func:`tenants`."""
+    """A project whose journal is in the database at ``url``; its tenants are written by :func:`tenants`."""
     execute(url, "".join(f"CREATE TABLE public.{name} (tenant text);" for name in ("seen", "gated", "slow", "broken")))
     accounts = 'op.create_table("accounts", sa.Column("id", sa.Integer, primary_key=True))'
     back = "\n\ndef downgrade():\n"
@@ -149,4 +148,4 @@ def tenants(project: Project, url: str, *entries: str | Mapping[str, Any], serve
     }
     new = project.path / "tenants.yaml.new"
     new.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(new, project.path / "tenants.yaml")
+    new.replace(project.path / "tenants.yaml")

@@ -152,9 +152,9 @@ async def test_checks_bakes_and_approvals(stage: Stage) -> None:
     assert (waiting.run.status, waves(waiting)) == (RunStatus.PAUSED, {"first": "waiting"})
     baked = fetch(
         stage.url,
-        "SELECT (detail->>'until')::timestamptz - at, (SELECT max(at) FROM orchestrator_events w WHERE w.run = e.run AND "
-        "w.detail->>'state' = 'waiting') - at FROM orchestrator_events e WHERE kind = 'wave' AND detail->>'state' = "
-        f"'baking' AND run = '{result.run.id}'",
+        "SELECT (detail->>'until')::timestamptz - at, (SELECT max(at) FROM orchestrator_events w WHERE w.run = e.run "
+        "AND w.detail->>'state' = 'waiting') - at FROM orchestrator_events e WHERE kind = 'wave' "
+        f"AND detail->>'state' = 'baking' AND run = '{result.run.id}'",
     )
     assert len(baked) == 1
     assert baked[0][0].total_seconds() == pytest.approx(1, abs=0.2)
@@ -167,7 +167,7 @@ async def test_checks_bakes_and_approvals(stage: Stage) -> None:
 
 @pytest.mark.parametrize("ask", [pause, cancel])
 async def test_asked_to_end(stage: Stage, ask: Any) -> None:
-    """Paused and cancelled: who is being migrated is finished, nobody else is begun, and the paused one goes on later."""
+    """Paused and cancelled: who is being migrated is finished, nobody else is begun; the paused one goes on later."""
     stage.fleet(*SIX, waves=[{"name": "one", "percent": 100, "jobs": 1, **LISTED}])
     stage.steer("gated", "b")
     async with held(stage.url, GATE) as gate:
