@@ -118,9 +118,14 @@ def workers(project: Project, count: int) -> Iterator[list[Worker]]:
                 worker.kill()
 
 
+def steering(url: str) -> None:
+    """What :data:`STEERED` asks, in the database at ``url``."""
+    execute(url, "".join(f"CREATE TABLE public.{name} (tenant text);" for name in ("seen", "gated", "slow", "broken")))
+
+
 def steered_project(path: Path, url: str, revisions: Mapping[str, str] | None = None) -> Project:
     """A project whose journal is in the database at ``url``; its tenants are written by :func:`tenants`."""
-    execute(url, "".join(f"CREATE TABLE public.{name} (tenant text);" for name in ("seen", "gated", "slow", "broken")))
+    steering(url)
     accounts = 'op.create_table("accounts", sa.Column("id", sa.Integer, primary_key=True))'
     back = "\n\ndef downgrade():\n"
     default = {
