@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.actions.project import opened_project
 from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
 from orchestrator.actions.rolling_back.undoing import undone
 from orchestrator.databases.failures import Failure
-from orchestrator.errors import UsageError
+from orchestrator.errors import ConfigurationError, UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
@@ -104,6 +105,8 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
+            if fresh:
+                _require_same_fleet(project.fleet.tenants, left)
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
@@ -225,6 +228,21 @@ async def _require_abandoned(fleet: Fleet, record: RunRecord) -> None:
     raise UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
     )
+
+
+def _require_same_fleet(tenants: Sequence[Tenant], meant: Collection[str]) -> None:
+    """Refuse a run that was planned elsewhere a moment ago, for tenants that are not in the fleet here.
+
+    Raises:
+        ConfigurationError: there are such.
+    """
+    missing = sorted(set(meant) - {tenant.id for tenant in tenants})
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigurationError(
+            f"the worker on {socket.gethostname()} has no tenant {missing[0]}{more} in its tenants.yaml",
+            hint="give all workers the tenants.yaml that the run was planned with",
+        )
 
 
 def _gone(tenants: Sequence[Tenant], left: Sequence[AttemptRecord]) -> list[AttemptRecord]:

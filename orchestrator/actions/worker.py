@@ -61,7 +61,13 @@ class Worker:
 
     async def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """A run as a whole."""
-        return await carry_out(load(self.path, may_be_empty=True), self.engine, self.journal, self.queues, job)
+        try:
+            return await carry_out(load(self.path, may_be_empty=True), self.engine, self.journal, self.queues, job)
+        except OtherDirectory as error:
+            self._leave(error)
+            # Not given back as done: with the end of this process, a worker that has the right directory gets it.
+            await asyncio.Event().wait()
+            raise
 
     async def chunk(self, job: dict[str, Any]) -> dict[str, Any]:
         """A chunk of one."""
@@ -84,9 +90,7 @@ class Worker:
                 muster = await self._muster(ChunkJob.from_json(job))
                 return await attempt_chunk(muster, self.journal, job, stop)
             except OtherDirectory as error:
-                log.warning("%s\n  hint: %s", error.message, error.hint)
-                # Whatever comes next would end the same way.
-                self.stop.request()
+                self._leave(error)
                 return {"attempted": 0}
             except JournalError as error:
                 log.warning("%s; tried again", error.message)
@@ -96,6 +100,11 @@ class Worker:
                 log.warning("chunk %s: %s\n  hint: %s", job["id"], error.message, error.hint)
                 fail_chunk(self.journal, ChunkJob.from_json(job), error)
                 return {"attempted": 0}
+
+    def _leave(self, error: OtherDirectory) -> None:
+        """Take no more: whatever comes next would end the same way."""
+        log.warning("%s\n  hint: %s", error.message, error.hint)
+        self.stop.request()
 
     async def _muster(self, job: ChunkJob) -> Muster:
         async with self._opening:

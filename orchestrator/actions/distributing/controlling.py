@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.actions.attempting import NOT_SEEN
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
+from orchestrator.actions.distributing.muster import OtherDirectory
 from orchestrator.actions.distributing.place import places_known, queues_of
 from orchestrator.actions.execution import Watch
 from orchestrator.actions.project import Project
@@ -24,6 +25,7 @@ from orchestrator.engine.client import Engine
 from orchestrator.engine.queues import Queues
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.directory import History
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.chunks import Chunk
@@ -111,11 +113,20 @@ async def carry_out(
         queues: of this worker.
         given: what was put into the queue, with ``id`` and ``again``.
 
+    Raises:
+        OtherDirectory: the directory is no longer the one that this worker began with.
+
     Returns:
         ``status``, or ``error`` with ``message`` and ``hint`` where it could not be carried out.
     """
     job = RunJob.from_json(given)
     again = bool(given["again"])
+    digest = await asyncio.to_thread(lambda: History.beside(fleet.root).digest)
+    if Queues(queues.fleet, digest[:12]) != queues:
+        raise OtherDirectory(
+            f"the shared directory here is no longer {queues.digest}, which run {job.run} is of",
+            hint="put the same files there, and start the worker again",
+        )
     log.info("run %s: %s", job.run, "carried on, whose worker is gone" if again else "begun")
     ended: dict[str, Any] | None = None
     while ended is None:
