@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from orchestrator.actions.distributing.chunking import attempt_chunk, fail_chunk, until_written
@@ -87,8 +88,13 @@ class Worker:
     async def _attempted(self, job: dict[str, Any], stop: Stop) -> dict[str, Any]:
         while True:
             try:
+                began = monotonic()
                 muster = await self._muster(ChunkJob.from_json(job))
-                return await attempt_chunk(muster, self.journal, job, stop)
+                ready = monotonic()
+                done = await attempt_chunk(muster, self.journal, job, stop)
+                times = ready - began, monotonic() - ready
+                log.debug("chunk %s: %s attempted, ready after %.2f s, %.2f s", job["id"], done["attempted"], *times)
+                return done
             except OtherDirectory as error:
                 self._leave(error)
                 return {"attempted": 0}

@@ -27,8 +27,8 @@ from orchestrator.statuses import OPEN, RunStatus, TenantStatus
 _AHEAD = 3
 #: Times that a tenant is given out whose worker gives it back undone (because it was told to end, usually).
 _ROUNDS = 50
-#: Seconds between two looks at how it goes: at least, and as a multiple of what a look takes.
-_LOOK = (0.1, 4.0)
+#: Seconds between two looks at how it goes: at least, as a multiple of what a look takes, and at most.
+_LOOK = (0.1, 2.0, 2.0)
 #: Seconds until the engine or the journal is asked again that gave no answer.
 _AGAIN = 0.5
 
@@ -88,7 +88,7 @@ class ChunkExecutor:
             began = monotonic()
             await self._listen(ledger)
             await self._collect(wave, ledger)
-            pause = max(_LOOK[0], min(5.0, _LOOK[1] * (monotonic() - began)))
+            pause = max(_LOOK[0], min(_LOOK[2], _LOOK[1] * (monotonic() - began)))
         if held:
             await self._ask(self.engine.release, names)
 

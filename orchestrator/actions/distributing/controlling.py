@@ -138,7 +138,7 @@ async def carry_out(
             log.warning("run %s: %s; tried again", job.run, error.message)
             await asyncio.sleep(_AGAIN)
             again = True
-    log.info("run %s: %s", job.run, ended.get("status") or ended["error"]["message"])
+    log.info("run %s: %s, %s chunks", job.run, ended.get("status") or ended["error"]["message"], ended.get("chunks", 0))
     return ended
 
 
@@ -167,9 +167,10 @@ async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJo
         log.exception("run %s broke", job.run)
         await ended_as(journal, job.run, RunStatus.INTERRUPTED)
         return {"error": {"message": f"{type(error).__name__}: {error}", "hint": f"orchestrator resume {job.run}"}}
+    chunks = 0
     for run in (result.run.id, *(wave.rolled_back for wave in result.waves if wave.rolled_back is not None)):
-        await _forget(engine, run)
-    return {"status": result.run.status.value}
+        chunks += await _forget(engine, run)
+    return {"status": result.run.status.value, "chunks": chunks}
 
 
 async def _adopt(engine: Engine, queues: Queues, run: str) -> None:
@@ -183,7 +184,13 @@ async def _adopt(engine: Engine, queues: Queues, run: str) -> None:
     await _forget(engine, run)
 
 
-async def _forget(engine: Engine, run: str) -> None:
-    """Take the chunks of a run out of the engine that are over: what they came to is in the journal."""
+async def _forget(engine: Engine, run: str) -> int:
+    """Take the chunks of a run out of the engine that are over: what they came to is in the journal.
+
+    Returns:
+        How many they were.
+    """
     found = await asyncio.to_thread(engine.under, f"{run}:")
-    await asyncio.to_thread(engine.forget, [id for id, standing in found.items() if standing not in NOT_OVER])
+    over = [id for id, standing in found.items() if standing not in NOT_OVER]
+    await asyncio.to_thread(engine.forget, over)
+    return len(over)

@@ -25,8 +25,8 @@ from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, waves_of
 from orchestrator.statuses import OPEN, RunStatus
 
-#: Seconds between two looks: at least, and as a multiple of what a look takes.
-_LOOK = (0.25, 10.0)
+#: Seconds between two looks: at least, as a multiple of what a look takes, and at most.
+_LOOK = (0.25, 4.0, 3.0)
 #: Seconds that the journal's server may be away.
 _PATIENCE = 300.0
 
@@ -160,6 +160,6 @@ async def _watched(
         waves = stands
         if over:
             return True
-        pause = min(10.0, max(_LOOK[0], _LOOK[1] * (monotonic() - began)))
+        pause = min(_LOOK[2], max(_LOOK[0], _LOOK[1] * (monotonic() - began)))
         if await watch.stop.within(pause):
             return False
