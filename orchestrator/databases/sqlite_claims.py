@@ -68,7 +68,7 @@ def write_marker(file: Path, marker: Marker | None) -> None:
     """Write ``marker``, whole or not at all; one that says nothing of an onboarding takes the old one away."""
     place = _marker_file(file)
     if marker is None or not marker.fresh:
-        # The killed may have left what they had not written whole; last what counts, so that the next one comes by again.
+        # The killed may have left what they had not written whole. What counts goes last: until then all is done again.
         for half in place.parent.glob(f"{glob.escape(place.name)}.*"):
             half.unlink(missing_ok=True)
         place.unlink(missing_ok=True)
