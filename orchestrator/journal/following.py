@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.journal.reading import many_attempts
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.journal.rows import attempt_record
 from orchestrator.journal.tables import attempts, runs
@@ -52,7 +53,7 @@ async def changed_attempts(
     await connection.rollback()
     if since is not None:
         query = query.where(_YOUNGER.bindparams(mark=int(since)))
-    return new, [attempt_record(row) for row in await connection.execute(query)]
+    return new, await many_attempts(connection, query)
 
 
 async def turn(connection: AsyncConnection, run: str, status: RunStatus, was: RunStatus) -> None:

@@ -318,3 +318,23 @@ async def test_asked_while_waiting(project: Project, command: Workspace, url: st
     assert command.json("resume", "--provision")["summary"] == {"succeeded": 10}
     shown = command.json("runs", "list")["runs"][0]
     assert shown["status"] == "succeeded"
+
+
+def test_onboarding(project: Project, command: Workspace, url: str) -> None:
+    """Newcomers of a list are made, migrated and registered by workers, where all can write the register."""
+    execute(url, "CREATE TABLE public.customers (slug text PRIMARY KEY)")
+    register = "INSERT INTO public.customers VALUES (:id) ON CONFLICT DO NOTHING"
+    source = {"sql": "SELECT slug AS id FROM public.customers", "server": "main", "register": register}
+    (project.path / "new.csv").write_text("id\n" + "\n".join(f"n{number:02}" for number in range(12)) + "\n")
+    with workers(project, 1):
+        refused = command.run("onboard", "--from", "new.csv", *DBOS)
+        assert refused.returncode == 2
+        assert "would be written into tenants.yaml" in refused.stderr
+        tenants(project, url, sources=[source])
+        document = command.json("onboard", "--from", "new.csv", *DBOS)
+        again = command.json("onboard", "--from", "new.csv", *DBOS)
+    assert document["summary"] == {"succeeded": 12}, document["causes"]
+    assert {tuple(tenant["to"]) for tenant in document["tenants"]} == {("r2",)}
+    assert again["summary"] == {"already_current": 12}
+    assert len(fetch(url, "SELECT FROM public.customers")) == 12
+    assert command.json("status")["summary"] == {"current": 12}

@@ -9,7 +9,13 @@ from dataclasses import replace
 from orchestrator.actions.distributing.following import followed
 from orchestrator.actions.distributing.given import given, opened_engine
 from orchestrator.actions.distributing.jobs import RunJob
-from orchestrator.actions.distributing.place import Place, places_known, queues_of, require_reachable
+from orchestrator.actions.distributing.place import (
+    Place,
+    places_known,
+    queues_of,
+    require_reachable,
+    require_shared_register,
+)
 from orchestrator.actions.execution import DBOS, Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.runs import result_of
@@ -52,6 +58,8 @@ async def handed_over(
     """
     place = Place.of(project.fleet)
     require_reachable(project, (each.tenant for each in plan.tenants))
+    if record.command == "onboard":
+        require_shared_register(project.fleet, (each.tenant for each in plan.tenants))
     async with opened_engine(place) as engine:
         before = await given(engine, record.id)
         if before.is_open:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.actions.journals import journal_url
+from orchestrator.actions.onboarding.belonging import finds_itself, writable
 from orchestrator.actions.project import Project
 from orchestrator.databases.address import parse
 from orchestrator.engine.queues import Queues
 from orchestrator.errors import ConfigurationError, UsageError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Tenant
 
 _HINT = "give tenants.yaml a `journal:` on a PostgreSQL server that the workers reach, too"
@@ -56,6 +58,21 @@ def queues_of(project: Project) -> Queues:
 def places_known(project: Project) -> tuple[int, ...]:
     """Numbers of chunks at once on a server that its workers have queues for: what its servers take, and 1."""
     return tuple(sorted({1, *(server.max_concurrency for server in project.fleet.servers.values())}))
+
+
+def require_shared_register(fleet: Fleet, tenants: Iterable[Tenant]) -> None:
+    """Refuse newcomers that a worker would write into a tenants.yaml of its own.
+
+    Raises:
+        UsageError: there is one.
+    """
+    declared = load(fleet.path, may_be_empty=True)
+    for tenant in tenants:
+        if writable(declared, tenant) is None and not finds_itself(declared, tenant):
+            raise UsageError(
+                f"tenant {tenant.id} would be written into {fleet.path.name}, of which each worker has its own",
+                hint="onboard without --executor, or give the fleet a source with `register:` (docs/tenants.md)",
+            )
 
 
 def require_reachable(project: Project, tenants: Iterable[Tenant]) -> None:
