@@ -67,6 +67,8 @@ async def handed_over(
                 f"run {record.id} is with the workers already",
                 hint=f"look on with: orchestrator runs show {record.id} --follow",
             )
+        # Those that the plan was made with would count on the servers beside the workers' own.
+        await asyncio.gather(*(database.close() for database in project.databases.values()))
         queues = queues_of(project)
         await asyncio.to_thread(engine.register, queues, places_known(project), len(project.fleet.servers))
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
