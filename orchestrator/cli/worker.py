@@ -31,7 +31,8 @@ def worker(settings: Settings, slots: int) -> None:
     """
     level = logging.DEBUG if settings.verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("orchestrator").setLevel(level)
+    for name in ("orchestrator.worker", "orchestrator.run"):
+        logging.getLogger(name).setLevel(level)
     fleet = settings.fleet(may_be_empty=True)
 
     async def work() -> int:
