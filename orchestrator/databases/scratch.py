@@ -21,13 +21,17 @@ from orchestrator.fleet.tenant import Tenant
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
+#: How a connection names itself that is in such a database for as long as somebody uses it: where that is not the
+#: database that the lock is in, another configuration does not see the lock.
+HOLDER = "orchestrator holds this scratch database"
+
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
 
 
 @asynccontextmanager
 async def scratch(
-    like: Tenant, connect: Callable[[str | None], Awaitable[_RawConnection]], maintenance: str | None
+    like: Tenant, connect: Callable[[str | None], Awaitable[_RawConnection]], maintenance: str | None, made: str = ""
 ) -> AsyncIterator[Tenant]:
     """Make a place of the kind that ``like`` has, and drop it at the end.
 
@@ -35,6 +39,7 @@ async def scratch(
         like: a schema is made in its database, a database on its server.
         connect: opens a connection to a database of the server.
         maintenance: where databases are made from; ``None`` for the one in the server's address.
+        made: options for CREATE DATABASE.
     """
     name = f"{SCRATCH}{secrets.token_hex(8)}"
     alone = like.schema is None
@@ -50,7 +55,7 @@ async def scratch(
         await raw.execute("SELECT pg_advisory_lock($1)", _alive(name))
         for (left,) in await raw.fetch(there, SCRATCH):
             await _drop_if_left(raw, left, f"DROP {kind} IF EXISTS {identifier(left)}{how}")
-        await raw.execute(f"CREATE {kind} {identifier(name)}")
+        await raw.execute(f"CREATE {kind} {identifier(name)} {made}")
         try:
             yield tenant
         finally:
@@ -63,6 +68,8 @@ async def scratch(
 
 
 async def _drop_if_left(raw: _RawConnection, name: str, drop: str) -> None:
+    if await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND application_name = $2", name, HOLDER):
+        return
     if await raw.fetchval("SELECT pg_try_advisory_lock($1)", _alive(name)):
         # What another role made, or is being looked at by somebody, is left to the next one.
         with suppress(asyncpg.PostgresError):
