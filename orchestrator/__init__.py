@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.rehearse import rehearse
+    from orchestrator.actions.rehearsing.clones import Clones
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Clones": "orchestrator.actions.rehearsing.clones",
     "Execution": "orchestrator.actions.execution",
     "Narrowed": "orchestrator.actions.status",
     "OrchestratorError": "orchestrator.errors",
@@ -63,6 +66,7 @@ _HOMES = {
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "purge": "orchestrator.actions.offboarding.purge",
+    "rehearse": "orchestrator.actions.rehearse",
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
@@ -75,6 +79,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Clones",
     "Execution",
     "Narrowed",
     "OrchestratorError",
@@ -98,6 +103,7 @@ __all__ = [
     "plan",
     "plan_rollback",
     "purge",
+    "rehearse",
     "require",
     "restore",
     "resume",

@@ -6,6 +6,7 @@ Nothing of a tenant is touched, and nothing is kept but the report, in the journ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,12 +15,13 @@ from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.rehearsing.asking import Asking
 from orchestrator.actions.rehearsing.choosing import ALL, Picked, chosen, picks_of
+from orchestrator.actions.rehearsing.clones import Clones
 from orchestrator.actions.rehearsing.containing import paths_of, refuse_side_effects
 from orchestrator.actions.rehearsing.estimating import estimated
 from orchestrator.actions.rehearsing.rehearsal import Rehearsal
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EventRecord, RunRecord
@@ -55,7 +57,7 @@ async def rehearse(
     target: str | None = None,
     *,
     tenants: Tenants = (),
-    asking: Asking = Asking(),  # noqa: B008  frozen
+    clones: Clones = Clones(),  # noqa: B008  frozen
     execution: Execution = Execution(),  # noqa: B008  frozen
     told: Callable[[str], None] = lambda _: None,
 ) -> RehearsalReport:
@@ -66,7 +68,7 @@ async def rehearse(
         target: as for ``upgrade``; ``None`` for each tenant's own.
         tenants: whom to choose the clones from: ids or globs, or a :class:`Selection`. All that are named one by one
             are cloned; of others, and without a selection, the largest, the oldest and the most drifted.
-        asking: what clones are made of, and what is done with them.
+        clones: who is cloned, of what clones are made, and what is done with them.
         execution: ``limits``, ``wave`` and ``waves`` count: the estimate is of such a run, over the whole fleet.
         told: of each step, for people.
 
@@ -77,7 +79,7 @@ async def rehearse(
         OrchestratorError: bad input, or a revision that must not be rehearsed; nothing was cloned. A clone that could
             not be made, or did not go up, is no error: the report has it.
     """
-    picks = picks_of(asking.pick, selection_of(tenants))
+    picks = picks_of(clones.pick, selection_of(tenants))
     async with opened_project(fleet) as project, opened_journal(fleet) as journal:
         selected = [tenant.id for tenant in project.choose(tenants)]
         request = Request("upgrade", target, wave=execution.wave, waves=execution.listed_waves)
@@ -86,8 +88,9 @@ async def rehearse(
         planned = {each.tenant.id: each for each in plan.tenants}
         meant = [planned[tenant] for tenant in selected if tenant in planned]
         candidates = [each for each in meant if each.verdict is TenantStatus.PENDING]
-        notes = refuse_side_effects(project, paths_of(candidates), allowed=asking.allow_outside)
+        notes = refuse_side_effects(project, paths_of(candidates), allowed=clones.allow_outside)
         picked = await chosen(project, candidates, picks, told)
+        await _cleared(project)
         await project.require_dumping([each.planned.tenant for each in picked])
         by_name = ALL in picks
         blocked = [each for each in meant if each.verdict in NOT_MIGRATED]
@@ -102,7 +105,7 @@ async def rehearse(
             target=plan.target,
             requested_target=target or "",
         )
-        rehearsal = Rehearsal(project, record.id, asking, execution, await self_check(), told)
+        rehearsal = Rehearsal(project, record.id, clones, execution, await self_check(), told)
         return await _journaled(project, journal, record, rehearsal, subject)
 
 
@@ -128,7 +131,7 @@ async def _rehearsed(project: Project, record: RunRecord, rehearsal: Rehearsal, 
     clones = await rehearsal.clones(subject.picked)
     empty = None
     went = [each.planned for each, clone in zip(subject.picked, clones, strict=True) if clone.failure is None]
-    if went and subject.pending > 1 and not rehearsal.asking.schema_only:
+    if went and subject.pending > 1 and not rehearsal.how.schema_only:
         # The longest way: it has the most revisions to tell of.
         like = max(went, key=lambda each: len(each.path))
         if project.databases[like.tenant.server].dialect == "postgresql":
@@ -140,6 +143,14 @@ async def _rehearsed(project: Project, record: RunRecord, rehearsal: Rehearsal, 
         subject.pending,
         tuple(subject.notes),
     )
+
+
+async def _cleared(project: Project) -> None:
+    """Take away what killed rehearsals have left, also where nobody is cloned there today: it may have rows in it."""
+    for name, database in project.databases.items():
+        # One that cannot be reached is a matter of its tenants.
+        with suppress(OrchestratorError):
+            await database.clear_scratch([tenant for tenant in project.fleet.tenants if tenant.server == name])
 
 
 def _cannot_be(each: PlannedTenant) -> CloneRehearsed:

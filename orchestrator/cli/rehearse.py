@@ -10,13 +10,13 @@ import click
 from orchestrator.cli.group import command
 from orchestrator.cli.options import duration_of, selecting, selection_from
 from orchestrator.cli.render import print_json
-from orchestrator.cli.running import read
+from orchestrator.cli.running import carry_out
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.actions.execution import Execution
-    from orchestrator.actions.rehearsing.asking import Asking
+    from orchestrator.actions.rehearsing.clones import Clones
 
 
 @click.command()
@@ -51,10 +51,10 @@ def rehearse(settings: Settings, target: str | None, md: bool, **given: Any) -> 
 
     if md and settings.json:
         raise UsageError("--md and --json exclude each other", hint="leave one of them out")
-    selection, asking, execution = selection_from(given), _asking(given), _execution(given)
+    selection, clones, execution = selection_from(given), _clones(given), _execution(given)
     fleet = settings.fleet()
-    work = rehearse(fleet, target, tenants=selection, asking=asking, execution=execution, told=_narrated(settings))
-    report = read(work)
+    work = rehearse(fleet, target, tenants=selection, clones=clones, execution=execution, told=_narrated(settings))
+    report = carry_out(work)
     if settings.json:
         print_json(report)
     elif md:
@@ -75,8 +75,8 @@ def _narrated(settings: Settings) -> Callable[[str], None]:
     return lambda text: click.echo(text, err=True)
 
 
-def _asking(given: dict[str, Any]) -> Asking:
-    from orchestrator.actions.rehearsing.asking import Asking
+def _clones(given: dict[str, Any]) -> Clones:
+    from orchestrator.actions.rehearsing.clones import Clones
 
     pick, rows, schema_only = given.pop("pick"), given.pop("rows"), given.pop("schema_only")
     if rows is not None and not schema_only:
@@ -84,7 +84,7 @@ def _asking(given: dict[str, Any]) -> Asking:
     template = given.pop("template")
     if template and schema_only:
         raise UsageError("--template copies rows, and --schema-only copies none", hint="leave one of them out")
-    return Asking(
+    return Clones(
         pick=None if pick is None else tuple(part.strip() for part in pick.split(",") if part.strip()),
         schema_only=schema_only,
         rows=rows,

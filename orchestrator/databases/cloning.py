@@ -15,9 +15,12 @@ class Cloning:
     application: str
     #: Timeouts: reading waits no longer for a lock.
     limits: Limits
+    #: Its version table, and what that says.
+    version_table: str
+    heads: tuple[str, ...]
     #: Words that pending revisions name: schemas that are called so come along, without rows.
     words: frozenset[str] = frozenset()
-    #: Definitions only, without a row.
+    #: Definitions only, without a row but those of the version table.
     schema_only: bool = False
     #: Rows to be made up for each table at most, in the place of the tenant's own; ``None`` for none.
     generated: int | None = None

@@ -404,6 +404,17 @@ class Database(Protocol):
         """
         ...
 
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Take away what killed processes left of :meth:`scratch` and :meth:`clone`; what is in use stays.
+
+        Args:
+            tenants: tenants on this server, beside whom to look.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
     def meter(self, clone: Tenant) -> AbstractAsyncContextManager[Meter]:
         """Look at migrations of a clone while they run.
 

@@ -46,7 +46,7 @@ from orchestrator.databases.postgresql_dump import Source
 from orchestrator.databases.postgresql_meter import PostgreSQLMeter
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.schema_restore import restore_schema
-from orchestrator.databases.scratch import scratch
+from orchestrator.databases.scratch import clear, scratch
 from orchestrator.databases.script import (
     Place,
     Snapshot,
@@ -562,6 +562,15 @@ class PostgreSQL:
             cloner = Cloner(source, maintenance, self._server.extensions_schema, self._lanes.forget)
             async with cloner.clone(tenant, cloning) as made:
                 yield made
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Databases, and schemas of the databases that tenants' schemas are in."""
+        async with self._maintenance() as raw:
+            await clear(raw, databases=True)
+        for database in dict.fromkeys(tenant.database for tenant in tenants if tenant.schema is not None):
+            with suppress(Unprovisioned):
+                async with self._connected(database) as raw:
+                    await clear(raw, databases=False)
 
     @asynccontextmanager
     async def meter(self, clone: Tenant) -> AsyncIterator[PostgreSQLMeter]:

@@ -21,6 +21,7 @@ from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.database_properties import database_properties, given_afterwards, made_with
 from orchestrator.databases.dump_script import pump_preamble, unhurried
 from orchestrator.databases.failures import describe
+from orchestrator.databases.made_up_rows import make_up_rows
 from orchestrator.databases.pipeline import CHUNK, Pipeline
 from orchestrator.databases.postgresql_dump import LOCK_WAIT, Source, closed, dump_failed, refuse_extensions
 from orchestrator.databases.scratch import HOLDER, scratch
@@ -50,6 +51,7 @@ _FOOTPRINTS = """
     ), 0)::bigint FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'm', 'i')
     WHERE n.nspname = ANY ($1) GROUP BY 1, 2
 """
+_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY oid"
 _DATABASE_FOOTPRINTS = """
     SELECT datname, oid::bigint, CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END
     FROM pg_database WHERE datname = ANY ($1)
@@ -90,7 +92,14 @@ class Cloner:
             notes += await self._given(properties, name)
             if way == "pg_dump":
                 await self._prepared(holder, needs)
-                await self._filled(tenant, cloning, needs, name)
+                if cloning.generated is None:
+                    await self._filled(tenant, cloning, needs, name)
+                else:
+                    await self._filled(tenant, cloning, needs, name, "pre-data")
+                    notes += await self._made_up(holder, tenant, cloning, cloning.generated)
+                    await self._filled(tenant, cloning, needs, name, "post-data")
+                if cloning.schema_only:
+                    await self._stamped(holder, tenant, cloning)
             # As autovacuum has left the tenant's: otherwise whoever reads a row first would have to write to it, too.
             await holder.execute("VACUUM ANALYZE")
             size = int(await holder.fetchval("SELECT pg_database_size(current_database())"))
@@ -109,7 +118,13 @@ class Cloner:
                 return "template", await stack.enter_async_context(self._placed(place, template))
             except asyncpg.ObjectInUseError:
                 notes.append("somebody is connected to its database, which was dumped instead of being copied")
-        return "pg_dump", await stack.enter_async_context(self._placed(place, made))
+        try:
+            return "pg_dump", await stack.enter_async_context(self._placed(place, made))
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise DatabaseError(
+                "a clone is a database beside the tenant's, and the migrating role may not make one",
+                hint="ALTER ROLE ... CREATEDB for the role in the server's url, or rehearse with a role that has it",
+            ) from error
 
     @asynccontextmanager
     async def _placed(self, like: Tenant, made: str) -> AsyncIterator[tuple[str, _RawConnection]]:
@@ -155,11 +170,22 @@ class Cloner:
                         f" EXTENSION {each.name}; or rehearse with a role that may make it",
                     ) from error
 
-    async def _filled(self, tenant: Tenant, cloning: Cloning, needs: Needs, name: str) -> None:
+    async def _made_up(self, holder: _RawConnection, tenant: Tenant, cloning: Cloning, rows: int) -> list[str]:
+        raw = await self.source.connect(self.source.database)
+        try:
+            schemas = [tenant.schema] if tenant.schema is not None else [row[0] for row in await raw.fetch(_SCHEMAS)]
+            return await make_up_rows(raw, holder, schemas, rows, [cloning.version_table])
+        finally:
+            await closed(raw)
+
+    async def _filled(
+        self, tenant: Tenant, cloning: Cloning, needs: Needs, name: str, section: str | None = None
+    ) -> None:
         """Have pg_dump write what psql reads."""
         source = self.source
         wait = cloning.limits.lock_timeout or LOCK_WAIT
         dump = self._dump_command(tenant, cloning, needs, wait)
+        dump += [f"--section={section}"] if section is not None else []
         apply = [source.client.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
         apply += ["--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never", "--output=/dev/null"]
         there = {"public", *(each.schema for each in needs.extensions)} if tenant.schema is not None else {"public"}
@@ -184,10 +210,20 @@ class Cloner:
 
         await Pipeline().run(run)
 
+    async def _stamped(self, raw: _RawConnection, tenant: Tenant, cloning: Cloning) -> None:
+        """Write into the version table, which came without its rows, where the clone stands."""
+        path = identifier(tenant.schema) if tenant.schema is not None else self.source.path
+        if path is not None:
+            await raw.execute(f"SET search_path = {path}")
+        await raw.executemany(
+            f"INSERT INTO {identifier(cloning.version_table)} VALUES ($1)", [(head,) for head in cloning.heads]
+        )
+        await raw.execute("RESET search_path")
+
     def _dump_command(self, tenant: Tenant, cloning: Cloning, needs: Needs, wait: float) -> list[str]:
         command = [self.source.client.program("pg_dump"), "--format=plain", "--no-password", *_WITHOUT]
         command.append(f"--lock-wait-timeout={round(wait * 1000)}")
-        if cloning.schema_only:
+        if cloning.schema_only and cloning.generated is None:
             command.append("--schema-only")
         if tenant.schema is not None:
             # Patterns; between quotes, nothing in them means anything.

@@ -48,7 +48,7 @@ from orchestrator.databases.sqlite_asides import (
     remark_file,
 )
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
-from orchestrator.databases.sqlite_clone import SQLiteMeter, copied, place_beside
+from orchestrator.databases.sqlite_clone import SQLiteMeter, clear_beside, copied, place_beside
 from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
 from orchestrator.databases.sqlite_template import building, copy_file, keep_file, note_of, text_of
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
@@ -299,6 +299,11 @@ class SQLite:
         with place_beside(file) as place:
             waiting = Waiting(_wait(cloning.limits))
             yield await on_own_thread(lambda: copied(tenant, file, place, waiting, cloning), waiting.cut.set)
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Hidden directories beside the files."""
+        for file in {_file(tenant).parent: _file(tenant) for tenant in tenants}.values():
+            await asyncio.to_thread(clear_beside, file)
 
     @asynccontextmanager
     async def meter(self, clone: Tenant) -> AsyncIterator[SQLiteMeter]:

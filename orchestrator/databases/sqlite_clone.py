@@ -34,8 +34,7 @@ def place_beside(file: Path) -> Iterator[Path]:
     Raises:
         DatabaseError: none can be made.
     """
-    for left in file.parent.glob(f".{SCRATCH}*"):
-        _remove_if_left(left)
+    clear_beside(file)
     try:
         place, descriptor = _locked_place(file)
     except OSError as error:
@@ -47,6 +46,12 @@ def place_beside(file: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(descriptor)
+
+
+def clear_beside(file: Path) -> None:
+    """Remove what killed processes have left beside ``file``."""
+    for left in file.parent.glob(f".{SCRATCH}*"):
+        _remove_if_left(left)
 
 
 def _locked_place(file: Path) -> tuple[Path, int]:

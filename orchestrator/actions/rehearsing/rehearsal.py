@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.project import Project, migrating
-from orchestrator.actions.rehearsing.asking import Asking
 from orchestrator.actions.rehearsing.choosing import Picked
+from orchestrator.actions.rehearsing.clones import Clones
 from orchestrator.actions.rehearsing.containing import words_of
 from orchestrator.actions.rehearsing.passes import Passes
 from orchestrator.databases.cloning import Cloning
 from orchestrator.databases.failures import describe
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import DatabaseError, OrchestratorError
+from orchestrator.fleet.tenant import Tenant
+from orchestrator.history.position import position
 from orchestrator.migration.attempt import Migrator
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.rehearsal import CloneRehearsed
@@ -26,7 +28,7 @@ class Rehearsal:
     project: Project
     #: The run's id.
     run: str
-    asking: Asking
+    how: Clones
     execution: Execution
     #: Whether the seam was proved.
     concurrent: bool
@@ -38,7 +40,7 @@ class Rehearsal:
         found = []
         for each in picked:
             self.told(f"{each.planned.tenant.id} ({', '.join(each.reasons)}): cloning")
-            found.append(await self.one(each.planned, each.reasons, self.asking, f"{each.planned.tenant.id}: "))
+            found.append(await self.one(each.planned, each.reasons, self.how, f"{each.planned.tenant.id}: "))
         return found
 
     async def empty(self, like: PlannedTenant) -> CloneRehearsed | None:
@@ -47,13 +49,11 @@ class Rehearsal:
         ``None`` where that cannot be had; the estimate does without it.
         """
         self.told("an empty clone: what the revisions take without rows")
-        bare = Asking(schema_only=True, down=self.asking.down)
+        bare = Clones(schema_only=True, down=self.how.down)
         found = await self.one(like, ("empty",), bare, "empty: ")
         return found if found.failure is None else None
 
-    async def one(
-        self, planned: PlannedTenant, reasons: tuple[str, ...], asking: Asking, prefix: str
-    ) -> CloneRehearsed:
+    async def one(self, planned: PlannedTenant, reasons: tuple[str, ...], how: Clones, prefix: str) -> CloneRehearsed:
         """Rehearse one tenant; whatever goes wrong is in the result."""
         tenant = planned.tenant
         result = CloneRehearsed(tenant.id, reasons, planned.heads or ())
@@ -61,10 +61,12 @@ class Rehearsal:
         cloning = Cloning(
             application=f"orchestrator {self.run} {tenant.id}",
             limits=migrator.limits(tenant),
+            version_table=self.project.loop.version_table,
+            heads=planned.heads or (),
             words=words_of(self.project, planned.path),
-            schema_only=asking.schema_only,
-            generated=asking.rows if asking.schema_only else None,
-            template=asking.template,
+            schema_only=how.schema_only,
+            generated=how.rows if how.schema_only else None,
+            template=how.template,
         )
         database = self.project.databases[tenant.server]
         try:
@@ -76,10 +78,10 @@ class Rehearsal:
                 passes = Passes(
                     self.project,
                     migrator,
-                    planned,
+                    await self._as_cloned(planned, clone.tenant),
                     clone,
                     meter,
-                    asking.down,
+                    how.down,
                     lambda step: self.told(f"{prefix}{step}"),
                 )
                 with migrating(migrator):
@@ -88,6 +90,14 @@ class Rehearsal:
             failure = result.failure or describe(error)
             result = replace(result, failure=failure)
         return result
+
+    async def _as_cloned(self, planned: PlannedTenant, clone: Tenant) -> PlannedTenant:
+        """``planned`` as the clone has it: the tenant may have been migrated since it was read."""
+        reading = (await self.project.databases[clone.server].read([clone], self.project.loop.version_table))[clone.id]
+        if reading.failure is not None:
+            raise DatabaseError(f"the clone cannot be read: {reading.failure.message}")
+        here = position(self.project.history, "upgrade", reading.heads, planned.target)
+        return replace(planned, heads=reading.heads, path=here.path)
 
     def _migrator(self) -> Migrator:
         return Migrator(

@@ -1,4 +1,4 @@
-"""What clones are made of, and what is done with them. Imports nothing large."""
+"""Who is cloned, of what clones are made, and what is done with them. Imports nothing large."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class Clones:
     """How a rehearsal is carried out."""
 
     #: Who is cloned of those selected: ``largest``, ``oldest``, ``drifted``, ``all``; ``None`` for all that are named
