@@ -136,7 +136,8 @@ async def needs_of(raw: _RawConnection, tenant: Tenant, words: Collection[str], 
     seen, used = {own: str(tenant.schema)}, set()
     todo = [own]
     for oid, name in await raw.fetch(
-        "SELECT oid::bigint, nspname FROM pg_namespace WHERE nspname = ANY ($1) AND NOT nspname ^@ ANY ($2)",
+        "SELECT oid::bigint, nspname FROM pg_namespace WHERE nspname = ANY ($1) AND NOT nspname ^@ ANY ($2)"
+        " AND nspname !~ '^pg_' AND nspname <> 'information_schema'",
         [word for word in words if word != extensions_schema],
         list(OURS),
     ):

@@ -21,7 +21,8 @@ _Table: TypeAlias = tuple[str, str]
 
 _COLUMNS = """
     SELECT n.nspname AS schema, c.relname AS "table", a.attname AS name, NOT a.attnotnull AS nullable,
-        coalesce(nullif(t.typbasetype, 0), t.oid)::regtype::text AS type, t.typtype AS kind, t.typcategory AS category,
+        coalesce(nullif(t.typbasetype, 0), t.oid)::regtype::text AS type,
+        t.typtype::text AS kind, t.typcategory::text AS category,
         format_type(a.atttypid, a.atttypmod) AS written, a.atttypmod AS modifier,
         (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid) AS labels,
         pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) AS sequence

@@ -99,6 +99,8 @@ class Measured(Recording):
     _first: Inside | None = None
     _earlier: Inside | None = None
     _wal: int | None = None
+    #: Rows that the running revision's statements say to have written.
+    _rows: int = 0
     #: Locks of the running transaction: since when, and which revision has taken them.
     _held: dict[Held, tuple[float, RevisionMeasured]] = field(default_factory=dict)
     _sent_at: float = 0.0
@@ -137,6 +139,7 @@ class Measured(Recording):
         Recording.revision_begins(self, revision, heads)
         self.revisions.append(RevisionMeasured(revision))
         self._earlier = None
+        self._rows = 0
         self._began = self._now()
 
     def revision_ends(self, heads: Collection[str]) -> None:
@@ -186,14 +189,13 @@ class Measured(Recording):
         assert self._connection is not None
         one, took = self.revisions[-1], self._now() - self._sent_at
         one.sql_ms += took * 1000
+        if cursor.description is None and self.version_table not in statement:
+            self._rows += max(cursor.rowcount, 0)
         with self._aside():
             if self._looking is not None:
                 one.outside = True
                 for held in await_only(self._seen()):
                     self._note(one, held, took)
-                # Nobody keeps count of it in a transaction.
-                if cursor.description is None and cursor.rowcount > 0:
-                    one.written[""] = one.written.get("", 0) + cursor.rowcount
                 return
             look = await_only(self.meter.outside(self._connection))
             if look.shared:
@@ -248,13 +250,10 @@ class Measured(Recording):
         wal = await_only(self.meter.outside(connection)).wal
         if wal is not None and self._wal is not None:
             one.wal_bytes = wal - self._wal
-        names = {oid: table.name for found in (before, after) for oid, table in found.tables.items()}
-        for oid, rows in after.written.items():
-            # Without a table's name, Alembic's own row is among them.
-            more = rows - before.written.get(oid, 0) - (oid is None)
-            name = "" if oid is None else names.get(oid, "")
-            if more > 0 and name.rpartition(".")[2] != self.version_table:
-                one.written[name] = one.written.get(name, 0) + more
+        one.written = self._written(before, after)
+        if one.outside:
+            # What was committed meanwhile the server counts, or has put aside by now: the statements' own word counts.
+            one.written = {"": self._rows} if self._rows else {}
         for oid, old in before.tables.items():
             new = after.tables.get(oid)
             if new is None or oid not in self._first.tables:
@@ -264,6 +263,18 @@ class Measured(Recording):
                 continue
             built = [name for name, file in new.indexes.items() if file and old.indexes.get(name) != file]
             one.rewritten += [Rewritten(old.name, index, old.rows, old.bytes) for index in built]
+
+    def _written(self, before: Inside, after: Inside) -> dict[str, int]:
+        """Rows by table, without the version table's."""
+        names = {oid: table.name for found in (before, after) for oid, table in found.tables.items()}
+        written: dict[str, int] = {}
+        for oid, rows in after.written.items():
+            # Without a table's name, Alembic's own row is among them.
+            more = rows - before.written.get(oid, 0) - (oid is None)
+            name = "" if oid is None else names.get(oid, "")
+            if more > 0 and name.rpartition(".")[2] != self.version_table:
+                written[name] = written.get(name, 0) + more
+        return written
 
 
 def _elsewhere(what: str) -> Elsewhere:
