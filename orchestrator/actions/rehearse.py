@@ -23,6 +23,7 @@ from orchestrator.actions.rehearsing.rehearsal import Rehearsal
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.hazards import HazardKind
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EventRecord, RunRecord
 from orchestrator.migration.seam import self_check
@@ -141,6 +142,7 @@ async def _rehearsed(project: Project, record: RunRecord, rehearsal: Rehearsal, 
         (*clones, *subject.blocked),
         await estimated(project, subject.plan, clones, empty),
         subject.pending,
+        tuple(each for each in subject.plan.hazards if each.kind is HazardKind.UPGRADE_LOSES_DATA),
         tuple(subject.notes),
     )
 

@@ -68,7 +68,8 @@ def _show_not_undone(document: Mapping[str, Any]) -> None:
     if found:
         click.echo("\ncannot be undone:")
         for revision, tenant, why in found[:_LISTED]:
-            click.echo(f"  {revision or 'all'} ({tenant}): {why}")
+            who = f" ({tenant})" if tenant else ""
+            click.echo(f"  {revision or 'all'}{who}: {why}")
         if len(found) > _LISTED:
             click.echo(f"  and {len(found) - _LISTED} more: orchestrator runs show {document['run']} --json")
 

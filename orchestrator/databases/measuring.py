@@ -57,6 +57,16 @@ class Inside:
     written: Mapping[int | None, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What tables hold: equal where all rows are, whatever the order of rows and columns."""
+
+    #: By table: how many rows, and what they come to.
+    tables: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    #: Tables that are too large to be gone through.
+    too_large: tuple[str, ...] = ()
+
+
 class Meter(Protocol):
     """Looks at one tenant's migrating connection."""
 
@@ -71,6 +81,10 @@ class Meter(Protocol):
 
     def inside(self, connection: Connection) -> Inside:
         """From the migrating connection, in its transaction; to be called in its greenlet."""
+        ...
+
+    async def contents(self, version_table: str) -> Contents:
+        """What all tables hold now, but for the version table's; not to be asked while a migration runs."""
         ...
 
     def unheard(self, option: str) -> None:

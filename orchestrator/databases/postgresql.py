@@ -577,7 +577,7 @@ class PostgreSQL:
         """On a connection of its own, in the clone's database."""
         raw = await self._connect(clone.database)
         try:
-            yield PostgreSQLMeter(raw)
+            yield PostgreSQLMeter(raw, clone.schema or str(await raw.fetchval("SELECT current_schema()")))
         finally:
             await raw.close(timeout=5)
 

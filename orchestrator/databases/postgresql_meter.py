@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from orchestrator.databases.measuring import Held, Inside, Outside, Table
+from orchestrator.databases.measuring import Contents, Held, Inside, Outside, Table
+from orchestrator.databases.script import identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -47,12 +48,23 @@ _WRITTEN = (
     " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0"
 )
 
+_WITH_ROWS = """
+    SELECT n.nspname::text, c.relname::text, c.reltuples::bigint FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relname <> $1 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    ORDER BY c.oid
+"""
+#: Rows of a table whose contents are compared, at most: some seconds.
+_COMPARED = 5_000_000
+
 
 @dataclass(slots=True)
 class PostgreSQLMeter:
     """Looks at one migrating connection from another one."""
 
     _raw: asyncpg.Connection
+    #: The tenant's own schema.
+    _schema: str
     no_locks: str | None = None
     no_wal: str | None = None
     _options: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +91,21 @@ class PostgreSQLMeter:
                 tables[oid] = Table(name, file, rows if rows >= 0 else None, size, indexes.setdefault(oid, {}))
         written = connection.exec_driver_sql(_WRITTEN, execution_options=self._options)
         return Inside(tables, {row[0]: row[1] for row in written})
+
+    async def contents(self, version_table: str) -> Contents:
+        """Counted and added up by the server."""
+        found: dict[str, tuple[int, str]] = {}
+        too_large = []
+        for schema, table, rows in await self._raw.fetch(_WITH_ROWS, version_table):
+            name = table if schema == self._schema else f"{schema}.{table}"
+            if rows > _COMPARED:
+                too_large.append(name)
+                continue
+            # A column that was dropped and made again is the last one now, and jsonb sorts them by name.
+            sums = "SELECT count(*), coalesce(sum(hashtextextended(to_jsonb(t)::text, 0)), 0)::text"
+            count, total = await self._raw.fetchrow(f"{sums} FROM {identifier(schema)}.{identifier(table)} t")
+            found[name] = (count, total)
+        return Contents(found, tuple(too_large))
 
     def unheard(self, option: str) -> None:
         """Mark its own statements with an execution option, by which listeners know them."""

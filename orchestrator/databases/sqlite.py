@@ -308,7 +308,7 @@ class SQLite:
     @asynccontextmanager
     async def meter(self, clone: Tenant) -> AsyncIterator[SQLiteMeter]:
         """Nothing to connect to."""
-        yield SQLiteMeter()
+        yield SQLiteMeter(_file(clone))
 
     async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
         """The files' sizes; no file system tells for sure when one was made."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.databases.cloning import Clone, Cloning
-from orchestrator.databases.measuring import Inside, Outside, Table
+from orchestrator.databases.measuring import Contents, Inside, Outside, Table
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.sqlite_dump import Waiting, dump_file
 from orchestrator.errors import DatabaseError
@@ -99,6 +102,7 @@ def copied(tenant: Tenant, file: Path, place: Path, waiting: Waiting, cloning: C
 class SQLiteMeter:
     """What there is to be seen: rows written, and what was made anew."""
 
+    _file: Path
     no_locks: str | None = "SQLite has no locks on tables: whoever writes has the whole file until the commit"
     no_wal: str | None = "SQLite does not count what it writes ahead"
     _options: dict[str, Any] = field(default_factory=dict)
@@ -126,9 +130,34 @@ class SQLiteMeter:
         written = connection.exec_driver_sql("SELECT total_changes()", execution_options=self._options).scalar_one()
         return Inside(tables, {None: written})
 
+    async def contents(self, version_table: str) -> Contents:
+        """Read row by row."""
+        return await asyncio.to_thread(_contents, self._file, version_table)
+
     def unheard(self, option: str) -> None:
         """Mark its own statements with an execution option, by which listeners know them."""
         self._options[option] = True
+
+
+def _contents(file: Path, version_table: str) -> Contents:
+    found: dict[str, tuple[int, str]] = {}
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> ?"
+        for (table,) in connection.execute(tables, (version_table,)).fetchall():
+            rows = connection.execute(f"SELECT * FROM {_quoted(table)}")
+            names = [column[0] for column in rows.description]
+            order = sorted(range(len(names)), key=names.__getitem__)
+            count = total = 0
+            for row in rows:
+                text = repr([(names[at], row[at]) for at in order]).encode()
+                total += int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+                count += 1
+            found[table] = (count, str(total))
+    return Contents(found)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _number(name: str) -> int:

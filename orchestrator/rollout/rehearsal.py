@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from orchestrator.databases.failures import Failure
+from orchestrator.history.hazards import Hazard
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.measured import RevisionMeasured
 from orchestrator.rollout.forecast import Range, Takes
@@ -104,6 +105,8 @@ class CloneRehearsed:
     again_same: bool | None = None
     #: Why it did not go up again.
     again_failure: Failure | None = None
+    #: Tables whose rows are not what they were after going up and all the way back, a line each.
+    changed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     #: Why there are no locks, or no write-ahead log, to be told of.
     unseen: tuple[str, ...] = ()
@@ -132,6 +135,7 @@ class CloneRehearsed:
             "revisions": [each.as_json() for each in self.revisions],
             "again_same": self.again_same,
             "again_error": self.again_failure and self.again_failure.as_json(),
+            "changed_rows": list(self.changed),
             "overhead_ms": self.overhead_ms and round(self.overhead_ms, 1),
             "notes": list(self.notes),
             "not_measured": list(self.unseen),
@@ -181,9 +185,9 @@ class RehearsalReport:
     estimate: Estimate
     #: Tenants that have something pending.
     pending: int = 0
+    #: What the revisions say themselves that they throw away.
+    losses: tuple[Hazard, ...] = ()
     notes: tuple[str, ...] = ()
-    #: Options that were given, for the document.
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -199,6 +203,10 @@ class RehearsalReport:
             "ok": self.exit_code == 0,
             "pending": self.pending,
             "clones": [clone.as_json() for clone in self.clones],
+            "losses": [
+                {"revision": each.revision, "table": each.table, "detail": each.detail, "line": each.line}
+                for each in self.losses
+            ],
             "estimate": self.estimate.as_json(),
             "notes": list(self.notes),
         }
@@ -226,10 +234,3 @@ def measured_as_json(one: RevisionMeasured) -> dict[str, Any]:
         "wal_bytes": one.wal_bytes,
         "outside_transaction": one.outside,
     }
-
-
-def in_order(clones: Sequence[CloneRehearsed]) -> list[str]:
-    """The revisions that clones have run, in the order of the longest way."""
-    longest = max(clones, key=lambda clone: len(clone.revisions), default=None)
-    first = [each.revision for each in longest.revisions] if longest is not None else []
-    return list(dict.fromkeys([*first, *(each.revision for clone in clones for each in clone.revisions)]))

@@ -72,10 +72,14 @@ def failures(document: Document) -> Iterator[tuple[str, Document]]:
 def not_undone(document: Document) -> list[tuple[str, str, str]]:
     """What cannot be undone, or not without a trace: revision, tenant, and why. Each reason once."""
     found: dict[tuple[str, str], str] = {}
+    for loss in document["losses"]:
+        found[loss["revision"], f"may throw data away: {loss['detail']}"] = ""
     for clone in document["clones"]:
         for one in clone["revisions"]:
             for why in _trouble(one):
                 found.setdefault((one["revision"], why), clone["tenant"])
+        for line in clone["changed_rows"]:
+            found.setdefault(("", f"up and back, {line}"), clone["tenant"])
         if (error := clone["again_error"]) is not None:
             found.setdefault(
                 (error["revision"] or "", f"after that, it does not go up: {error['message']}"), clone["tenant"]

@@ -57,10 +57,12 @@ async def chosen(
         told: of what takes long.
     """
     found: dict[str, list[str]] = {}
+    if len(candidates) == 1 and ALL not in picks:
+        return [Picked(candidates[0], ("the only one",))]
     by_id = {each.tenant.id: each for each in candidates}
     if ALL in picks:
         found = {each.tenant.id: ["named"] for each in candidates}
-    sizes = await footprints(project, candidates) if {LARGEST, OLDEST} & set(picks) and len(candidates) > 1 else {}
+    sizes = await footprints(project, candidates) if {LARGEST, OLDEST} & set(picks) else {}
     none = Footprint(0, 0)
     if LARGEST in picks and candidates:
         largest = max(candidates, key=lambda each: sizes.get(each.tenant.id, none).bytes)
@@ -68,7 +70,7 @@ async def chosen(
     if OLDEST in picks and candidates:
         oldest = min(candidates, key=lambda each: (-len(each.path), sizes.get(each.tenant.id, none).made))
         found.setdefault(oldest.tenant.id, []).append("oldest")
-    if DRIFTED in picks and len(candidates) > 1:
+    if DRIFTED in picks and candidates:
         told(f"looking for the most drifted of {len(candidates)} tenants")
         drifted = await _most_drifted(project, candidates)
         if drifted is not None:

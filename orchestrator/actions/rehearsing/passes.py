@@ -9,7 +9,7 @@ from orchestrator.actions.project import Project
 from orchestrator.databases.cloning import Clone
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.measuring import Meter
+from orchestrator.databases.measuring import Contents, Meter
 from orchestrator.databases.port import Database
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.history.way_back import WayBack
@@ -49,6 +49,8 @@ class Passes:
     #: Told of each step, for people.
     told: Callable[[str], None]
     _stands: list[_Stand] = field(default_factory=list)
+    #: What the tables held before anything was done.
+    _held: Contents | None = None
 
     async def run(self, result: CloneRehearsed) -> CloneRehearsed:
         """Go up, down and up.
@@ -57,10 +59,13 @@ class Passes:
             result: what is known of the clone already.
         """
         unseen = tuple(each for each in (self.meter.no_locks, self.meter.no_wal) if each is not None)
+        self._held = await self.meter.contents(self.project.loop.version_table) if self.back else None
         result = await self._up(replace(result, unseen=unseen))
         if result.failure is not None or not self.back:
             return result
         result, at = await self._down(result)
+        if at == 0:
+            result = await self._compared(result)
         return await self._again(result, at)
 
     @property
@@ -104,6 +109,19 @@ class Passes:
             back = Back.SAME if not left else Back.DIFFERENT
             revisions[at - 1] = replace(one, down=down, back=back, difference=left)
         return replace(result, revisions=tuple(revisions)), 0
+
+    async def _compared(self, result: CloneRehearsed) -> CloneRehearsed:
+        """Say whose rows are not what they were: the shape alone does not tell that a column came back empty."""
+        assert self._held is not None
+        now = await self.meter.contents(self.project.loop.version_table)
+        changed = tuple(
+            f"{table}: {count:,} rows before, {now.tables.get(table, (0, ''))[0]:,} after, not the same"
+            for table, (count, total) in self._held.tables.items()
+            if now.tables.get(table) != (count, total)
+        )
+        too_large = self._held.too_large
+        notes = [f"too large for its rows to be compared: {', '.join(too_large)}"] if too_large else []
+        return replace(result, changed=changed, notes=(*result.notes, *notes))
 
     async def _again(self, result: CloneRehearsed, at: int) -> CloneRehearsed:
         """All at once, as a run does it."""
