@@ -158,6 +158,8 @@ class Estimate:
     not_rehearsed: tuple[str, ...] = ()
     #: Seconds that waves are to bake, which are not part of it.
     bake: float = 0.0
+    #: A tenant that is much larger than every clone, and how many times; ``None`` where none is.
+    beyond: tuple[str, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The key ``estimate``."""
@@ -169,6 +171,7 @@ class Estimate:
             "unknown_tenants": self.unknown,
             "not_rehearsed": list(self.not_rehearsed),
             "bake_s": self.bake,
+            "beyond": self.beyond and {"tenant": self.beyond[0], "times": round(self.beyond[1], 1)},
         }
 
     def kept(self) -> dict[str, Any]:

@@ -175,6 +175,10 @@ def estimate(document: Document) -> list[str]:
             f"a run over {count} takes about {_seconds(known['s'])}"
             f" ({_seconds(known['low_s'])} to {_seconds(known['high_s'])}){most}"
         )
+    if (beyond := known["beyond"]) is not None:
+        lines.append(
+            f"a guess, for {beyond['tenant']} is {beyond['times']:.0f} times as large as any clone: rehearse it, too"
+        )
     if known["bake_s"]:
         lines.append(f"its waves bake {_seconds(known['bake_s'])} on top of that")
     if known["unknown_tenants"]:

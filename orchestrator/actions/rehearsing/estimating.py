@@ -18,6 +18,8 @@ from orchestrator.statuses import TenantStatus
 #: Milliseconds that a tenant takes beside its revisions: through Alembic, where no clone told, and replayed (measured:
 #: 1.5 to 1.9 on one connection, the revision included).
 _BESIDE, _BESIDE_REPLAYED = 15.0, 1.0
+#: How many times as large as every clone a tenant may be, and how many bytes it has to have to matter.
+_BEYOND = (3, 1_000_000)
 
 
 async def estimated(
@@ -69,6 +71,7 @@ async def estimated(
         caps=caps,
         unknown=len(pending) - len(known),
         not_rehearsed=_not_rehearsed(pending, rates),
+        beyond=_beyond(sizes, [clone.tenant for clone in clones if clone.revisions]),
         bake=sum(wave.settings.bake for wave in plan.waves),
     )
 
@@ -137,6 +140,16 @@ def _replayed(
         if project.databases[each.tenant.server].replays and alike[kind] > PROOFS and seen[kind] > PROOFS:
             found[each.tenant.id] = replayable - project.history.impurities(each.path, "upgrade").keys()
     return found
+
+
+def _beyond(sizes: Mapping[str, Mapping[str, int]], cloned: Sequence[str]) -> tuple[str, float] | None:
+    """The largest tenant, where what its revisions touch is much more than of any that was cloned."""
+    totals = {tenant: sum(each.values()) for tenant, each in sizes.items()}
+    known = max((totals.get(tenant, 0) for tenant in cloned), default=0)
+    largest = max(totals, key=lambda tenant: totals[tenant], default=None)
+    if largest is None or not known or totals[largest] < _BEYOND[0] * known or totals[largest] < _BEYOND[1]:
+        return None
+    return largest, totals[largest] / known
 
 
 def _longest_first(wave: Sequence[Takes]) -> list[Takes]:
