@@ -32,12 +32,13 @@ def _members() -> str:
     return " UNION ALL ".join([*direct, *indirect])
 
 
-#: What objects of some schemas depend on: other schemas, and what is an extension's.
+#: What objects of some schemas depend on: other schemas, and what is an extension's. Not what they are a part of
+#: (deptype i): a foreign key's triggers on the table that it refers to would lead from a shared table to all tenants.
 _USED = f"""
     WITH member (classid, objid) AS ({_members()}),
     used AS (
         SELECT DISTINCT d.refclassid AS classid, d.refobjid AS objid
-        FROM member m JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.objid
+        FROM member m JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.objid AND d.deptype <> 'i'
     ),
     placed AS (
         SELECT {home_of("used")} AS home, (
@@ -87,7 +88,7 @@ class Extension:
     name: str
     schema: str
     version: str
-    #: Something of the tenant's depends on it, or it is where all tenants find extensions.
+    #: Something of the tenant's depends on it, or pending revisions name it.
     needed: bool
 
 
@@ -132,7 +133,6 @@ async def needs_of(raw: _RawConnection, tenant: Tenant, words: Collection[str], 
         )
     if own is None:
         return Needs(notes=tuple(notes))
-    named = [row[0] for row in await raw.fetch(_EXTENSIONS)]
     seen, used = {own: str(tenant.schema)}, set()
     todo = [own]
     for oid, name in await raw.fetch(
@@ -162,9 +162,8 @@ async def needs_of(raw: _RawConnection, tenant: Tenant, words: Collection[str], 
     others_names = [name for oid, name in seen.items() if oid != own]
     tables = await raw.fetch(_TABLES, others_names)
     extensions = tuple(
-        Extension(row["name"], row["schema"], row["version"], row["name"] in used or row["schema"] == extensions_schema)
+        Extension(row["name"], row["schema"], row["version"], row["name"] in used or row["name"] in words)
         for row in await raw.fetch(_EXTENSIONS)
-        if row["name"] in named
     )
     if others_names:
         notes.append(f"of the schemas that it shares ({_some(others_names)}), only tables that it refers to have rows")

@@ -91,7 +91,7 @@ class Cloner:
             copy = replace(tenant, database=name, pin=None, until=None)
             notes += await self._given(properties, name)
             if way == "pg_dump":
-                await self._prepared(holder, needs)
+                notes += await self._prepared(holder, needs)
                 if cloning.generated is None:
                     await self._filled(tenant, cloning, needs, name)
                 else:
@@ -153,8 +153,9 @@ class Cloner:
             await closed(raw)
         return refused[:1]
 
-    async def _prepared(self, raw: _RawConnection, needs: Needs) -> None:
-        """Make what is the database's: extensions, and the schemas that they are in."""
+    async def _prepared(self, raw: _RawConnection, needs: Needs) -> list[str]:
+        """Make what is the database's: extensions, and the schemas that they are in; what is not there is told."""
+        left_out = []
         for each in needs.extensions:
             try:
                 await raw.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(each.schema)}")
@@ -163,12 +164,13 @@ class Cloner:
                 )
             except asyncpg.PostgresError as error:
                 if each.needed:
+                    why = describe(error).message.partition("\n")[0]
                     raise DatabaseError(
-                        f"the tenant needs the extension {each.name}, and it cannot be made in a new database:"
-                        f" {describe(error).message}",
-                        hint=f"let a superuser make it in template1, which new databases are copied from: CREATE"
-                        f" EXTENSION {each.name}; or rehearse with a role that may make it",
+                        f"the tenant needs the extension {each.name}, and it cannot be made in a new database: {why}",
+                        hint="rehearse with a role that may make it, or a tenant that does without it",
                     ) from error
+                left_out.append(each.name)
+        return [f"without extensions that this role may not make: {', '.join(left_out)}"] if left_out else []
 
     async def _made_up(self, holder: _RawConnection, tenant: Tenant, cloning: Cloning, rows: int) -> list[str]:
         raw = await self.source.connect(self.source.database)

@@ -159,7 +159,8 @@ def _revision(tenant: str, one: Document) -> RevisionTold:
 
 
 def _made(each: Document) -> str:
-    rows = f" ({each['rows']:,} rows)" if each["rows"] is not None else ""
+    count = "1 row" if each["rows"] == 1 else f"{each['rows'] or 0:,} rows"
+    rows = f" ({count})" if each["rows"] is not None else ""
     return f"{each['table']}{rows}" if each["index"] is None else f"index {each['index']} on {each['table']}{rows}"
 
 

@@ -114,6 +114,8 @@ async def test_everything_that_a_revision_does_is_told(tmp_path: Path, database:
     assert one["up"]["rows_written"] == {"notes": 10}
     assert [each["rows"] for each in one["up"]["rewritten"]] == [5000]
     assert one["down"]["locks"]
+    # Ten of them were changed, and the way back does not know what they were.
+    assert clone["changed_rows"] == ["notes: 5,000 rows before, 5,000 after, not the same"]
     assert contents(database, "acme") == before
     assert left(pg) == []
     assert any(line.startswith("acme: up 1/1 r2") for line in told)
@@ -250,9 +252,11 @@ def upgrade():
 def downgrade():
     op.drop_constraint("seen", "accounts")
 """
-    project = await behind(tmp_path, database, {"r1": refers, "r2": counts}, "acme")
-    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    project = await behind(tmp_path, database, {"r1": refers, "r2": counts}, "acme", "globex")
+    (clone,) = (await orchestrator.rehearse(project.fleet, tenants=["acme"])).as_json()["clones"]
     assert clone["error"] is None, clone
+    # Not globex, whom the shared table leads to as well.
+    assert clone["notes"] == ["of the schemas that it shares (public), only tables that it refers to have rows"]
     assert clone["revisions"][0]["up"]["rows_written"] == {}
     assert "public.plans" in {lock["table"] for lock in clone["revisions"][0]["up"]["locks"]}
     assert [row[0] for row in fetch(database, "SELECT name FROM public.secrets")] == ["x"]
