@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,7 +46,7 @@ _USED = f"""
             WHERE e.classid = used.classid AND e.objid = used.objid AND e.deptype = 'e' LIMIT 1
         ) AS extension FROM used
     )
-    SELECT DISTINCT n.oid AS schema, n.nspname AS name, x.extname AS extension
+    SELECT DISTINCT n.oid::bigint AS schema, n.nspname::text AS name, x.extname AS extension
     FROM placed JOIN pg_namespace n ON n.oid = home LEFT JOIN pg_extension x ON x.oid = placed.extension
     WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 """
@@ -63,9 +63,16 @@ _TABLES = """
     WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'm')
 """
 _EXTENSIONS = """
-    SELECT e.extname AS name, n.nspname AS schema, e.extversion AS version FROM pg_extension e
+    SELECT e.extname AS name, n.nspname AS schema FROM pg_extension e
     JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid
 """
+#: Schemas that are called as a word is.
+_NAMED_SCHEMAS = """
+    SELECT oid::bigint AS oid, nspname::text FROM pg_namespace WHERE nspname = ANY ($1) AND NOT nspname ^@ ANY ($2)
+    AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND oid <> $3
+"""
+#: Extensions whose functions reach other servers or processes.
+_REACHING = frozenset({"dblink", "http", "pg_net", "pg_background", "plsh", "amqp"})
 #: What leads out of the database: a migration of the copy would write where the tenant's does.
 _FOREIGN = """
     SELECT format('the foreign table %s', c.oid::regclass) FROM pg_class c
@@ -87,7 +94,6 @@ class Extension:
 
     name: str
     schema: str
-    version: str
     #: Something of the tenant's depends on it, or pending revisions name it.
     needed: bool
 
@@ -105,14 +111,16 @@ class Needs:
     notes: tuple[str, ...] = ()
 
 
-async def needs_of(raw: _RawConnection, tenant: Tenant, words: Collection[str], extensions_schema: str | None) -> Needs:
+async def needs_of(
+    raw: _RawConnection, tenant: Tenant, words: Collection[str], *, allow_outside: bool = False
+) -> Needs:
     """What a copy of ``tenant`` needs.
 
     Args:
         raw: a connection to its database.
         tenant: whom.
-        words: what pending revisions name: schemas of these names come along.
-        extensions_schema: where all tenants find extensions.
+        words: what pending revisions name: schemas and extensions of these names come along.
+        allow_outside: the operator says that functions may reach other servers.
 
     Raises:
         DatabaseError: it must not be copied.
@@ -125,50 +133,61 @@ async def needs_of(raw: _RawConnection, tenant: Tenant, words: Collection[str], 
             f"tenant {tenant.id} cannot be rehearsed: a migration of its copy would write where {_some(foreign)} leads",
             hint="rehearse another tenant: orchestrator rehearse -t TENANT",
         )
+    schemas, used = ({}, set(words)) if own is None else await _used(raw, own, words)
+    extensions = tuple(
+        Extension(row["name"], row["schema"], row["name"] in used or row["name"] in words)
+        for row in await raw.fetch(_EXTENSIONS)
+    )
+    reaching = [each.name for each in extensions if each.name in _REACHING and (own is None or each.needed)]
+    if reaching and not allow_outside:
+        raise DatabaseError(
+            f"tenant {tenant.id} cannot be rehearsed: its triggers and functions may reach other servers by"
+            f" {_some(reaching)}, also from a copy",
+            hint="where a migration does not have them do that: --allow-outside",
+        )
+    notes = await _notes(raw, own, list(schemas.values()))
+    if own is None:
+        # Extensions come with the dump of a whole database.
+        return Needs(notes=tuple(notes))
+    # What nobody is known to need is left out: bodies of functions, which pg_depend does not know, then fail.
+    kept = tuple(each for each in extensions if allow_outside or each.name not in _REACHING)
+    return Needs(tuple(schemas.values()), await _without_rows(raw, own, schemas), kept, tuple(notes))
+
+
+async def _used(raw: _RawConnection, own: int, words: Collection[str]) -> tuple[dict[int, str], set[str]]:
+    """Other schemas that the tenant's objects depend on, or that revisions name, and so on from there; extensions."""
+    named = await raw.fetch(_NAMED_SCHEMAS, list(words), list(OURS), own)
+    seen = {row["oid"]: row["nspname"] for row in named}
+    used: set[str] = set()
+    todo = [own, *seen]
+    while todo:
+        found = await raw.fetch(_USED, todo)
+        used.update(row["extension"] for row in found if row["extension"] is not None)
+        new = {row["schema"]: row["name"] for row in found if row["extension"] is None}
+        todo = [oid for oid in new if oid != own and oid not in seen]
+        seen |= {oid: new[oid] for oid in todo}
+    return seen, used
+
+
+async def _without_rows(raw: _RawConnection, own: int, schemas: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
+    """Tables of the other schemas but those that the tenant's rows refer to, and that the rows of these do."""
+    kept: set[int] = set()
+    while more := {row[0] for row in await raw.fetch(_REFERRED_TO, own, list(kept))} - kept:
+        kept |= more
+    tables = await raw.fetch(_TABLES, list(schemas.values()))
+    return tuple((schema, table) for oid, schema, table in tables if oid not in kept)
+
+
+async def _notes(raw: _RawConnection, own: int | None, schemas: Collection[str]) -> list[str]:
     notes = []
     if others := [row[0] for row in await raw.fetch(_OTHERS, own)]:
         notes.append(
             f"the migrating role may not alter what is another role's, and owns all of the copy: {_some(others)};"
             " what went well here may be refused there"
         )
-    if own is None:
-        return Needs(notes=tuple(notes))
-    seen, used = {own: str(tenant.schema)}, set()
-    todo = [own]
-    for oid, name in await raw.fetch(
-        "SELECT oid::bigint, nspname FROM pg_namespace WHERE nspname = ANY ($1) AND NOT nspname ^@ ANY ($2)"
-        " AND nspname !~ '^pg_' AND nspname <> 'information_schema'",
-        [word for word in words if word != extensions_schema],
-        list(OURS),
-    ):
-        if oid not in seen:
-            seen[oid] = name
-            todo.append(oid)
-    while todo:
-        found = await raw.fetch(_USED, todo)
-        todo = []
-        for oid, name, extension in found:
-            if extension is not None:
-                used.add(extension)
-            elif oid not in seen:
-                seen[oid] = name
-                todo.append(oid)
-    kept: set[int] = set()
-    while True:
-        more = {row[0] for row in await raw.fetch(_REFERRED_TO, own, list(kept))} | kept
-        if more == kept:
-            break
-        kept = more
-    others_names = [name for oid, name in seen.items() if oid != own]
-    tables = await raw.fetch(_TABLES, others_names)
-    extensions = tuple(
-        Extension(row["name"], row["schema"], row["version"], row["name"] in used or row["name"] in words)
-        for row in await raw.fetch(_EXTENSIONS)
-    )
-    if others_names:
-        notes.append(f"of the schemas that it shares ({_some(others_names)}), only tables that it refers to have rows")
-    without = tuple((schema, table) for oid, schema, table in tables if oid not in kept)
-    return Needs(tuple(others_names), without, extensions, tuple(notes))
+    if schemas:
+        notes.append(f"of the schemas that it shares ({_some(schemas)}), only tables that it refers to have rows")
+    return notes
 
 
 def _some(names: Collection[str]) -> str:

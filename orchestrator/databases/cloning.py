@@ -26,6 +26,8 @@ class Cloning:
     generated: int | None = None
     #: Copy a database's files where nobody is connected, which keeps others from connecting meanwhile.
     template: bool = False
+    #: Also where functions of the tenant's reach other servers.
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

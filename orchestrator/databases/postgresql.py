@@ -559,7 +559,7 @@ class PostgreSQL:
             # Locked there by whoever makes or drops scratch databases: the one that all of them work from.
             async with self._maintenance() as raw:
                 maintenance = str(await raw.fetchval("SELECT current_database()"))
-            cloner = Cloner(source, maintenance, self._server.extensions_schema, self._lanes.forget)
+            cloner = Cloner(source, maintenance, self._lanes.forget)
             async with cloner.clone(tenant, cloning) as made:
                 yield made
 

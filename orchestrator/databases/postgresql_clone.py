@@ -65,8 +65,6 @@ class Cloner:
     source: Source
     #: A database to make others from; not the tenant's.
     maintenance: str
-    #: Where tenants find extensions; ``None`` for nowhere in particular.
-    extensions_schema: str | None
     #: Closes connections to a database that wait for their next use.
     forget: Callable[[str], Awaitable[None]]
 
@@ -79,7 +77,7 @@ class Cloner:
         try:
             if tenant.schema is not None:
                 await refuse_extensions(raw, tenant)
-            needs = await needs_of(raw, tenant, cloning.words, self.extensions_schema)
+            needs = await needs_of(raw, tenant, cloning.words, allow_outside=cloning.allow_outside)
             properties = await database_properties(raw, source.database)
         finally:
             await closed(raw)

@@ -29,8 +29,7 @@ _LOOK = 0.02
 #: What a database or server has but once, and is not gone with a clone; also where no transaction shows it.
 _ELSEWHERE = re.compile(
     rf"(?:^|;){LEADING}(?:(?:CREATE|ALTER|DROP)\s+(?:ROLE|USER(?!\s+MAPPING)|GROUP|DATABASE|TABLESPACE|SUBSCRIPTION)"
-    r"|ALTER\s+SYSTEM|COMMENT\s+ON\s+(?:DATABASE|ROLE|TABLESPACE)|(?:DROP|REASSIGN)\s+OWNED)\b"
-    r"|\bdblink(?:_\w+)?\s*\(",
+    r"|ALTER\s+SYSTEM|COMMENT\s+ON\s+(?:DATABASE|ROLE|TABLESPACE)|(?:DROP|REASSIGN)\s+OWNED)\b",
     re.IGNORECASE | re.DOTALL,
 )
 

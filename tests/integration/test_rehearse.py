@@ -234,6 +234,22 @@ async def test_other_connections_are_refused(tmp_path: Path, database: str) -> N
     assert "done for real" in report.as_json()["notes"][0]
 
 
+async def test_extensions(tmp_path: Path, database: str) -> None:
+    """Extensions that the tenant uses are in its clone; one that reaches other servers is not, unless allowed."""
+    execute(database, "CREATE EXTENSION citext SCHEMA public; CREATE EXTENSION dblink SCHEMA public")
+    mails = 'op.execute("CREATE TABLE mails (mail public.citext)")'
+    calls = 'op.execute("SELECT public.dblink_get_connections() FROM mails")'
+    project = await behind(tmp_path, database, {"r1": mails, "r2": calls}, "acme")
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    assert "dblink_get_connections() does not exist" in clone["error"]["message"]
+    report = await orchestrator.rehearse(project.fleet, clones=Clones(allow_outside=True))
+    assert report.as_json()["clones"][0]["error"] is None
+    file = tmp_path / "alembic" / "versions" / "r2.py"
+    file.write_text(file.read_text().replace("FROM mails", "/* dblink */"))
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    assert "may reach other servers by dblink" in clone["error"]["message"]
+
+
 async def test_shared_tables_come_along(tmp_path: Path, database: str) -> None:
     """Tables of other schemas that the tenant refers to come with rows, others of these without; both are copies."""
     execute(database, "CREATE TABLE public.plans (code text PRIMARY KEY); INSERT INTO public.plans VALUES ('free')")

@@ -49,7 +49,7 @@ class Rehearsal:
         ``None`` where that cannot be had; the estimate does without it.
         """
         self.told("an empty clone: what the revisions take without rows")
-        bare = Clones(schema_only=True, down=self.how.down)
+        bare = Clones(schema_only=True, down=self.how.down, allow_outside=self.how.allow_outside)
         found = await self.one(like, ("empty",), bare, "empty: ")
         return found if found.failure is None else None
 
@@ -67,6 +67,7 @@ class Rehearsal:
             schema_only=how.schema_only,
             generated=how.rows if how.schema_only else None,
             template=how.template,
+            allow_outside=how.allow_outside,
         )
         database = self.project.databases[tenant.server]
         try:
