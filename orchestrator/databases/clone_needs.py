@@ -39,6 +39,7 @@ _USED = f"""
     used AS (
         SELECT DISTINCT d.refclassid AS classid, d.refobjid AS objid
         FROM member m JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.objid AND d.deptype <> 'i'
+        WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = m.classid AND e.objid = m.objid AND e.deptype = 'e')
     ),
     placed AS (
         SELECT {home_of("used")} AS home, (
