@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.journal.records import AttemptRecord
+from orchestrator.migration.attempt import ALEMBIC
 from orchestrator.rollout.forecast import Takes, run_time
 
 
@@ -26,7 +27,7 @@ def foretold(rehearsal: str, kept: Mapping[str, Any], attempts: Sequence[Attempt
     waves: dict[str, list[Takes]] = defaultdict(list)
     began: dict[str, list[datetime]] = defaultdict(list)
     ended: dict[str, list[datetime]] = defaultdict(list)
-    count = unforeseen = 0
+    count = unforeseen = not_replayed = 0
     for attempt in attempts:
         if attempt.started_at is None or attempt.finished_at is None or attempt.from_heads == attempt.to_heads:
             continue
@@ -36,6 +37,7 @@ def foretold(rehearsal: str, kept: Mapping[str, Any], attempts: Sequence[Attempt
         count += 1
         if attempt.tenant in known:
             waves[wave].append(known[attempt.tenant])
+            not_replayed += known[attempt.tenant].replayed and attempt.path == ALEMBIC
         else:
             unforeseen += 1
     if not any(waves.values()):
@@ -50,4 +52,5 @@ def foretold(rehearsal: str, kept: Mapping[str, Any], attempts: Sequence[Attempt
         "measured_s": round(measured, 3),
         "tenants": count,
         "unforeseen": unforeseen,
+        "not_replayed": not_replayed,
     }

@@ -66,24 +66,31 @@ def test_what_is_replayed_takes_what_the_database_takes() -> None:
     """Sent as recorded, a revision costs its SQL alone, and the tenant less beside it."""
     found = takes("acme", "main", ("r1",), {"r1": flat(10.0)}, {}, frozenset({"r1"}), (5.0, 1.0))
     assert found is not None
-    assert (found.ms, found.own_ms) == (6.0, 0.5)
+    assert (found.ms, found.own_ms, found.replayed) == (6.0, 0.5, True)
+    assert Takes.from_json("acme", found.as_json()) == found
 
 
 def test_budgets_and_waves() -> None:
     """Tenants are dealt to the places that a server has; servers work at once, waves one after the other."""
     four = [at(str(number), 1.0) for number in range(4)]
     assert run_time([four], {"main": 1}).seconds == pytest.approx(4.0)
-    assert run_time([four], {"main": 4}).seconds == pytest.approx(1.0)
-    assert run_time([four[:1], four[1:]], {"main": 4}).seconds == pytest.approx(2.0)
+    # All at once, each of the others adds a fifth.
+    assert run_time([four], {"main": 4}).seconds == pytest.approx(1.6)
+    assert run_time([four[:1], four[1:]], {"main": 4}).seconds == pytest.approx(1 + 1.4)
     both = [at("a", 3.0), at("b", 2.0, "eu")]
     assert run_time([both], {"main": 1, "eu": 1}).seconds == pytest.approx(3.0)
 
 
+def test_who_is_left_alone_is_not_held_up() -> None:
+    """A tenant that takes long is slower for as long as others are at it, too, and no longer."""
+    assert run_time([[at("large", 10.0), at("small", 1.0)]], {"main": 2}).seconds == pytest.approx(1 * 1.2 + 9)
+
+
 def test_the_range() -> None:
-    """At the worst, tenants take their longest and half of the places are of no use."""
+    """At the best, tenants take their shortest and are in nobody's way; at the worst their longest, and much so."""
     four = [at(str(number), 1.0) for number in range(4)]
     found = run_time([four], {"main": 4})
-    assert (found.low, found.seconds, found.high) == pytest.approx((0.5, 1.0, 4.0))
+    assert (found.low, found.seconds, found.high) == pytest.approx((0.5, 1.6, 2 * 2.5))
 
 
 def test_this_process_computes_for_one_after_the_other() -> None:
@@ -106,5 +113,5 @@ def test_only_those_that_the_run_has_migrated() -> None:
     found = foretold("rehearsal", kept, [*attempts, attempt("c", 604, 604, "rest", moved=False)])
     assert found is not None
     assert (found["s"], found["measured_s"]) == (4.0, 6.0)
-    assert (found["tenants"], found["unforeseen"]) == (3, 1)
+    assert (found["tenants"], found["unforeseen"], found["not_replayed"]) == (3, 1, 0)
     assert foretold("rehearsal", kept, [attempt("new", 0, 1)]) is None
