@@ -18,8 +18,8 @@ from typing import Any
 #: is never narrower than from this part of it to this multiple.
 _LEAST_SPREAD = (0.6, 1.6)
 #: How much of what one tenant takes each other one adds to it that is under way on its server: they share processors,
-#: disks and log. Usually (300 small schemas, 16 at once on 2 processors, ran 4 times as fast as one by one), at best, at
-#: worst.
+#: disks and log. Usually, at best, at worst. (300 small schemas, 16 at once on 2 processors, ran 4 times as fast as one
+#: by one.)
 _IN_THE_WAY = (0.2, 0.0, 0.5)
 
 
@@ -80,7 +80,8 @@ class Takes:
     @classmethod
     def from_json(cls, tenant: str, kept: Sequence[Any]) -> Takes:
         """What :meth:`as_json` gave."""
-        return cls(tenant, str(kept[0]), *(float(each) for each in kept[1:5]), replayed=bool(kept[5]))
+        ms, own_ms, low_ms, high_ms = (float(each) for each in kept[1:5])
+        return cls(tenant, str(kept[0]), ms, own_ms, low_ms, high_ms, bool(kept[5]))
 
 
 @dataclass(frozen=True, slots=True)
