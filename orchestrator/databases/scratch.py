@@ -21,19 +21,20 @@ from orchestrator.fleet.tenant import Tenant
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
-#: How a connection names itself that is in such a database for as long as somebody uses it: where that is not the
-#: database that the lock is in, another configuration does not see the lock.
+#: How a connection names itself that is in such a database for as long as somebody uses it. Another configuration may
+#: work from another database, and does not see the lock.
 HOLDER = "orchestrator holds this scratch database"
 
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
 #: By whether it is databases: what they are called in SQL, which there are, and how they are dropped.
 _KINDS = {False: ("SCHEMA", _SCHEMAS, "CASCADE"), True: ("DATABASE", _DATABASES, "WITH (FORCE)")}
+#: Somebody is connected to it, be it the backend of a killed process at its last statement; or has its lock.
 _IN_USE = """
-    SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND application_name = $2
+    SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL
     UNION ALL SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND ((classid::bigint << 32) | objid::bigint) = $3
+    AND ((classid::bigint << 32) | objid::bigint) = $2
 """
 
 
@@ -82,7 +83,7 @@ async def clear(raw: _RawConnection, *, databases: bool) -> None:
     """
     kind, there, how = _KINDS[databases]
     for (left,) in await raw.fetch(there, SCRATCH):
-        if await raw.fetchval(_IN_USE, left, HOLDER, _alive(left)):
+        if await raw.fetchval(_IN_USE, left, _alive(left)):
             continue
         # Whoever has just made it, or drops it as well, has the lock by now.
         if await raw.fetchval("SELECT pg_try_advisory_lock($1)", _alive(left)):
@@ -95,7 +96,7 @@ async def clear(raw: _RawConnection, *, databases: bool) -> None:
 async def left_behind(raw: _RawConnection) -> list[str]:
     """Names of databases, and of schemas of this one, that killed processes have left."""
     found = [row[0] for query in (_DATABASES, _SCHEMAS) for row in await raw.fetch(query, SCRATCH)]
-    return [name for name in found if not await raw.fetchval(_IN_USE, name, HOLDER, _alive(name))]
+    return [name for name in found if not await raw.fetchval(_IN_USE, name, _alive(name))]
 
 
 def _alive(name: str) -> int:

@@ -58,6 +58,8 @@ class Passes:
         Args:
             result: what is known of the clone already.
         """
+        if not self.planned.path:
+            return replace(result, notes=(*result.notes, "it was migrated meanwhile, and has nothing pending any more"))
         unseen = tuple(each for each in (self.meter.no_locks, self.meter.no_wal) if each is not None)
         self._held = await self.meter.contents(self.project.loop.version_table) if self.back else None
         result = await self._up(replace(result, unseen=unseen))

@@ -13,7 +13,7 @@ from orchestrator.actions.rehearsing.containing import words_of
 from orchestrator.actions.rehearsing.passes import Passes
 from orchestrator.databases.cloning import Cloning
 from orchestrator.databases.failures import describe
-from orchestrator.errors import DatabaseError, OrchestratorError
+from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
 from orchestrator.migration.attempt import Migrator
@@ -87,9 +87,9 @@ class Rehearsal:
                 )
                 with migrating(migrator):
                     result = await passes.run(result)
-        except OrchestratorError as error:
-            failure = result.failure or describe(error)
-            result = replace(result, failure=failure)
+        except Exception as error:
+            # Whatever a driver raises of a clone is about that clone.
+            result = replace(result, failure=result.failure or describe(error))
         return result
 
     async def _as_cloned(self, planned: PlannedTenant, clone: Tenant) -> PlannedTenant:
