@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from orchestrator.actions.linting.scope import example, stand_in
@@ -85,7 +85,13 @@ async def reference(project: Project, like: Tenant) -> AsyncIterator[Tenant]:
             not the scratch tenant's; that is not committed.
     """
     target = _ends_at_heads(project.history, like.target)
-    async with scratch_tenant(project, like, "base") as scratch:
+    async with AsyncExitStack() as places:
+        try:
+            scratch = await places.enter_async_context(scratch_tenant(project, like, "base"))
+        except DatabaseError as error:
+            if len({tenant.server for tenant in project.fleet.tenants}) > 1:
+                error.hint = "; ".join(filter(None, (error.hint, "or compare on another server: --like TENANT")))
+            raise
         if scratch.schema is None:
             await bring(project, scratch, target)
         else:
