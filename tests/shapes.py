@@ -74,6 +74,7 @@ CHANGES = [
     "ALTER DOMAIN email DROP CONSTRAINT has_at",
     "ALTER TYPE pair ADD ATTRIBUTE c int",
     "CREATE TYPE span_2 AS RANGE (subtype = int)",
+    "ALTER TYPE span_multirange RENAME TO spans",
     "ALTER SEQUENCE numbers AS bigint",
     "ALTER SEQUENCE numbers START 7",
     "ALTER SEQUENCE numbers INCREMENT 3",

@@ -169,14 +169,14 @@ SELECT ROW('policy', o::regclass, polname, polcmd, polpermissive, pg_get_expr(po
 FROM unnest(s.relations) o JOIN pg_policy ON polrelid = o
 """
 
-#: A domain's constraints have lines of their own. Multiranges come with their ranges, and have nothing of theirs.
+#: A domain's constraints have lines of their own. Multiranges come with their ranges, and have nothing but a name.
 _TYPES = """
 SELECT ROW('type', typname, typtype, typcategory, typdelim, typlen, typnotnull,
     CASE typtype WHEN 'd' THEN format_type(typbasetype, typtypmod) END, pg_get_expr(typdefaultbin, 0),
     nullif(typcollation, 0)::regcollation,
     (SELECT array_agg(enumlabel ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = o),
     (SELECT ROW(format_type(rngsubtype, NULL), nullif(rngcollation, 0)::regcollation, opcname,
-        nullif(rngcanonical, 0), nullif(rngsubdiff, 0))::text
+        nullif(rngcanonical, 0), nullif(rngsubdiff, 0){multirange})::text
         FROM pg_range JOIN pg_opclass c ON c.oid = rngsubopc WHERE rngtypid = o),
     CASE typtype WHEN 'b' THEN ROW(typinput, typoutput, typreceive, typsend)::text END)::text
 FROM unnest(s.types) o JOIN pg_type t ON t.oid = o
@@ -216,7 +216,7 @@ def shapes_sql(version: int) -> str:
     """The statement that digests schemas.
 
     Args:
-        version: the server's major version; columns and functions came with 14 that older ones do not have.
+        version: the server's major version; columns, functions and multiranges came with 14 that older ones do not have.
 
     Returns:
         SQL for ``$1`` names of schemas, ``$2``, ``$3`` and ``$4`` the OIDs of their relations, types and functions, and
@@ -246,7 +246,7 @@ def _shapes(found: str, version: int) -> str:
             _RULES,
             _TRIGGERS,
             _POLICIES,
-            _TYPES,
+            _TYPES.replace("{multirange}", ", format_type(nullif(rngmultitypid, 0), NULL)" if newer else ""),
             _DOMAIN_CONSTRAINTS,
             # Not format(): an array's braces are not its.
             _FUNCTIONS.replace("{sqlbody}", "pg_get_function_sqlbody(f.oid)" if newer else "NULL"),
