@@ -38,6 +38,12 @@ NO_CHANGES = [
     "ALTER TABLE parts DROP id; ALTER TABLE parts ADD id int",
     "INSERT INTO data DEFAULT VALUES; ANALYZE data; REFRESH MATERIALIZED VIEW counts",
     "DROP INDEX by_amount; CREATE INDEX by_amount ON data (amount) WHERE state = 'new'",
+    "DROP INDEX by_word; ALTER TABLE data RENAME word TO term; CREATE INDEX by_word ON data (term, number);"
+    "ALTER TABLE data RENAME term TO word",
+    "DROP INDEX by_word; ALTER TABLE data ADD extra int; CREATE INDEX by_word ON data (word, number);"
+    "ALTER TABLE data DROP extra",
+    "ALTER TABLE data DROP word; ALTER TABLE data ADD word text; CREATE INDEX by_word ON data (word, number);"
+    "CREATE INDEX by_hash ON data USING hash (word)",
 ]
 #: Names that a definition holds in other places too, that need quotes, or that are another's beginning or end.
 NAMES = ["data", "a", "old", "new", "state", "acme", "acme_2", "x.acme", "acme.", "Te nant", 'q"uote', "it's", "schöne"]
