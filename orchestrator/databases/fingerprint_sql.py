@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.databases.fingerprint_lines import lines
+from functools import cache
+
+from orchestrator.databases.fingerprint_lines import FUNCTIONS, TYPES, lines
 
 #: What a definition's text depends on besides the definition, and what keeps the reading fast and out of the way.
 #: Names in the statements mean PostgreSQL's own. A lock is only ever waited for where a tenant is being altered.
@@ -42,10 +44,10 @@ object AS MATERIALIZED (
 ),
 type AS MATERIALIZED (
     SELECT space, t.oid, typrelid FROM object JOIN pg_type t ON t.oid = objid
-    WHERE classid = 'pg_type'::regclass AND typcategory <> 'A'
+    WHERE classid = 'pg_type'::regclass AND (typcategory <> 'A' OR typtype = 'd')
 ),
 relations AS (
-    SELECT space, array_agg(c.oid) AS oids, bool_or(relhasrules) AS has_rules,
+    SELECT space, array_agg(c.oid) AS oids, bool_or(relhasrules) AS has_rules, bool_or(relhastriggers) AS has_triggers,
         count(*) FILTER (WHERE relkind IN ('r', 'p', 'v', 'm', 'f')) AS locked
     FROM (
         SELECT space, objid AS relation FROM object WHERE classid = 'pg_class'::regclass
@@ -58,7 +60,10 @@ functions AS (
     FROM object JOIN pg_proc f ON f.oid = objid WHERE classid = 'pg_proc'::regclass GROUP BY 1
 )
 SELECT s.nspname::text, coalesce(r.oids, '{}'), coalesce(t.oids, '{}'), coalesce(f.oids, '{}'),
-    CASE WHEN r.has_rules OR f.has_sql THEN coalesce(r.locked, 0) ELSE 0 END
+    CASE WHEN r.has_rules OR f.has_sql THEN coalesce(r.locked, 0) ELSE 0 END,
+    array_remove(ARRAY[CASE WHEN r.has_rules THEN 'rules' END, CASE WHEN r.has_triggers THEN 'triggers' END,
+        CASE WHEN EXISTS (SELECT FROM pg_policy) THEN 'policies' END, CASE WHEN t.oids IS NOT NULL THEN 'types' END,
+        CASE WHEN f.oids IS NOT NULL THEN 'functions' END], NULL)
 FROM space s LEFT JOIN relations r ON r.space = s.oid LEFT JOIN types t ON t.space = s.oid
 LEFT JOIN functions f ON f.space = s.oid
 """
@@ -71,16 +76,8 @@ WITH relation AS (
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
     GROUP BY 1
 ),
-type AS (
-    SELECT typnamespace AS space, array_agg(t.oid) AS oids FROM pg_type t WHERE t.oid = ANY($3::oid[])
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype = 'e')
-    GROUP BY 1
-),
-function AS (
-    SELECT pronamespace AS space, array_agg(f.oid) AS oids FROM pg_proc f WHERE f.oid = ANY($4::oid[])
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = f.oid AND deptype = 'e')
-    GROUP BY 1
-),
+type AS ({types}),
+function AS ({functions}),
 space AS MATERIALIZED (
     SELECT n.oid, n.nspname, r.oids AS relations, t.oids AS types, f.oids AS functions
     FROM pg_namespace n LEFT JOIN relation r ON r.space = n.oid LEFT JOIN type t ON t.space = n.oid
@@ -100,28 +97,50 @@ CROSS JOIN LATERAL (
 ) shape
 """
 
+_TYPES = """
+    SELECT typnamespace AS space, array_agg(t.oid) AS oids FROM pg_type t WHERE t.oid = ANY($3::oid[])
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype = 'e')
+    GROUP BY 1
+"""
+_FUNCTIONS = """
+    SELECT pronamespace AS space, array_agg(f.oid) AS oids FROM pg_proc f WHERE f.oid = ANY($4::oid[])
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = f.oid AND deptype = 'e')
+    GROUP BY 1
+"""
+#: In the place of either, where there are none.
+_NONE = "SELECT 0::oid AS space, {given}::oid[] AS oids WHERE false"
+
 _DIGEST = """left(encode(sha256(convert_to(
             coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex'), 32)"""
 _LINES = """coalesce(array_agg(line ORDER BY line COLLATE "C"), '{}')"""
 
 
-def shapes_sql(version: int) -> str:
+@cache
+def shapes_sql(version: int, kinds: frozenset[str]) -> str:
     """The statement that digests schemas.
 
     Args:
         version: the server's major version.
+        kinds: of what there may be any, as the survey says; and ``extensions`` where they count.
 
     Returns:
-        SQL for ``$1`` names of schemas, ``$2``, ``$3`` and ``$4`` the OIDs of their relations, types and functions, and
-        ``$5`` whether extensions count. A row has the schema, its digest, and whether it was read under its own path.
+        SQL for ``$1`` names of schemas, ``$2``, ``$3`` and ``$4`` the OIDs of their relations, types and functions. A
+        row has the schema, its digest, and whether it was read under its own path.
     """
-    return _SHAPES.replace("{found}", _DIGEST).replace("{lines}", lines(version, digested=True))
+    return _shapes(kinds, _DIGEST, lines(version, kinds, digested=True))
 
 
-def lines_sql(version: int) -> str:
-    """The same with lines that can be taken apart (``definitions_postgresql``) in place of their digest.
+@cache
+def lines_sql(version: int, kinds: frozenset[str]) -> str:
+    """The same with lines that can be taken apart (``definitions_postgresql``) in place of their digest."""
+    return _shapes(kinds, _LINES, lines(version, kinds, digested=False))
 
-    Args:
-        version: the server's major version.
-    """
-    return _SHAPES.replace("{found}", _LINES).replace("{lines}", lines(version, digested=False))
+
+def _shapes(kinds: frozenset[str], found: str, their_lines: str) -> str:
+    types = _TYPES if TYPES in kinds else _NONE.format(given="$3")
+    functions = _FUNCTIONS if FUNCTIONS in kinds else _NONE.format(given="$4")
+    parts = {"{types}": types, "{functions}": functions, "{found}": found, "{lines}": their_lines}
+    sql = _SHAPES
+    for place, text in parts.items():
+        sql = sql.replace(place, text)
+    return sql
