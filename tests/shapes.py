@@ -22,6 +22,7 @@ BASE = """
     CREATE TABLE heir (more int) INHERITS (child);
     CREATE INDEX by_amount ON data (amount) WHERE state = 'new';
     CREATE INDEX by_word ON data (word, number);
+    CREATE INDEX by_four ON data (word, number, amount, note);
     CREATE INDEX by_hash ON data USING hash (word);
     CREATE VIEW open AS SELECT data.id, data.state FROM data WHERE data.state = 'new';
     CREATE MATERIALIZED VIEW counts AS SELECT state, count(*) FROM data GROUP BY state;
@@ -83,6 +84,7 @@ CHANGES = [
     "DROP INDEX by_word; CREATE INDEX by_word ON data (lower(word), number)",
     "DROP INDEX by_word; CREATE INDEX by_word ON data USING brin (word, number)",
     "ALTER INDEX by_word RENAME TO words",
+    "DROP INDEX by_four; CREATE INDEX by_four ON data (word, number, amount, at)",
     "DROP INDEX by_hash; CREATE INDEX by_hash ON data (word)",
     "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE (word)",
     "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE (note) INCLUDE (word)",

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+#: What few relations have is looked up for those alone.
 _RELATIONS = """
 SELECT ROW('relation', c.relname, relkind, relpersistence, relreplident, relrowsecurity, relforcerowsecurity,
-    (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(reloptions) o),
-    (SELECT amname FROM pg_am WHERE oid = relam),
+    CASE WHEN reloptions IS NOT NULL THEN (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(reloptions) o) END,
+    CASE WHEN relam <> 0 THEN (SELECT amname FROM pg_am WHERE oid = relam) END,
     pg_get_expr(relpartbound, c.oid), CASE relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
     nullif(reloftype, 0)::regtype,
-    (SELECT array_agg(inhparent::regclass::text ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid),
-    (SELECT ROW(srvname, ftoptions)::text FROM pg_foreign_table JOIN pg_foreign_server v ON v.oid = ftserver
-        WHERE ftrelid = c.oid))::text AS line
+    CASE WHEN relkind IN ('r', 'p', 'f') THEN
+        (SELECT array_agg(inhparent::regclass::text ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid) END,
+    CASE relkind WHEN 'f' THEN (SELECT ROW(srvname, ftoptions)::text
+        FROM pg_foreign_table JOIN pg_foreign_server v ON v.oid = ftserver WHERE ftrelid = c.oid) END)::text AS line
 FROM unnest(s.relations) o JOIN pg_class c ON c.oid = o
 """
 
@@ -49,18 +51,22 @@ _CONSTRAINT_DIGESTED = """CASE
 _INDEXES = """
 SELECT ROW('index', o::regclass, c.relname, indisvalid, indisready, indisprimary, indisreplident, relispartition,
     {definition})::text
-FROM unnest(s.relations) o CROSS JOIN LATERAL (SELECT * FROM pg_index WHERE indrelid = o OFFSET 0) i
-JOIN pg_class c ON c.oid = indexrelid
+FROM unnest(s.relations) o {columns}
+CROSS JOIN LATERAL (SELECT * FROM pg_index WHERE indrelid = o OFFSET 0) i JOIN pg_class c ON c.oid = indexrelid
 """
 _INDEX = "pg_get_indexdef(indexrelid, 0, true)"
 #: Of a B-tree or hash index over columns, with what every server of this major version has by the same OIDs: those
-#: below 12000 are given by the version's own files, collations from 10000 on by the system's.
+#: below 12000 are given by the version's own files, collations from 10000 on by the system's. ``indkey`` counts from 0.
 _INDEX_DIGESTED = """CASE WHEN relam IN (403, 405) AND indexprs IS NULL AND indpred IS NULL
         AND 12000 > ALL (indclass::oid[]) AND 10000 > ALL (indcollation::oid[])
     THEN ROW(relam, indisunique, indisexclusion, {nulls}, indnkeyatts, indclass, indcollation, indoption, reloptions,
-        (SELECT array_agg(attname ORDER BY n) FROM unnest(indkey::int2[]) WITH ORDINALITY AS k (number, n)
-        JOIN pg_attribute ON attrelid = o AND attnum = number))::text
+        names[indkey[0]], names[indkey[1]], names[indkey[2]],
+        CASE WHEN indnatts > 3 THEN (SELECT array_agg(names[number] ORDER BY n)
+            FROM unnest(indkey::int2[]) WITH ORDINALITY AS k (number, n)) END)::text
     ELSE pg_get_indexdef(indexrelid, 0, true) END"""
+#: The table's columns by their numbers; dropped ones have kept theirs.
+_INDEX_COLUMNS = """CROSS JOIN LATERAL (SELECT array_agg(attname ORDER BY attnum) AS names
+    FROM pg_attribute WHERE attrelid = o AND attnum > 0) columns"""
 
 #: Not where it stands: that is data.
 _SEQUENCES = """
@@ -153,15 +159,16 @@ def lines(version: int, kinds: Collection[str], *, digested: bool) -> str:
             and that was half of all.
     """
     newer = version >= 14
-    constraint, index = _CONSTRAINT, _INDEX
+    constraint, index, columns = _CONSTRAINT, _INDEX, ""
     if digested:
         constraint = _CONSTRAINT_DIGESTED.replace("{temporal}", "OR conperiod" if version >= 18 else "")
         index = _INDEX_DIGESTED.replace("{nulls}", "indnullsnotdistinct" if version >= 15 else "NULL")
+        columns = _INDEX_COLUMNS
     found = [
         _RELATIONS,
         _COLUMNS.format(compression="attcompression" if newer else "NULL"),
         _CONSTRAINTS.replace("{definition}", constraint),
-        _INDEXES.replace("{definition}", index),
+        _INDEXES.replace("{definition}", index).replace("{columns}", columns),
         _SEQUENCES,
     ]
     multirange = ", format_type(nullif(rngmultitypid, 0), NULL)" if newer else ""
