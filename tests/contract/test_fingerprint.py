@@ -46,7 +46,7 @@ NO_CHANGES = [
     "DROP INDEX by_word; ALTER TABLE data ADD extra int; CREATE INDEX by_word ON data (word, number);"
     "ALTER TABLE data DROP extra",
     "ALTER TABLE data DROP word; ALTER TABLE data ADD word text; CREATE INDEX by_word ON data (word, number);"
-    "CREATE INDEX by_hash ON data USING hash (word)",
+    "CREATE INDEX by_four ON data (word, number, amount, note); CREATE INDEX by_hash ON data USING hash (word)",
 ]
 #: Names that a definition holds in other places too, that need quotes, or that are another's beginning or end.
 NAMES = ["data", "a", "old", "new", "state", "acme", "acme_2", "x.acme", "acme.", "Te nant", 'q"uote', "it's", "schöne"]
