@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import OrchestratorError
+from tests import warm_start
 from tests.servers import PostgresServer, connect_to, start_own_server
 from tests.workspace import Workspace
 
@@ -20,6 +21,7 @@ def clean_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith(("PG", "ORCHESTRATOR_"))]:
             patch.delenv(name)
         yield
+        warm_start.stop()
 
 
 @pytest.fixture(scope="session")
