@@ -29,7 +29,9 @@ def pg() -> Iterator[PostgresServer]:
     """The PostgreSQL server of the session: TEST_PG_URL, else one of our own. None to be had ends the session."""
     address = os.environ.get("TEST_PG_URL")
     if address:
-        yield connect_to(address)
+        server = connect_to(address)
+        yield server
+        server.drop_idle()
         return
     server = _own_server()
     yield server

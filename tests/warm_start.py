@@ -2,7 +2,7 @@
 
 One process imports everything and is forked for each command (tests/warm_server.py). The command has a process, a
 directory, variables, streams and an exit code of its own, as ever. Tests about the start itself, about signals, kills
-and terminals start Python.
+and terminals start Python; with TEST_COLD_START=1 all do, and CI runs the documentation so.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def stop() -> None:
 def serves(interpreter: str, args: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether ``INTERPRETER ARGS`` with ``env`` beside the inherited variables is the same when it is started so."""
     return (
-        interpreter == sys.executable
+        not _cold()
+        and interpreter == sys.executable
         and args[0] == "-m"
         and args[1] in MODULES
         and not any(name.startswith(_PYTHONS) for name in env)
@@ -99,5 +100,11 @@ def serves(interpreter: str, args: Sequence[str], env: Mapping[str, str]) -> boo
 
 def script(module: str) -> str:
     """A shell script that is the command ``MODULE``."""
+    if _cold():
+        return f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n'
     client = f'"{sys.executable}" -I -S "{_HERE / "warm_client.py"}" "{warm_start().address}"'
     return f'#!/bin/sh\nexec {client} {module} "$@"\n'
+
+
+def _cold() -> bool:
+    return os.environ.get("TEST_COLD_START", "") not in ("", "0")
