@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,41 +54,61 @@ def import_all() -> None:
 
 def serve(address: str) -> dict[str, Any] | None:
     """Wait for requests; returns one in the process that is to run it, and ``None`` in this one at its end."""
+    asking: dict[int, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
-        # Whoever waits for a command's end is a child of ours, and nobody waits for him.
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        ended = _ends_of_children()
         print("ready", flush=True)
         while True:
-            ready, _, _ = select.select([listener, 0], [], [])
+            ready, _, _ = select.select([listener, ended, 0], [], [])
             if 0 in ready:
                 Path(address).unlink()
                 return None
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                return _answer(connection)
-            connection.close()
+            if ended in ready:
+                os.read(ended, 64)
+                _tell_ends(asking)
+            if listener in ready:
+                connection, _ = listener.accept()
+                length, streams, _, _ = socket.recv_fds(connection, LENGTH, 3)
+                request = connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)
+                command = os.fork()
+                if command == 0:
+                    return {**marshal.loads(request), "streams": streams}
+                for stream in streams:
+                    os.close(stream)
+                asking[command] = connection
+                _tell(connection, command)
 
 
-def _answer(connection: socket.socket) -> dict[str, Any]:
-    """Fork the command; this process tells the asker of its beginning and its end, and is gone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    length, streams, _, _ = socket.recv_fds(connection, LENGTH, 3)
-    request = connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)
-    command = os.fork()
-    if command == 0:
-        return {**marshal.loads(request), "streams": streams}
-    for stream in streams:
-        os.close(stream)
-    connection.sendall(b"%d\n" % command)
-    _, status = os.waitpid(command, 0)
-    connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
+def _ends_of_children() -> int:
+    """A descriptor that can be read from when a child has ended."""
+    ended, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.set_wakeup_fd(signalled)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return ended
+
+
+def _tell_ends(asking: dict[int, socket.socket]) -> None:
+    """Tell the askers how their commands have ended."""
+    while asking:
+        command, status = os.waitpid(-1, os.WNOHANG)
+        if command == 0:
+            return
+        with asking.pop(command) as connection:
+            _tell(connection, os.waitstatus_to_exitcode(status))
+
+
+def _tell(connection: socket.socket, number: int) -> None:
+    with suppress(OSError):  # whoever asked does not wait for it any more
+        connection.sendall(b"%d\n" % number)
 
 
 def become(request: dict[str, Any]) -> None:
     """Take over the streams, the directory, the variables and the arguments."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(request["streams"]):
         os.dup2(stream, number)
     os.closerange(3, 64)
