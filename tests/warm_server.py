@@ -47,7 +47,8 @@ def import_all() -> None:
     package = import_module("orchestrator")
     for module in pkgutil.walk_packages(package.__path__, "orchestrator."):
         if not any(part in module.name for part in _NOT_MODULES):
-            import_module(module.name)
+            with suppress(ImportError):  # it needs an extra that is not installed
+                import_module(module.name)
     for name in _LATE:
         import_module(name)
 
