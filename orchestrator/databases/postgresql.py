@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
-from orchestrator.databases import templates
+from orchestrator.databases import ready, templates
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.asides import Aside, Leave, Leaving
-from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Stock
 from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_postgresql import definitions_of
@@ -37,7 +37,7 @@ from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Check, Reading, certainly
+from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
 from orchestrator.databases.postgresql_claims import Places, no_other_aside
 from orchestrator.databases.postgresql_dump import Source
@@ -71,7 +71,7 @@ from orchestrator.errors import (
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.statements import parse as parse_statement
-from orchestrator.fleet.tenant import Limits, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 if TYPE_CHECKING:
     from orchestrator.history.reach import Reach
@@ -372,6 +372,22 @@ class PostgreSQL:
                 # Not by force: nobody knows of it yet, and who is there all the same is not thrown out.
                 await raw.execute(f"DROP DATABASE {identifier(name)}")
             raise OtherShape(f"tenant {tenant.id}: the copy came out different from the template")
+
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """See :mod:`~orchestrator.databases.ready`."""
+
+        async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
+            return await self._look(Tenant(name, self.name, Isolation.DATABASE, database=name), table)
+
+        async with ready.alone(self._maintenance(), self.name, pool.fleet) as raw:
+            return await ready.fill(raw, pool, size, look, tidy=tidy, stopped=stopped)
+
+    async def drop_pool(self, fleet: str) -> int:
+        """See :mod:`~orchestrator.databases.ready`."""
+        async with ready.alone(self._maintenance(), self.name, fleet) as raw:
+            return await ready.drop_all(raw, fleet)
 
     async def _look(self, tenant: Tenant, version_table: str) -> tuple[str | None, tuple[str, ...]]:
         """A new database's shape and heads."""

@@ -7,7 +7,6 @@ So a place that bears a tenant's name bears its mark, too, wherever a process wa
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,9 +16,11 @@ from typing import TypeAlias
 
 import asyncpg
 
+from orchestrator.databases import ready
 from orchestrator.databases.asides import refuse_set_aside
-from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Template
 from orchestrator.databases.dumping import taken
+from orchestrator.databases.leaving import left
 from orchestrator.databases.own_names import NEW, OFFBOARDED
 from orchestrator.databases.postgresql_session import comment_of, holder, lock_key, mark_statement
 from orchestrator.databases.script import identifier
@@ -54,8 +55,6 @@ DATABASES_ASIDE = (
     "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
     " WHERE datname ^@ $1 ORDER BY 1"
 )
-#: Looks whether anybody is still connected, and the seconds between two of them.
-_LOOKS, _PAUSE = 50, 0.002
 #: Seconds that dropping waits for those who use its tables, at least.
 _LOCK_WAIT = 2.0
 #: What in a statement stands for a name.
@@ -137,6 +136,9 @@ class Places:
     async def _claim_database(self, claim: Claim) -> Found:
         async with self.locked(self.other, lock_key(self.database, None)) as raw:
             found = await self.found_database(raw)
+            if found.marker is not None and found.marker.unfurnished and found.marker.is_of(claim.marker):
+                # Whoever took it ready made was cut off before it had more than its mark.
+                return replace(found, marker=await self._furnish_later(claim, found.marker))
             if found.marker is not None or found.holds is Holds.FULL:
                 return found
             if found.holds is Holds.EMPTY:
@@ -144,20 +146,44 @@ class Places:
                 await self._furnish(self.database, claim, marker)
                 return replace(found, marker=marker)
             await no_other_aside(raw, self.tenant, self.database, leaving=True)
-            new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
-            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-            copied = claim.template is not None and await self._copied(raw, new, claim.template, claim)
-            try:
-                if not copied:
-                    await raw.execute(f"CREATE DATABASE {identifier(new)}{_owner(claim)}")
-                await self._furnish(new, claim, claim.marker)
-                await _left(raw, new)
-                await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
-            except BaseException:
-                with suppress(Exception):
-                    await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-                raise
+            if claim.pool is not None and await self._take_ready(raw, claim, claim.pool):
+                return replace(found, marker=claim.marker, taken=True)
+            copied = await self._make(raw, claim)
             return replace(found, marker=claim.marker, copied=copied)
+
+    async def _take_ready(self, raw: _RawConnection, claim: Claim, pool: Pool) -> bool:
+        """Take one of the copies that are ready, and give it what it is to be given; there may be none."""
+        furnished = not claim.extensions and not claim.statements
+        for one in await ready.ready(raw, pool):
+            if await ready.take(raw, one, self.database, claim, furnished=furnished):
+                if not furnished:
+                    await self._furnish_later(claim, claim.marker)
+                return True
+        return False
+
+    async def _furnish_later(self, claim: Claim, marker: Marker) -> Marker:
+        """Give a database what it is to be given, that has its name already."""
+        marker = replace(marker, unfurnished=False)
+        async with self.connected(self.database) as inside:
+            await self._furnish_with(inside, claim, marker, self.database)
+        return marker
+
+    async def _make(self, raw: _RawConnection, claim: Claim) -> bool:
+        """Make the database under another name, and rename it; whether it is a copy of the template."""
+        new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
+        await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+        copied = claim.template is not None and await self._copied(raw, new, claim.template, claim)
+        try:
+            if not copied:
+                await raw.execute(f"CREATE DATABASE {identifier(new)}{_owner(claim)}")
+            await self._furnish(new, claim, claim.marker)
+            await left(raw, new)
+            await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
+        except BaseException:
+            with suppress(Exception):
+                await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+            raise
+        return copied
 
     async def _copied(self, raw: _RawConnection, new: str, template: Template, claim: Claim) -> bool:
         """Copy ``template``, and see that the copy is what it should be; whatever is wrong, there is no ``new``."""
@@ -244,17 +270,6 @@ class Places:
                 # Whoever uses the connection next would have it otherwise.
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await raw.execute("SELECT pg_advisory_unlock_all()")
-
-
-async def _left(raw: _RawConnection, database: str) -> None:
-    """Wait a moment for those who have just closed their connections to a database that is to be renamed.
-
-    The server itself would look again only after a tenth of a second.
-    """
-    for _ in range(_LOOKS):
-        if not await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE datname = $1", database):
-            return
-        await asyncio.sleep(_PAUSE)
 
 
 def _owner(claim: Claim) -> str:

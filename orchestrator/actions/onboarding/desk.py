@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.pooling import Filler
 from orchestrator.actions.onboarding.readiness import Readiness, made_ready, ready_for_many
 from orchestrator.actions.onboarding.welcoming import Arrivals, Expected, expected
 from orchestrator.actions.project import Project, read_project
@@ -37,7 +38,7 @@ _Seen = tuple[tuple[str, int, int], ...]
 
 
 @asynccontextmanager
-async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
+async def onboarding(fleet: Fleet, *, refill: bool = True) -> AsyncIterator[Desk]:
     """Receive new tenants: keeps connections, the read directory and the journal from one to the next.
 
     What others change meanwhile counts: tenants.yaml and the directory are looked at before each onboarding, and the
@@ -45,11 +46,13 @@ async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
 
     Args:
         fleet: as loaded from tenants.yaml, with ``may_be_empty`` where it may be.
+        refill: make another database ready behind each tenant that came from a pool; what is being made at the end is
+            waited for, less than a second. Not for a program that ends with its onboarding.
 
     Raises:
         OrchestratorError: the directory, env.py, a source or the journal cannot be read.
     """
-    desk = Desk(fleet)
+    desk = Desk(fleet, refill=refill)
     try:
         await desk.open()
         yield desk
@@ -60,8 +63,10 @@ async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
 class Desk:
     """Use :func:`onboarding`."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *, refill: bool = True) -> None:
         self._fleet = fleet
+        self._refill = refill
+        self._filler: Filler | None = None
         self._opened = AsyncExitStack()
         self._project: Project | None = None
         self._journal: Journal | None = None
@@ -96,6 +101,9 @@ class Desk:
 
     async def _close(self) -> None:
         """Close every connection and the journal."""
+        filler, self._filler = self._filler, None
+        if filler is not None:
+            await filler.end()
         stack, self._opened = self._opened, AsyncExitStack()
         self._project = self._journal = None
         await stack.aclose()
@@ -119,7 +127,12 @@ class Desk:
             self._idle.clear()
         try:
             arriving = await expected(project, declared, arrivals)
-            return await _receive(arriving, journal, arrivals, execution, watch or Watch())
+            result = await _receive(arriving, journal, arrivals, execution, watch or Watch())
+            if self._refill and self._project is not None:
+                self._filler = self._filler or Filler(self._project)
+                for tenant in arriving.tenants:
+                    self._filler.wake(tenant)
+            return result
         finally:
             self._at_work -= 1
             if self._at_work == 0:
@@ -127,6 +140,8 @@ class Desk:
 
     async def prepare(self, **keys: Any) -> Readiness:
         """Make what new tenants are made from, so that the next ones are made fast; takes a few migrations' time.
+
+        Where tenants.yaml asks for a pool, and they are databases, it is filled, too.
 
         For a deploy, after ``upgrade``. What an earlier call has made is kept, as long as directory, env.py and
         versions are the same.
