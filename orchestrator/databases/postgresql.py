@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -393,10 +392,15 @@ class PostgreSQL:
         """A new database's shape and heads."""
         raw = await self._connect(tenant.database)
         try:
-            shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
-            return shape, await read_visible(raw, version_table)
+            return await self._look_with(raw, tenant, version_table)
         finally:
             await raw.close(timeout=5)
+
+    async def _look_with(
+        self, raw: _RawConnection, tenant: Tenant, version_table: str
+    ) -> tuple[str | None, tuple[str, ...]]:
+        shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
+        return shape, await read_visible(raw, version_table)
 
     async def restore(self, work: Restoring) -> Restored:
         """A schema in one transaction, a database beside the live one."""
@@ -540,8 +544,8 @@ class PostgreSQL:
             other = next(name for name in others if name not in (None, database))
             schema = self._server.extensions_schema
 
-            async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
-                return await self._look(replace(tenant, database=name), table)
+            async def look(raw: _RawConnection, table: str) -> tuple[str | None, tuple[str, ...]]:
+                return await self._look_with(raw, tenant, table)
 
             yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", look, lock_wait)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

@@ -8,9 +8,9 @@ the time, and is what it was when it was looked at; one that does not is never t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
+import math
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ import asyncpg
 
 from orchestrator.databases import templates
 from orchestrator.databases.claims import Claim, Pool, Stock
+from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import describe
 from orchestrator.databases.leaving import left
 from orchestrator.databases.own_names import NEW, READY
@@ -38,8 +39,6 @@ _ALL = """
 SELECT datname AS name, xmin::text AS altered_by, datallowconn AS open, shobj_description(oid, 'pg_database') AS note
 FROM pg_database WHERE datname ^@ $1 AND pg_has_role(datdba, 'USAGE') ORDER BY 1
 """
-#: Seconds between two looks whether somebody else is done.
-_POLL = 0.2
 _HINTS = {
     asyncpg.InsufficientPrivilegeError: "the migrating role needs CREATEDB",
     asyncpg.InvalidCatalogNameError: "what new databases are copied from is gone: orchestrator onboard --prepare",
@@ -175,9 +174,8 @@ async def alone(
     """
     try:
         async with maintenance as raw:
-            # Polled: whoever waits within a query keeps CREATE INDEX CONCURRENTLY waiting.
-            while not await raw.fetchval("SELECT pg_try_advisory_lock($1)", _filling(fleet)):
-                await asyncio.sleep(_POLL)
+            # Tried again and again: whoever waits within a query keeps CREATE INDEX CONCURRENTLY waiting.
+            await taken(lambda: raw.fetchval("SELECT pg_try_advisory_lock($1)", _filling(fleet)), math.inf)
             yield raw
             await raw.execute("SELECT pg_advisory_unlock($1)", _filling(fleet))
     except DatabaseError as error:

@@ -268,9 +268,9 @@ _Seed = Annotated[SeedEntry, BeforeValidator(_as_seed)]
 class PoolEntry(_Entry):
     """Databases that are made before anybody comes."""
 
-    size: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(
-        0, description="Copies of the template kept ready on a server, at most 100"
-    )
+    size: Annotated[
+        int, Field(strict=True, ge=0, le=100, description="Copies of the template kept ready on a server, at most 100")
+    ] = 0
 
 
 class OnboardingEntry(_Entry):
@@ -283,7 +283,7 @@ class OnboardingEntry(_Entry):
     )
     seeds: dict[Name, _Seed] = Field(default_factory=dict, description="What tenants may begin with, by name")
     seed: Annotated[Given[Name], Field(description="The seed of tenants that ask for none in particular")] = None
-    pool: PoolEntry = Field(PoolEntry(size=0), description="For tenants that are databases: {size: 10}")
+    pool: Annotated[PoolEntry, Field(description="For tenants that are databases: {size: 10}")] = PoolEntry()
 
 
 class IgnoreEntry(_Entry):

@@ -70,6 +70,8 @@ class Desk:
         self._opened = AsyncExitStack()
         self._project: Project | None = None
         self._journal: Journal | None = None
+        #: With the commit that the files are of: asked of git as often as they are read.
+        self._actor: Actor | None = None
         self._file: _Seen = ()
         self._files: _Seen = ()
         self._looking = asyncio.Lock()
@@ -93,6 +95,7 @@ class Desk:
         self._journal = await self._opened.enter_async_context(opened_journal(self._fleet))
         self._project = await read_project(self._fleet, servers)
         self._files = await asyncio.to_thread(_seen, _files_of(self._project.history))
+        self._actor = await asyncio.to_thread(Actor.current, self._fleet.root)
 
     async def end(self) -> None:
         """Receive nobody any more."""
@@ -122,12 +125,12 @@ class Desk:
         arrivals = Arrivals(entries_of(newcomers), seed, adopt, origin, expand)
         async with self._looking:
             project, journal = await self._now()
-            declared = self._fleet
+            declared, actor = self._fleet, self._actor or Actor.current(self._fleet.root)
             self._at_work += 1
             self._idle.clear()
         try:
             arriving = await expected(project, declared, arrivals)
-            result = await _receive(arriving, journal, arrivals, execution, watch or Watch())
+            result = await _receive(arriving, journal, arrivals, execution, watch or Watch(), actor)
             if self._refill and self._project is not None:
                 self._filler = self._filler or Filler(self._project)
                 for tenant in arriving.tenants:
@@ -185,7 +188,7 @@ class Desk:
 
 
 async def _receive(
-    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch
+    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch, actor: Actor
 ) -> RunResult:
     project = arriving.project
     if not arrivals.adopt:
@@ -200,7 +203,7 @@ async def _receive(
         status=RunStatus.RUNNING,
         started_at=datetime.now(UTC),
         finished_at=None,
-        actor=Actor.current(project.fleet.root),
+        actor=actor,
         directory_digest=project.history.digest,
         options={"provision": True, "waves": execution.waves, **arrivals.as_options()},
     )
