@@ -386,7 +386,7 @@ class PostgreSQL:
     async def drop_pool(self, fleet: str) -> int:
         """See :mod:`~orchestrator.databases.ready`."""
         async with ready.alone(self._maintenance(), self.name, fleet) as raw:
-            return await ready.drop_all(raw, fleet)
+            return await ready.drop_all(raw, self.name, fleet)
 
     async def _look(self, tenant: Tenant, version_table: str) -> tuple[str | None, tuple[str, ...]]:
         """A new database's shape and heads."""

@@ -123,7 +123,7 @@ async def fill(
         OtherShape: a copy came out different from the template.
         asyncpg.PostgresError: there is no such template, or nothing can be made.
     """
-    new = NEW + hashlib.sha256(_beginning(pool).encode()).hexdigest()[:16]
+    new = _unready(pool.fleet, pool.server)
     # What a killed process has left.
     await _drop(raw, new)
     dropped = await _tidied(raw, pool, size) if tidy else 0
@@ -146,12 +146,18 @@ async def _tidied(raw: _RawConnection, pool: Pool, size: int) -> int:
     return dropped
 
 
-async def drop_all(raw: _RawConnection, fleet: str) -> int:
+async def drop_all(raw: _RawConnection, server: str, fleet: str) -> int:
     """Drop all copies of one fleet, whatever they are of. Whoever asks holds the lock of :func:`alone`.
 
+    Args:
+        raw: a connection to another database.
+        server: its name in the fleet.
+        fleet: what tells the fleet from others.
+
     Returns:
-        How many there were.
+        How many were ready.
     """
+    await _drop(raw, _unready(fleet, server))
     mine = [each.name for each in await _found(raw, READY) if each.note.get("fleet") == fleet]
     for name in mine:
         await _drop(raw, name)
@@ -227,6 +233,11 @@ def _note(pool: Pool) -> dict[str, Any]:
 def _is_old(each: Ready, pool: Pool) -> bool:
     """Whether it was made for what is asked of this server, but from what is not so any more."""
     return (each.note.get("fleet"), each.note.get("server")) == (pool.fleet, pool.server)
+
+
+def _unready(fleet: str, server: str) -> str:
+    """What a copy is called until it is ready; whatever it is of, so that whoever comes next clears it up."""
+    return NEW + hashlib.sha256(f"pool\0{fleet}\0{server}".encode()).hexdigest()[:16]
 
 
 def _beginning(pool: Pool) -> str:

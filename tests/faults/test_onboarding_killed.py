@@ -23,6 +23,7 @@ from orchestrator.fleet.fleet import Fleet
 from tests.catalog import catalogs, difference
 from tests.faults.worlds import sampled
 from tests.faulty_network import Cut, FaultyNetwork
+from tests.projects import ENV
 from tests.servers import PostgresServer, execute, fetch
 from tests.workspace import Workspace
 
@@ -124,6 +125,8 @@ def signup(server: PostgresServer, path: Path, isolation: str, pool: int = 0) ->
     (path / "demo.sql").write_text(SEED)
     made.point_at(made.url)
     if pool:
+        # The usual one imports a package, of which one process that has several projects open sees more and more.
+        made.workspace.write("alembic/env.py", ENV)
         assert asyncio.run(fill_pools(made.fleet)).satisfied
     return made
 
