@@ -12,7 +12,7 @@ from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Tem
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading, Session
-from orchestrator.errors import OnboardingError, OrchestratorError, TenantLocked
+from orchestrator.errors import OnboardingError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
 from orchestrator.journal.records import EventRecord
@@ -94,7 +94,8 @@ class Reception:
             return Outcome(TenantStatus.LOCKED, failure=replace(describe(error), type="locked"))
         except NotSeeded as error:
             return _ended(before, TenantStatus.FAILED, error.failure)
-        except OrchestratorError as error:
+        except Exception as error:
+            # A lost connection comes as the driver's own error, and is tried again.
             return _ended(before, TenantStatus.FAILED, describe(error))
 
     async def _place(self, tenant: Tenant, work: Work, welcome: Welcome) -> Found:
