@@ -68,6 +68,7 @@ def onboard(
         raise UsageError(f"{named}: with --from, that is said in the file", hint="give it as a column there")
     if undo and adopt:
         raise UsageError("--undo takes away, --adopt takes in", hint="leave one of them out")
+    _refuse_password(entry.get("url"))
     entries = [{"id": tenant, **entry}] if tenant is not None else _read(str(listed))
     origin = "the command line" if listed is None else "stdin" if listed == "-" else listed
     fleet = settings.fleet(may_be_empty=True)
@@ -114,6 +115,17 @@ def _prepare(settings: Settings, entry: dict[str, Any]) -> int:
     if ready.stock is not None:
         click.echo(f"  {ready.stock.ready} are ready in the pool")
     return 0
+
+
+def _refuse_password(address: str | None) -> None:
+    """What is typed stands in the shell's history, and the fleet is written as it was typed."""
+    from orchestrator.fleet.urls import has_password
+
+    if address is not None and has_password(address):
+        raise UsageError(
+            "--url has a password in it, which would stand in tenants.yaml for all who read that",
+            hint="write ${ACME_PASSWORD} in its place, the whole in single quotes, and set that variable",
+        )
 
 
 def _read(name: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ mark is a file beside it, for as long as the tenant is being onboarded.
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -67,6 +68,9 @@ def write_marker(file: Path, marker: Marker | None) -> None:
     """Write ``marker``, whole or not at all; one that says nothing of an onboarding takes the old one away."""
     place = _marker_file(file)
     if marker is None or not marker.fresh:
+        # The killed may have left what they had not written whole. What counts goes last: until then all is done again.
+        for half in place.parent.glob(f"{glob.escape(place.name)}.*"):
+            half.unlink(missing_ok=True)
         place.unlink(missing_ok=True)
         return
     new = place.with_name(f"{place.name}.{os.getpid()}")

@@ -18,6 +18,8 @@ POSTGRESQL = frozenset({"postgres", "postgresql"})
 SQLITE = "sqlite"
 
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9.\-]*)(?:\+([A-Za-z0-9_.\-]+))?://")
+#: Stands for a secret: ``${NAME}``, ``${file:...}``, ``${command:...}``; see :mod:`orchestrator.fleet.secrets`.
+_REFERENCE = re.compile(r"\$\{[^}]*\}")
 _ENCODE_HINT = "percent-encode what is special in a user name or password: @ as %40, / as %2F, # as %23, % as %25"
 
 
@@ -73,6 +75,16 @@ def split(text: str) -> Parts:
         database=unquote(path[1:]) or None,
         query=_query(query),
     )
+
+
+def has_password(text: str) -> bool:
+    """Whether a password stands in an address itself, and not as a reference: ``${NAME}`` is none.
+
+    Raises:
+        ConfigurationError: it is no address.
+    """
+    parts = split(_REFERENCE.sub("", text))
+    return bool(parts.password or parts.query.get("password"))
 
 
 def port(text: str) -> int | None:

@@ -21,7 +21,7 @@ from orchestrator.errors import HistoryError
 from orchestrator.history.broken import explain
 from orchestrator.history.data_loss import Loss
 from orchestrator.history.graph import Graph
-from orchestrator.history.hazards import Hazard, find_hazards, find_losses
+from orchestrator.history.hazards import Hazard, find_hazards, find_losses, has_global
 from orchestrator.history.purity import Impurity, impurity
 from orchestrator.history.reach import Reach, find_reach
 
@@ -61,6 +61,7 @@ class History:
         self._resolve = lru_cache(maxsize=None)(self._find_revisions)
         self._path = lru_cache(maxsize=None)(self._find_path)
         self._hazards = lru_cache(maxsize=None)(self._find_hazards)
+        self._has_global = lru_cache(maxsize=None)(lambda revision: has_global(self.file(revision)))
         self._impurity = lru_cache(maxsize=None)(self._find_impurity)
         self._reach = lru_cache(maxsize=None)(self._find_reach)
 
@@ -182,6 +183,10 @@ class History:
     def hazards(self, revisions: Collection[str]) -> tuple[Hazard, ...]:
         """What is hazardous in these revisions, in their order."""
         return tuple(hazard for revision in revisions for hazard in self._hazards(revision))
+
+    def has_globals(self, revisions: Collection[str]) -> bool:
+        """Whether one of these revisions has a ``global`` statement: two tenants in it at once would share that."""
+        return any(self._has_global(revision) for revision in revisions)
 
     def transactions(self, revisions: Collection[str]) -> tuple[Reach, ...]:
         """What each transaction of an upgrade over ``revisions`` may touch.

@@ -129,6 +129,15 @@ def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
     return tuple(found)
 
 
+def has_global(file: Path) -> bool:
+    """Whether a revision file has a ``global`` statement.
+
+    Asked of every revision on every way; one that does not even have the word need not be parsed.
+    """
+    source = file.read_text(encoding="utf-8")
+    return "global" in source and any(isinstance(node, ast.Global) for node in ast.walk(ast.parse(source)))
+
+
 def find_losses(file: Path, direction: str) -> tuple[Loss, ...]:
     """What a revision's ``upgrade`` or ``downgrade`` throws away, by its source; also types changed without loss."""
     return tuple(in_source(ast.parse(file.read_text(encoding="utf-8")), direction))

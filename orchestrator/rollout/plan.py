@@ -16,7 +16,7 @@ from orchestrator.fleet.fleet import FailureBudget, Fleet, Wave
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import Order
 from orchestrator.history.directory import History
-from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard, HazardKind
+from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard
 from orchestrator.history.position import direction_of, is_relative, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import blocked
@@ -244,9 +244,15 @@ def make_plan(
                 hint=f"waves in {fleet.path.name}: {', '.join(known) or 'none'}",
             )
     revisions = list(dict.fromkeys(revision for wave in waves for each in wave.tenants for revision in each.path))
+    return Plan(request.command, request.target, waves, _hazards(request, history, revisions))
+
+
+def _hazards(request: Request, history: History, revisions: Sequence[str]) -> tuple[Hazard, ...]:
+    if request.command == "onboard":
+        # Nothing is lost of who has nothing yet, and looking through a whole history takes as long as making a tenant.
+        return ()
     relevant = ON_DOWNGRADE if direction_of(request.command) == "downgrade" else ON_UPGRADE
-    hazards = tuple(hazard for hazard in history.hazards(revisions) if hazard.kind in relevant)
-    return Plan(request.command, request.target, waves, hazards)
+    return tuple(hazard for hazard in history.hazards(revisions) if hazard.kind in relevant)
 
 
 def plan_tenant(
@@ -271,7 +277,7 @@ def plan_tenant(
         state: TenantStatus, verdict: TenantStatus, failure: Failure | None = None, path: tuple[str, ...] = ()
     ) -> PlannedTenant:
         heads = reading.heads if reading.failure is None else None
-        serial = any(hazard.kind is HazardKind.GLOBAL_STATE for hazard in history.hazards(path))
+        serial = history.has_globals(path)
         if not (relative and path):
             return PlannedTenant(tenant, *kind, heads, state, target, goal, path, verdict, failure, serial)
         # Counted once, from where the tenant is now: a second try or a resume counts from somewhere else.

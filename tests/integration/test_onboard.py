@@ -313,6 +313,8 @@ def test_bad_rows(signup: Project) -> None:
         (["onboard", "public"], ["PostgreSQL's own"]),
         (["onboard", "template1", "--isolation", "database"], ["PostgreSQL's own"]),
         (["onboard", "x" * 64], ["64 bytes"]),
+        (["onboard", "a", "--url", "postgresql://me:secret@nowhere/a"], ["password", "${ACME_PASSWORD}"]),
+        (["onboard", "a", "--url", "postgresql://me@nowhere/a?password=secret"], ["password", "${ACME_PASSWORD}"]),
     ],
 )
 def test_bad_input(signup: Project, args: list[str], parts: list[str]) -> None:

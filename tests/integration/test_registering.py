@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.actions.onboarding import registering
-from orchestrator.actions.onboarding.registering import Registration, register, unregister
+from orchestrator.actions.onboarding.registering import Registration, register, register_all, unregister
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet import registry
@@ -111,6 +111,27 @@ async def test_one_connection_for_many(make_fleet: Callable[..., Fleet], custome
     async with opened_servers(fleet) as servers:
         done = await asyncio.gather(*(register(servers, fleet, tenant) for tenant in tenants))
     assert done == [Registration(SQL_NAME, True)] * 20
+    assert len(await ids(fleet)) == 21
+
+
+async def test_many_in_one_go(
+    make_fleet: Callable[..., Fleet], customers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fleet is read twice for all of them, and one that cannot come keeps nobody out."""
+    fleet = make_fleet(SQL, tenants=("old", "n3"))
+    tenants = [Tenant(f"n{number}", "main", Isolation.SCHEMA, f"s{number}") for number in range(20)]
+    reads, read = [], registering.read_sources
+
+    async def counted(*given: Any) -> Fleet:
+        reads.append(given)
+        return await read(*given)
+
+    monkeypatch.setattr(registering, "read_sources", counted)
+    async with opened_servers(fleet) as servers:
+        done = await register_all(servers, fleet, tenants)
+    assert len(reads) == 2
+    assert isinstance(done.pop(3), ConfigurationError)
+    assert done == [Registration(SQL_NAME, True)] * 19
     assert len(await ids(fleet)) == 21
 
 

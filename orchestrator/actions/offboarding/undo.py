@@ -11,7 +11,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboard import typed
 from orchestrator.actions.offboarding.set_aside import BACK, asides_of, marked, newcomer, now
-from orchestrator.actions.onboarding.registering import finds_itself
+from orchestrator.actions.onboarding.belonging import finds_itself
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project, opened_project, require_selection
 from orchestrator.actions.servers import Tenants, selection_of

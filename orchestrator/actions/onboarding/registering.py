@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
+from orchestrator.actions.onboarding.belonging import finder, require_same, told, writable
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.actions.sources import read_sources
 from orchestrator.databases.port import Check, Database
@@ -23,9 +23,9 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
 from orchestrator.fleet.problems import suggestion
 from orchestrator.fleet.rows import read_rows
-from orchestrator.fleet.sources import DatabaseSource, SchemaSource, Source, SqlSource
-from orchestrator.fleet.statements import parse, values_of
-from orchestrator.fleet.tenant import Isolation, Tenant
+from orchestrator.fleet.sources import DatabaseSource, SchemaSource, SqlSource
+from orchestrator.fleet.statements import values_of
+from orchestrator.fleet.tenant import Tenant
 
 #: Sources that a server answers.
 _ASKED = (SqlSource, SchemaSource, DatabaseSource)
@@ -59,25 +59,50 @@ async def register(servers: Servers, fleet: Fleet, tenant: Tenant, source: SqlSo
             written does not make a tenant of the fleet in this place; then nothing of it stays.
         DatabaseError: a source cannot be asked, or its statement fails.
     """
+    (done,) = await register_all(servers, fleet, [tenant], source)
+    if isinstance(done, OrchestratorError):
+        raise done
+    return done
+
+
+async def register_all(
+    servers: Servers, fleet: Fleet, tenants: Sequence[Tenant], source: SqlSource | None = None
+) -> list[Registration | OrchestratorError]:
+    """:func:`register` for several: the fleet is read once before and once after all of them.
+
+    Returns:
+        What became of each, in their order; one that cannot be registered keeps nobody else out.
+
+    Raises:
+        OrchestratorError: the fleet cannot be read; before, nothing was written.
+    """
+    done: dict[str, Registration | OrchestratorError] = {}
+    unlisted: list[Tenant] = []
     async with _opened(servers, fleet) as (now, databases):
         whole = await read_sources(now, databases)
-        there = _listed(whole, tenant)
-        origin = whole.origins.get(tenant.id)
-        if there is not None and origin is not None:
-            _require_same(now, origin, there, tenant)
-            return Registration(str(origin), changed=False)
-        if there is None:
-            _refuse_taken(whole, fleet, tenant)
-            chosen = source or _writable(now, tenant)
-            if chosen is not None:
-                await _write_to(now, databases, tenant, chosen)
-                await _require_listed(servers, fleet, tenant, str(chosen))
-                return Registration(str(chosen), changed=True)
-            finder = await _finder(now, databases, tenant)
-            if finder is not None:
-                await _require_listed(servers, fleet, tenant, str(finder))
-                return Registration(str(finder), changed=False)
-        return await _write_down(servers, fleet, tenant)
+        for tenant in tenants:
+            try:
+                entered = await _entered(now, databases, whole, fleet, tenant, source)
+            except OrchestratorError as error:
+                done[tenant.id] = error
+                continue
+            if entered is None:
+                unlisted.append(tenant)
+            else:
+                done[tenant.id] = entered
+            # For the next one, this one is there.
+            whole = replace(whole, tenants=(*whole.tenants, tenant))
+    written = await _written_down(fleet, unlisted)
+    done |= written
+    try:
+        missing = await _missing(servers, fleet, tenants, done)
+    except ConfigurationError:
+        # A source has meanwhile come to name one of them, too: nobody could read this fleet.
+        await _taken_out(fleet, written, unlisted)
+        raise
+    await _taken_out(fleet, written, [tenant for tenant, _ in missing])
+    done.update((tenant.id, problem) for tenant, problem in missing)
+    return [done[tenant.id] for tenant in tenants]
 
 
 async def unregister(servers: Servers, fleet: Fleet, tenant: Tenant) -> Registration:
@@ -152,7 +177,7 @@ def _listed(whole: Fleet, tenant: Tenant) -> Tenant | None:
     """
     there = next((each for each in whole.tenants if each.id == tenant.id), None)
     if there is not None and not same_place(there, tenant, whole.servers):
-        message = f"tenant `{tenant.id}` is in the fleet already: {_told(there)} ({_where(whole, there)})"
+        message = f"tenant `{tenant.id}` is in the fleet already: {told(there)} ({_where(whole, there)})"
         raise ConfigurationError(message, hint="see `orchestrator tenants list`; the new one needs another id")
     return there
 
@@ -165,25 +190,6 @@ def _refuse_taken(whole: Fleet, fleet: Fleet, tenant: Tenant) -> None:
     for _, first, problem in clashes([*whole.tenants, tenant], servers):
         other = whole.tenants[first]
         raise ConfigurationError(f"{problem.message} (`{other.id}`, {_where(whole, other)})", hint=problem.hint)
-
-
-def _writable(now: Fleet, tenant: Tenant) -> SqlSource | None:
-    """The source that has a statement for this tenant.
-
-    Raises:
-        ConfigurationError: there are several.
-    """
-    found = [source for source in now.sources if isinstance(source, SqlSource) and _takes(source, tenant)]
-    if len(found) > 1:
-        message = f"{len(found)} sources have a `register:` for tenant `{tenant.id}`: {', '.join(map(str, found))}"
-        raise ConfigurationError(message, hint="keep `register:` at one of them")
-    return found[0] if found else None
-
-
-def _takes(source: SqlSource, tenant: Tenant) -> bool:
-    if source.register is None:
-        return False
-    return source.server == tenant.server or "server" in parse(source.register).names
 
 
 async def _write_to(now: Fleet, databases: Mapping[str, Database], tenant: Tenant, source: SqlSource) -> None:
@@ -201,16 +207,45 @@ async def _write_to(now: Fleet, databases: Mapping[str, Database], tenant: Tenan
     await _write(databases, source, source.register, "register", tenant, Check(source.sql, accept))
 
 
-async def _write_down(servers: Servers, fleet: Fleet, tenant: Tenant) -> Registration:
-    """Put the tenant into tenants.yaml."""
-    changed = await asyncio.to_thread(registry.register, fleet.path, registry.entry_of(tenant, fleet))
-    try:
-        await _require_listed(servers, fleet, tenant, fleet.path.name)
-    except ConfigurationError:
-        if changed:  # a source has meanwhile come to name it, too: nobody could read this fleet
-            await asyncio.to_thread(registry.unregister, fleet.path, tenant.id)
-        raise
-    return Registration(fleet.path.name, changed)
+async def _entered(
+    now: Fleet, databases: Mapping[str, Database], whole: Fleet, fleet: Fleet, tenant: Tenant, source: SqlSource | None
+) -> Registration | None:
+    """Where the tenant is, or has been put now; ``None`` where it belongs into tenants.yaml.
+
+    Args:
+        now: as loaded just now.
+        databases: those of its sources.
+        whole: with its sources read.
+        fleet: as it was loaded before.
+        tenant: whom.
+        source: overrules the choice.
+    """
+    there = _listed(whole, tenant)
+    origin = whole.origins.get(tenant.id)
+    if there is not None and origin is not None:
+        require_same(now, origin, there, tenant)
+        return Registration(str(origin), changed=False)
+    if there is not None:
+        return None
+    _refuse_taken(whole, fleet, tenant)
+    chosen = source or writable(now, tenant)
+    if chosen is not None:
+        await _write_to(now, databases, tenant, chosen)
+        return Registration(str(chosen), changed=True)
+    found = await finder(now, databases, tenant)
+    return None if found is None else Registration(str(found), changed=False)
+
+
+async def _written_down(fleet: Fleet, tenants: Sequence[Tenant]) -> dict[str, Registration | OrchestratorError]:
+    """Put tenants into tenants.yaml, by id."""
+    done: dict[str, Registration | OrchestratorError] = {}
+    for tenant in tenants:
+        try:
+            changed = await asyncio.to_thread(registry.register, fleet.path, registry.entry_of(tenant, fleet))
+            done[tenant.id] = Registration(fleet.path.name, changed)
+        except OrchestratorError as error:
+            done[tenant.id] = error
+    return done
 
 
 async def _write(
@@ -237,70 +272,30 @@ async def is_listed(servers: Servers, fleet: Fleet, tenant: Tenant) -> bool:
         return True
 
 
-def finds_itself(fleet: Fleet, tenant: Tenant) -> bool:
-    """Whether nothing is written down of ``tenant``: a glob finds its schema or database, as long as it is there.
-
-    Args:
-        fleet: as loaded, its sources unread.
-        tenant: whom.
-    """
-    return _writable(fleet, tenant) is None and any(_matches(source, tenant) for source in fleet.sources)
-
-
-def _matches(source: Source, tenant: Tenant) -> bool:
-    if isinstance(source, SchemaSource):
-        name, isolation = tenant.schema, Isolation.SCHEMA
-    elif isinstance(source, DatabaseSource):
-        name, isolation = tenant.database, Isolation.DATABASE
-    else:
-        return False
-    same = tenant.isolation is isolation and tenant.server == source.server
-    return same and name is not None and fnmatchcase(name, source.pattern)
+async def _taken_out(
+    fleet: Fleet, written: Mapping[str, Registration | OrchestratorError], tenants: Sequence[Tenant]
+) -> None:
+    """Take those of ``tenants`` out of tenants.yaml again who have just been ``written`` there."""
+    for tenant in tenants:
+        there = written.get(tenant.id)
+        if isinstance(there, Registration) and there.changed:
+            await asyncio.to_thread(registry.unregister, fleet.path, tenant.id)
 
 
-async def _finder(now: Fleet, databases: Mapping[str, Database], tenant: Tenant) -> Source | None:
-    """The source whose glob the tenant's schema or database matches.
-
-    Raises:
-        ConfigurationError: it matches, but the source would make another tenant of it.
-    """
-    for source in now.sources:
-        if not isinstance(source, SchemaSource | DatabaseSource) or not _matches(source, tenant):
-            continue
-        if tenant.isolation is Isolation.SCHEMA and not await asyncio.to_thread(_is_in_default, tenant, databases):
-            continue
-        (found,) = read_rows([tenant.schema or tenant.database or ""], source, now.servers, now.defaults).tenants
-        _require_same(now, source, found, tenant)
-        return source
-    return None
-
-
-def _is_in_default(tenant: Tenant, databases: Mapping[str, Database]) -> bool:
-    """Whether its schema is in the database that the server's address names; may block while a secret is read."""
-    return tenant.database in (None, databases[tenant.server].default_database)
-
-
-def _require_same(now: Fleet, source: Source, found: Tenant, tenant: Tenant) -> None:
-    """A glob tells nothing but a name: whoever has more to say of the tenant has to be told that it is lost.
-
-    Raises:
-        ConfigurationError: it makes another tenant of it.
-    """
-    if isinstance(source, SchemaSource | DatabaseSource):
-        alike = replace(tenant, database=found.database) if isinstance(source, SchemaSource) else tenant
-        if alike != found:
-            told, wanted = (registry.shown(registry.entry_of(each, now)) for each in (found, alike))
-            message = f"{source} finds {_told(tenant)} by itself, as {told} and not as {wanted}"
-            hint = "give it a name that the glob does not match, or leave out what a glob cannot tell"
-            raise ConfigurationError(message, hint=hint)
-
-
-async def _require_listed(servers: Servers, fleet: Fleet, tenant: Tenant, where: str) -> None:
-    """Read the fleet again: the tenant has to be in it."""
+async def _missing(
+    servers: Servers, fleet: Fleet, tenants: Sequence[Tenant], done: Mapping[str, Registration | OrchestratorError]
+) -> list[tuple[Tenant, ConfigurationError]]:
+    """Who should be in the fleet by now, and is not in it, read again; with what is there instead."""
+    where = {tenant: str(there.where) for tenant, there in done.items() if isinstance(there, Registration)}
+    if not where:
+        return []
     async with _opened(servers, fleet) as (now, databases):
         whole = await read_sources(now, databases)
-    if not _is_among(whole, tenant):
-        raise _not_listed(whole, tenant, f"it should be in {where}")
+    return [
+        (tenant, _not_listed(whole, tenant, f"it should be in {where[tenant.id]}"))
+        for tenant in tenants
+        if tenant.id in where and not _is_among(whole, tenant)
+    ]
 
 
 def _is_among(whole: Fleet, tenant: Tenant) -> bool:
@@ -310,13 +305,9 @@ def _is_among(whole: Fleet, tenant: Tenant) -> bool:
 def _not_listed(whole: Fleet, tenant: Tenant, what: str) -> ConfigurationError:
     """Says who is there instead."""
     near = [each for each in whole.tenants if each.id == tenant.id or same_place(each, tenant, whole.servers)]
-    instead = ", ".join(f"`{each.id}` with {_told(each)}" for each in near) or f"{len(whole.tenants)} others"
-    message = f"tenant `{tenant.id}` with {_told(tenant)} is not listed: {what}, which lists {instead}"
+    instead = ", ".join(f"`{each.id}` with {told(each)}" for each in near) or f"{len(whole.tenants)} others"
+    message = f"tenant `{tenant.id}` with {told(tenant)} is not listed: {what}, which lists {instead}"
     return ConfigurationError(message, hint="see `orchestrator tenants list`, and compare the query with the statement")
-
-
-def _told(tenant: Tenant) -> str:
-    return f"{tenant.isolation} {tenant.place} on server {tenant.server}"
 
 
 def _where(whole: Fleet, tenant: Tenant) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from orchestrator.actions.onboarding import registering
+from orchestrator.actions.onboarding.registering import Registration
 from orchestrator.actions.project import Project
 from orchestrator.fleet import registry
 from orchestrator.fleet.fleet import Fleet
@@ -19,8 +21,7 @@ _Waiting: TypeAlias = tuple[Tenant, "asyncio.Future[str]"]
 class Registrar:
     """Registers the tenants of one run.
 
-    A write into tenants.yaml reads and compares the whole file, so whoever comes while one is under way goes with the
-    next. Sources take tenants one by one.
+    A write reads and compares the whole fleet, so whoever comes while one is under way goes with the next.
     """
 
     project: Project
@@ -38,10 +39,6 @@ class Registrar:
         Raises:
             OrchestratorError: it cannot be; whatever the fleet is read from is as it was.
         """
-        if self.declared.sources:
-            async with self._writing:
-                done = await registering.register(self.project.servers, self._with_servers, tenant)
-            return done.where or self.declared.path.name
         mine: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((tenant, mine))
         async with self._writing:
@@ -79,19 +76,27 @@ class Registrar:
         return replace(self.declared, servers={**self.project.fleet.servers, **self.declared.servers})
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        fleet = self.project.fleet
         try:
-            entries = [registry.entry_of(tenant, fleet) for tenant, _ in batch]
-            await asyncio.to_thread(registry.register_all, fleet.path, entries)
+            done = await self._written([tenant for tenant, _ in batch])
         except Exception as error:
             if len(batch) > 1:
                 # One that cannot be written down must not keep the others out.
                 for each in batch:
                     await self._write([each])
                 return
-            if not batch[0][1].done():
-                batch[0][1].set_exception(error)
-            return
-        for _, done in batch:
-            if not done.done():
-                done.set_result(fleet.path.name)
+            done = [error]
+        for (_, waiting), there in zip(batch, done, strict=True):
+            if waiting.done():
+                continue
+            if isinstance(there, Exception):
+                waiting.set_exception(there)
+            else:
+                waiting.set_result(there.where or self.declared.path.name)
+
+    async def _written(self, tenants: list[Tenant]) -> Sequence[Registration | Exception]:
+        if self.declared.sources:
+            return await registering.register_all(self.project.servers, self._with_servers, tenants)
+        fleet = self.project.fleet
+        entries = [registry.entry_of(tenant, fleet) for tenant in tenants]
+        await asyncio.to_thread(registry.register_all, fleet.path, entries)
+        return [Registration(fleet.path.name, changed=True)] * len(tenants)

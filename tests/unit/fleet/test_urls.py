@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.fleet.urls import dialect_of, split
+from orchestrator.fleet.urls import dialect_of, has_password, split
 
 
 def test_split() -> None:
@@ -81,3 +81,20 @@ def test_anything(text: str) -> None:
             split(candidate)
         except ConfigurationError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://me@db/a", False),
+        ("postgresql://me:${PW}@db/a", False),
+        ("postgresql://me:${file:/run/pg}@db/a", False),
+        ("postgresql://${WHO}@db/a", False),
+        ("postgresql://me:pw@db/a", True),
+        ("postgresql://me:a${PW}@db/a", True),
+        ("postgresql://me@db/a?password=pw", True),
+    ],
+)
+def test_passwords_that_stand_in_an_address(text: str, expected: bool) -> None:
+    """A reference to a secret is none."""
+    assert has_password(text) is expected

@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from orchestrator.history.hazards import NO_WAY_BACK, ON_DOWNGRADE, ON_UPGRADE, HazardKind, find_hazards
+from orchestrator.history.hazards import NO_WAY_BACK, ON_DOWNGRADE, ON_UPGRADE, HazardKind, find_hazards, has_global
 
 HARMLESS = '''
 """Create accounts."""
@@ -146,3 +146,15 @@ def test_what_matters_for_which_direction() -> None:
     assert HazardKind.UPGRADE_LOSES_DATA in ON_UPGRADE - ON_DOWNGRADE
     assert HazardKind.DOWNGRADE_LOSES_DATA in ON_DOWNGRADE - ON_UPGRADE
     assert NO_WAY_BACK <= ON_UPGRADE & ON_DOWNGRADE
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [("global seen", True), ('op.execute("SET global x = 1")', False), ('op.create_table("x")', False)],
+    ids=["a statement", "only the word", "nothing"],
+)
+def test_a_global_statement_is_told_from_the_word(tmp_path: Path, body: str, expected: bool) -> None:
+    """Revisions that share state run one tenant at a time; one that only has the word in it does not."""
+    file = tmp_path / "r1.py"
+    file.write_text(with_upgrade(body), encoding="utf-8")
+    assert has_global(file) is expected
