@@ -22,7 +22,7 @@ from orchestrator.databases.connect import connect
 from orchestrator.databases.own_names import READY
 from orchestrator.fleet.fleet import Fleet
 from tests.command_line import THIRD, Project, assert_error, tenant_of
-from tests.projects import until
+from tests.projects import ENV, until
 from tests.servers import execute, fetch
 
 
@@ -89,6 +89,8 @@ class Shop:
 @pytest.fixture
 def shop(project: Project) -> Iterator[Shop]:
     """Two databases are to be ready."""
+    # The usual one imports a package, of which one process that has several projects open sees more and more.
+    project.workspace.write("alembic/env.py", ENV)
     made = Shop(project, project.url.rpartition("/")[2])
     made.write(2)
     yield made
@@ -177,6 +179,20 @@ async def test_50_want_the_same(shop: Shop) -> None:
     name = f"{shop.prefix}_t{got.index(True)}"
     query = f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}' AND datallowconn"
     assert Marker.read(fetch(shop.project.url, query)[0][0]) == Marker(shop.prefix, f"t{got.index(True)}", fresh=True)
+
+
+async def test_cut_off_before_it_was_furnished(shop: Shop) -> None:
+    """One that was taken, and whose process was killed before it ran the statements, gets them from who goes on."""
+    shop.write(1, statements="COMMENT ON SCHEMA public IS 'given'")
+    async with orchestrator.onboarding(shop.fleet, refill=False) as desk, connected(shop.project.url) as raw:
+        await desk.prepare()
+        (name,) = shop.ready()
+        (one,) = await ready._found(raw, name)
+        claim = Claim(Marker(shop.prefix, "acme", fresh=True))
+        assert await ready.take(raw, one, f"{shop.prefix}_acme", claim, furnished=False)
+        assert (await desk.onboard(shop.named("acme"))).satisfied
+    comment = "SELECT obj_description('public'::regnamespace, 'pg_namespace')"
+    assert fetch(shop.url_of("acme"), comment) == [("given",)]
 
 
 async def test_desk_makes_more(shop: Shop) -> None:
