@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
+    from orchestrator.actions.revision import revision
     from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
@@ -69,6 +70,7 @@ _HOMES = {
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
+    "revision": "orchestrator.actions.revision",
     "rollback": "orchestrator.actions.rollback",
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
@@ -106,6 +108,7 @@ __all__ = [
     "require",
     "restore",
     "resume",
+    "revision",
     "rollback",
     "show_run",
     "stamp",
