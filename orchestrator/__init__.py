@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.pool import drop_pools, fill_pools
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -53,6 +54,8 @@ _HOMES = {
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "drift": "orchestrator.actions.drift",
+    "drop_pools": "orchestrator.actions.pool",
+    "fill_pools": "orchestrator.actions.pool",
     "for_each_tenant": "orchestrator.environment",
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
@@ -89,6 +92,8 @@ __all__ = [
     "doctor",
     "downgrade",
     "drift",
+    "drop_pools",
+    "fill_pools",
     "for_each_tenant",
     "lint",
     "list_runs",
