@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
     from orchestrator.actions.pool import drop_pools, fill_pools
+    from orchestrator.actions.rehearse import rehearse
+    from orchestrator.actions.rehearsing.clones import Clones
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Clones": "orchestrator.actions.rehearsing.clones",
     "Execution": "orchestrator.actions.execution",
     "Narrowed": "orchestrator.actions.status",
     "OrchestratorError": "orchestrator.errors",
@@ -67,6 +70,7 @@ _HOMES = {
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "purge": "orchestrator.actions.offboarding.purge",
+    "rehearse": "orchestrator.actions.rehearse",
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
@@ -80,6 +84,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Clones",
     "Execution",
     "Narrowed",
     "OrchestratorError",
@@ -105,6 +110,7 @@ __all__ = [
     "plan",
     "plan_rollback",
     "purge",
+    "rehearse",
     "require",
     "restore",
     "resume",

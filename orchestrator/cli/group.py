@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "status",
     "check": "check",
     "plan": "plan",
+    "rehearse": "rehearse",
     "upgrade": "upgrade",
     "downgrade": "downgrade",
     "rollback": "rollback",

@@ -16,6 +16,7 @@ from orchestrator.errors import UsageError
 if TYPE_CHECKING:
     from orchestrator.actions.runs import RunList
     from orchestrator.journal.records import RunRecord
+    from orchestrator.rollout.result import RunResult
 
 
 @click.group()
@@ -93,6 +94,9 @@ def show(settings: Settings, run: str, md: bool) -> int:
     if md and settings.json:
         raise UsageError("--md and --json exclude each other", hint=f"orchestrator runs show {run} --md")
     result = read(read_run(settings.fleet(), run))
+    if result.run.command == "rehearse" and not settings.json:
+        _show_rehearsal(result, md=md)
+        return 0
     if md:
         from orchestrator.rollout.report import report
 
@@ -116,6 +120,20 @@ def show(settings: Settings, run: str, md: bool) -> int:
         click.echo()
     show_run(settings, result)
     return 0
+
+
+def _show_rehearsal(result: RunResult, *, md: bool) -> None:
+    from orchestrator.cli.rehearsal import show_rehearsal
+    from orchestrator.rollout.rehearsal_report import report
+
+    if result.rehearsal is None:
+        click.echo(
+            f"rehearsal {result.run.id} {result.run.status.value}: it did not come to its end, and found nothing"
+        )
+    elif md:
+        click.echo(report(result.rehearsal), nl=False)
+    else:
+        show_rehearsal(result.rehearsal)
 
 
 @runs.command()

@@ -23,6 +23,7 @@ from orchestrator.databases import ready, templates
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.asides import Aside, Leave, Leaving
 from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Stock
+from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_postgresql import definitions_of
@@ -39,10 +40,12 @@ from orchestrator.databases.pooler import shares_sessions
 from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
 from orchestrator.databases.postgresql_claims import Places, no_other_aside
+from orchestrator.databases.postgresql_clone import Cloner, database_footprints, schema_footprints
 from orchestrator.databases.postgresql_dump import Source
+from orchestrator.databases.postgresql_meter import PostgreSQLMeter
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.schema_restore import restore_schema
-from orchestrator.databases.scratch import scratch
+from orchestrator.databases.scratch import clear, scratch
 from orchestrator.databases.script import (
     Place,
     Snapshot,
@@ -568,6 +571,50 @@ class PostgreSQL:
                 mask(f"server {self.name}: nothing can be made to try things in: {describe(error).message}"),
                 hint="the migrating role needs CREATE on the database for schemas, CREATEDB for databases",
             ) from error
+
+    @asynccontextmanager
+    async def clone(self, tenant: Tenant, cloning: Cloning) -> AsyncIterator[Clone]:
+        """See :mod:`~orchestrator.databases.postgresql_clone`."""
+        async with self._dumping(tenant) as source:
+            # Locked there by whoever makes or drops scratch databases: the one that all of them work from.
+            async with self._maintenance() as raw:
+                maintenance = str(await raw.fetchval("SELECT current_database()"))
+            cloner = Cloner(source, maintenance, self._lanes.forget)
+            async with cloner.clone(tenant, cloning) as made:
+                yield made
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Databases, and schemas of the databases that tenants' schemas are in."""
+        async with self._maintenance() as raw:
+            await clear(raw, databases=True)
+        for database in dict.fromkeys(tenant.database for tenant in tenants if tenant.schema is not None):
+            with suppress(Unprovisioned):
+                async with self._connected(database) as raw:
+                    await clear(raw, databases=False)
+
+    @asynccontextmanager
+    async def meter(self, clone: Tenant) -> AsyncIterator[PostgreSQLMeter]:
+        """On a connection of its own, in the clone's database."""
+        raw = await self._connect(clone.database)
+        try:
+            yield PostgreSQLMeter(raw, clone.schema or str(await raw.fetchval("SELECT current_schema()")))
+        finally:
+            await raw.close(timeout=5)
+
+    async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
+        """One statement for the schemas of a database, one for all databases."""
+
+        async def look(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Footprint]:
+            found = await schema_footprints(raw, {tenant.schema for tenant in here if tenant.schema is not None})
+            return {tenant.id: found[tenant.schema] for tenant in here if tenant.schema in found}
+
+        found = await self._each_database([tenant for tenant in tenants if tenant.schema is not None], look)
+        alone = {tenant.id: tenant.database or self.default_database for tenant in tenants if tenant.schema is None}
+        if alone:
+            async with self._maintenance() as raw:
+                theirs = await database_footprints(raw, {name for name in alone.values() if name is not None})
+            found |= {tenant: theirs[name] for tenant, name in alone.items() if name in theirs}
+        return found
 
     async def version(self) -> str:
         """The major version, asked once."""
