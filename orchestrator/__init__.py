@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.pool import drop_pools, fill_pools
     from orchestrator.actions.rehearse import rehearse
     from orchestrator.actions.rehearsing.clones import Clones
     from orchestrator.actions.require import require
@@ -56,6 +57,8 @@ _HOMES = {
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "drift": "orchestrator.actions.drift",
+    "drop_pools": "orchestrator.actions.pool",
+    "fill_pools": "orchestrator.actions.pool",
     "for_each_tenant": "orchestrator.environment",
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
@@ -94,6 +97,8 @@ __all__ = [
     "doctor",
     "downgrade",
     "drift",
+    "drop_pools",
+    "fill_pools",
     "for_each_tenant",
     "lint",
     "list_runs",

@@ -48,6 +48,8 @@ log = logging.getLogger("orchestrator.run")
 
 #: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
 FORWARD = frozenset({"upgrade", "onboard"})
+#: So many have an order to begin in.
+_ORDERED = 2
 #: States of tenants whose schema, database or file nobody has seen when the run was planned.
 _NOT_SEEN = frozenset({TenantStatus.UNPROVISIONED, TenantStatus.UNREACHABLE})
 
@@ -140,6 +142,8 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
     # A new tenant that was cut off in mid-way is begun anew.
     if plan.command not in ("stamp", "onboard"):
         plan = left.mark(plan, retry=execution.retry_partial)
+    if len(plan.pending) < _ORDERED:
+        return plan, files
     return in_order(plan, await journal.long_tenants()), files
 
 

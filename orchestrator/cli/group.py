@@ -28,6 +28,7 @@ COMMANDS = {
     "resume": "resume",
     "onboard": "onboard",
     "offboard": "offboard",
+    "pool": "pool",
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.asides import Aside, Leave, Leaving
-from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.claims import Claim, Found, Marker, Pool, Stock
 from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
@@ -105,6 +105,11 @@ class Session(Protocol):
 async def certainly() -> bool:
     """Yes."""
     return True
+
+
+def never() -> bool:
+    """No."""
+    return False
 
 
 class Database(Protocol):
@@ -515,6 +520,33 @@ class Database(Protocol):
             AlreadyThere: somebody has made it before.
             OtherShape: the copy is not what it should be.
             Exception: it cannot be done.
+        """
+        ...
+
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """Have ``size`` copies of a template ready; waits for whoever else fills a pool of the fleet.
+
+        Nobody can connect to one before it is taken. Files have no pool: a copy is as fast.
+
+        Args:
+            pool: whose copies, and of what.
+            size: how many.
+            tidy: also drop those that are too many, and those of the fleet on this server that are of another template
+                or were altered since.
+            stopped: asked before each is made, whether the rest is to be left.
+
+        Raises:
+            OrchestratorError: one could not be made; those that were made before are kept.
+        """
+        ...
+
+    async def drop_pool(self, fleet: str) -> int:
+        """Drop all copies that are ready for a fleet, and say how many there were.
+
+        Raises:
+            OrchestratorError: it could not be done.
         """
         ...
 

@@ -13,17 +13,16 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
-from orchestrator.databases import templates
+from orchestrator.databases import ready, templates
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.asides import Aside, Leave, Leaving
-from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Stock
 from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.definitions import Definition
@@ -38,7 +37,7 @@ from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Check, Reading, certainly
+from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
 from orchestrator.databases.postgresql_claims import Places, no_other_aside
 from orchestrator.databases.postgresql_clone import Cloner, database_footprints, schema_footprints
@@ -74,7 +73,7 @@ from orchestrator.errors import (
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.statements import parse as parse_statement
-from orchestrator.fleet.tenant import Limits, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 if TYPE_CHECKING:
     from orchestrator.history.reach import Reach
@@ -376,14 +375,35 @@ class PostgreSQL:
                 await raw.execute(f"DROP DATABASE {identifier(name)}")
             raise OtherShape(f"tenant {tenant.id}: the copy came out different from the template")
 
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """See :mod:`~orchestrator.databases.ready`."""
+
+        async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
+            return await self._look(Tenant(name, self.name, Isolation.DATABASE, database=name), table)
+
+        async with ready.alone(self._maintenance(), self.name, pool.fleet) as raw:
+            return await ready.fill(raw, pool, size, look, tidy=tidy, stopped=stopped)
+
+    async def drop_pool(self, fleet: str) -> int:
+        """See :mod:`~orchestrator.databases.ready`."""
+        async with ready.alone(self._maintenance(), self.name, fleet) as raw:
+            return await ready.drop_all(raw, self.name, fleet)
+
     async def _look(self, tenant: Tenant, version_table: str) -> tuple[str | None, tuple[str, ...]]:
         """A new database's shape and heads."""
         raw = await self._connect(tenant.database)
         try:
-            shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
-            return shape, await read_visible(raw, version_table)
+            return await self._look_with(raw, tenant, version_table)
         finally:
             await raw.close(timeout=5)
+
+    async def _look_with(
+        self, raw: _RawConnection, tenant: Tenant, version_table: str
+    ) -> tuple[str | None, tuple[str, ...]]:
+        shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
+        return shape, await read_visible(raw, version_table)
 
     async def restore(self, work: Restoring) -> Restored:
         """A schema in one transaction, a database beside the live one."""
@@ -527,8 +547,8 @@ class PostgreSQL:
             other = next(name for name in others if name not in (None, database))
             schema = self._server.extensions_schema
 
-            async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
-                return await self._look(replace(tenant, database=name), table)
+            async def look(raw: _RawConnection, table: str) -> tuple[str | None, tuple[str, ...]]:
+                return await self._look_with(raw, tenant, table)
 
             yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", look, lock_wait)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

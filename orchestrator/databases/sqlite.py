@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.asides import Aside, Leave, Leaving, require_ours
-from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.claims import Claim, Found, Marker, Pool, Stock
 from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_sqlite import definitions_in
@@ -35,7 +35,7 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
-from orchestrator.databases.port import Check, Reading, certainly
+from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_asides import (
@@ -194,6 +194,16 @@ class SQLite:
             await asyncio.to_thread(copy_file, Path(template), file, look)
         finally:
             lock.unlock()
+
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """None: a file is copied as fast as it is renamed."""
+        return Stock(0)
+
+    async def drop_pool(self, fleet: str) -> int:
+        """There are none."""
+        return 0
 
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
