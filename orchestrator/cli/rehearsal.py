@@ -12,6 +12,8 @@ from orchestrator.rollout import rehearsal_telling as telling
 
 #: Locks, and things that cannot be undone, that are listed; all are in the JSON.
 _LISTED = 12
+#: So many revisions are all listed.
+_MANY = 20
 
 
 def show_rehearsal(document: Mapping[str, Any]) -> None:
@@ -80,13 +82,19 @@ def _show_revisions(document: Mapping[str, Any]) -> None:
         return
     click.echo()
     rows = []
-    for one in found:
+    # Of many, those that take long; in the order in which they are run.
+    slowest = sorted(found, key=lambda one: -one.ms)[:_LISTED] if len(found) > _MANY else found
+    for one in (one for one in found if one in slowest):
         made = ", ".join(one.rewritten) or "-"
         wal = "?" if one.wal_bytes is None else sized(max(one.wal_bytes, 0))
         down = "-" if one.down_ms is None else _time(one.down_ms)
         message = f"{one.message} (outside a transaction)" if one.outside else one.message
         rows.append((one.revision, _time(one.ms), down, f"{one.rows:,}", wal, made, one.tenant, message))
     print_table(("REVISION", "UP", "DOWN", "ROWS", "WAL", "WRITTEN ANEW", "TENANT", ""), rows)
+    if len(found) > len(rows):
+        most = max(one.ms for one in found if one not in slowest)
+        told = f"and {len(found) - len(rows)} more, none of which took more than {_time(most)}"
+        click.echo(f"{told}: orchestrator runs show {document['run']} --json")
 
 
 def _show_clones(document: Mapping[str, Any]) -> None:

@@ -207,11 +207,12 @@ def compared(found: Document) -> str:
     beside = found["measured_s"] / found["s"] if found["s"] else 0.0
     hit = "as expected" if found["low_s"] <= found["measured_s"] <= found["high_s"] else "outside of what was expected"
     foreseen = f", without {found['unforeseen']} that it did not know" if found["unforeseen"] else ""
+    count = "this tenant" if found["tenants"] == 1 else f"these {found['tenants']:,} tenants"
     if found["not_replayed"]:
         hit += f"; {found['not_replayed']} went through Alembic, and were to be replayed"
     return (
         f"rehearsal {found['rehearsal']} had said {_seconds(found['s'])}"
-        f" ({_seconds(found['low_s'])} to {_seconds(found['high_s'])}) for these {found['tenants']}{foreseen};"
+        f" ({_seconds(found['low_s'])} to {_seconds(found['high_s'])}) for {count}{foreseen};"
         f" it took {_seconds(found['measured_s'])}, {beside:.2f} of that: {hit}"
     )
 

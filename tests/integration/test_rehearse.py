@@ -207,7 +207,6 @@ async def test_who_is_picked(tmp_path: Path, database: str) -> None:
     picked = {clone["tenant"]: clone["picked"] for clone in report.as_json()["clones"]}
     assert picked == {"cobalt": ["largest"], "acme": ["oldest"], "bluebird": ["most drifted"]}
     assert report.as_json()["estimate"]["tenants"] == 4
-    assert report.as_json()["estimate"]["longest"]["tenant"] == "cobalt"
     among = await orchestrator.rehearse(project.fleet, tenants=["d*"], clones=Clones(down=False))
     assert [clone["tenant"] for clone in among.as_json()["clones"]] == ["dunes"]
 
