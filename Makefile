@@ -10,7 +10,7 @@ VENV = .venv
 VENV_MIN = .venv-min
 VENV_LOCK = .venv-lock
 VENV_BENCH = .venv-bench
-# Tests at once; each worker has a server of its own. Mostly they wait for the command line to start.
+# Tests at once; each worker has a server of its own, and a process that its commands are forked from.
 WORKERS = 2
 PYTEST_ARGS =
 BENCH_ARGS =

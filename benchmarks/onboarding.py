@@ -19,10 +19,13 @@ from benchmarks.server import PREFIX
 from benchmarks.verdicts import Figure, RowResult, Sample, Subject, ratio
 from orchestrator.databases.server_binaries import find_binaries
 
-_PLACE = f"{PREFIX}onboarding"
-_DATABASE = f"{PREFIX}new_"
-_WARM, _COMMAND, _ALEMBIC = "warm process", "orchestrator onboard", "alembic upgrade head"
-_TEMPLATES = "SELECT datname FROM pg_database WHERE datname ^@ 'orchestrator_template_'"
+PLACE = f"{PREFIX}onboarding"
+DATABASE = f"{PREFIX}new_"
+WARM, _COMMAND, ALEMBIC = "warm process", "orchestrator onboard", "alembic upgrade head"
+_MADE = f"""
+SELECT datname FROM pg_database
+WHERE datname ^@ 'orchestrator_template_' OR datname ^@ 'orchestrator_ready_' OR datname ^@ '{DATABASE}'
+"""
 _PROGRAM = Path(__file__).with_name("peer_files") / "warm_process.py"
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -54,69 +57,48 @@ class Peer:
 
 def new_schema(bench: Bench) -> RowResult:
     """One schema, by replay."""
-    url = bench.server.create(_PLACE)
+    url = bench.server.create(PLACE)
     ours = projects.ours(bench.directory / "new-schema", MANY, url, {"schemas": "example"}, 8)
-    _name_example(ours)
-    found, notes = _measure(
+    name_example(ours)
+    found, notes = measured(
         bench, Ours(bench.ours / "python", ours, "schema", "replay", {}), _alembic(bench, MANY, url)
     )
-    figure = Figure(f"{_ALEMBIC} : {_WARM}", _ratio(found), 5, at_most=False)
+    figure = Figure(f"{ALEMBIC} : {WARM}", ratio_of(found), 5, at_most=False)
     return RowResult("new-schema", f"a new schema, {len(MANY.bodies)} revisions", 1, found, (figure,), notes)
 
 
 def new_schema_by_snapshot(bench: Bench) -> RowResult:
     """One schema with a history that cannot be replayed; with prefect's, unless time is short."""
-    url = bench.server.create(_PLACE)
+    url = bench.server.create(PLACE)
     if bench.quick:
         project = projects.ours(bench.directory / "snapshot", UNREPLAYABLE, url, {"schemas": "example"}, 8)
         ours, peer = Ours(bench.ours / "python", project, "schema", "snapshot", {}), _alembic(bench, UNREPLAYABLE, url)
         text = f"a new schema, {len(UNREPLAYABLE.bodies)} revisions, one of which reads"
-        _name_example(project)
+        name_example(project)
     else:
         ours, peer = _prefect(bench, url)
         text = "a new schema with prefect's 118 revisions, which cannot be replayed"
-    found, notes = _measure(bench, ours, peer)
-    figure = Figure(f"{_ALEMBIC} : {_WARM}", _ratio(found), 3, at_most=False)
+    found, notes = measured(bench, ours, peer)
+    figure = Figure(f"{ALEMBIC} : {WARM}", ratio_of(found), 3, at_most=False)
     return RowResult("new-schema-snapshot", text, 1, found, (figure,), notes)
-
-
-def new_database(bench: Bench) -> RowResult:
-    """One database, from a template; Alembic's is made for it beforehand."""
-    url = bench.server.create(_PLACE)
-    project = projects.ours(bench.directory / "new-database", MANY, url, {"schemas": "example"}, 8)
-    _name_example(project)
-    cookbook = projects.cookbook(bench.directory / "new-database-plain", MANY, bench.server.database_url("X"))
-    ini = (cookbook / "alembic.ini").read_text()
-
-    def place(name: str) -> None:
-        address = bench.server.create(name)
-        (cookbook / "alembic.ini").write_text(
-            ini.replace(ini.rpartition("sqlalchemy.url = ")[2], f"{_plain(address)}\n")
-        )
-
-    command: Command = [bench.peers / "alembic", "-x", "tenant=public", "upgrade", "head"]
-    peer = Peer(lambda _: command, cookbook, place, lambda _: {})
-    found, notes = _measure(bench, Ours(bench.ours / "python", project, "database", "template", {}), peer)
-    figure = Figure(f"{_ALEMBIC} : {_WARM}", _ratio(found), 10, at_most=False)
-    return RowResult("new-database", f"a new database, {len(MANY.bodies)} revisions", 1, found, (figure,), notes)
 
 
 def new_schema_command(bench: Bench) -> RowResult:
     """One schema by the whole command line, prepared as after a deploy."""
-    url = bench.server.create(_PLACE)
+    url = bench.server.create(PLACE)
     project = projects.ours(bench.directory / "new-schema-command", MANY, url, {"schemas": "example"}, 8)
-    _name_example(project)
+    name_example(project)
     program = bench.ours / "orchestrator"
     measure([program, "onboard", "--prepare"], project)
     peer = _alembic(bench, MANY, url)
-    samples: dict[str, list[Sample]] = {_COMMAND: [], _ALEMBIC: []}
+    samples: dict[str, list[Sample]] = {_COMMAND: [], ALEMBIC: []}
     for number in range(bench.repetitions):
         samples[_COMMAND].append(measure([program, "onboard", f"ours_{number}"], project))
         peer.place(f"theirs_{number}")
-        samples[_ALEMBIC].append(measure(peer.command(f"theirs_{number}"), peer.project))
+        samples[ALEMBIC].append(measure(peer.command(f"theirs_{number}"), peer.project))
     found = tuple(Subject(name, 1, tuple(its)) for name, its in samples.items())
     ways = {row["path"] for row in _last_run(program, project)["tenants"]}
-    figure = Figure(f"{_ALEMBIC} : {_COMMAND}", _ratio(found), 1.5, at_most=False)
+    figure = Figure(f"{ALEMBIC} : {_COMMAND}", ratio_of(found), 1.5, at_most=False)
     text = f"orchestrator onboard, {len(MANY.bodies)} revisions"
     return RowResult("new-schema-command", text, 1, found, (figure,), (f"made by {', '.join(ways)}",))
 
@@ -124,9 +106,9 @@ def new_schema_command(bench: Bench) -> RowResult:
 def new_schemas(bench: Bench) -> RowResult:
     """Many schemas by one command, beside psql with the same SQL."""
     count, at_once = bench.pick(200, 60), 8
-    url = bench.server.create(_PLACE)
+    url = bench.server.create(PLACE)
     project = projects.ours(bench.directory / "new-schemas", TWENTY, url, {"schemas": "example"}, at_once)
-    _name_example(project)
+    name_example(project)
     names = projects.tenants(count)
     (project / "new.yaml").write_text(json.dumps(names))
     listed = (project / "tenants.yaml").read_text()
@@ -135,7 +117,7 @@ def new_schemas(bench: Bench) -> RowResult:
     blueprints = project / ".orchestrator" / "blueprints"
 
     def reset() -> None:
-        bench.server.create(_PLACE)
+        bench.server.create(PLACE)
 
     def tidy() -> None:
         (project / "tenants.yaml").write_text(listed)
@@ -187,11 +169,11 @@ def _prefect(bench: Bench, url: str) -> tuple[Ours, Peer]:
 
     def place(name: str) -> None:
         # A database of its own, in whose public schema the tables come: Alembic alone knows nothing of tenants.
-        database = bench.server.create(f"{_DATABASE}{name}")
+        database = bench.server.create(f"{DATABASE}{name}")
         make_extensions(database, PREFECT.extensions)
 
     def environment(name: str) -> dict[str, str]:
-        return {"DATABASE_URL": address.replace(_PLACE, f"{_DATABASE}{name}")}
+        return {"DATABASE_URL": address.replace(PLACE, f"{DATABASE}{name}")}
 
     # Their environment has neither this project nor the programs of the server that is measured on.
     ours_environment = {"PYTHONPATH": str(_REPOSITORY), "PATH": f"{find_binaries()}:{os.environ['PATH']}"}
@@ -200,36 +182,36 @@ def _prefect(bench: Bench, url: str) -> tuple[Ours, Peer]:
     return ours, Peer(lambda _: command, directory / "plain", place, environment)
 
 
-def _measure(bench: Bench, ours: Ours, peer: Peer) -> tuple[tuple[Subject, ...], tuple[str, ...]]:
+def measured(bench: Bench, ours: Ours, peer: Peer) -> tuple[tuple[Subject, ...], tuple[str, ...]]:
     """Take turns: one of ours, one of theirs."""
-    samples: dict[str, list[Sample]] = {_WARM: [], _ALEMBIC: []}
-    names: list[str] = []
+    samples: dict[str, list[Sample]] = {WARM: [], ALEMBIC: []}
     with _warm(ours) as ask:
         prepared = ask(None)
         # What only the first one finds out is no part of a warm process.
         for number in range(bench.repetitions + 1):
-            name = f"{_DATABASE if ours.kind == 'database' else ''}ours_{number}"
-            names.append(name)
+            name = f"{DATABASE if ours.kind == 'database' else ''}ours_{number}"
             said = ask(name)
             if said["way"] != ours.way:
                 raise RunError(f"{name} was made by {said['way']}: {said['error'] or prepared['closed']}")
             if not number:
                 continue
-            samples[_WARM].append(Sample(said["seconds"], 0.0, 0))
-            theirs = f"{_DATABASE if ours.kind == 'database' else ''}theirs_{number}"
-            names.append(theirs)
+            samples[WARM].append(Sample(said["seconds"], 0.0, 0))
+            theirs = f"{DATABASE if ours.kind == 'database' else ''}theirs_{number}"
             peer.place(theirs)
-            samples[_ALEMBIC].append(measure(peer.command(theirs), peer.project, peer.environment(theirs)))
-            bench.say(f"  {_WARM}: {said['seconds']:.3f} s; {_ALEMBIC}: {samples[_ALEMBIC][-1].wall_s:.2f} s")
+            samples[ALEMBIC].append(measure(peer.command(theirs), peer.project, peer.environment(theirs)))
+            bench.say(f"  {WARM}: {said['seconds']:.3f} s; {ALEMBIC}: {samples[ALEMBIC][-1].wall_s:.2f} s")
     if ours.kind == "database":
-        for name in names:
-            bench.server.drop(name)
-        for (template,) in bench.server.fetch(bench.server.url, _TEMPLATES):
-            bench.server.execute(
-                bench.server.url, f'ALTER DATABASE "{template}" IS_TEMPLATE false', f'DROP DATABASE "{template}"'
-            )
+        drop_all(bench)
     notes = (f"preparing it took {prepared['seconds']:.1f} s, once",)
     return tuple(Subject(name, 1, tuple(its)) for name, its in samples.items()), notes
+
+
+def drop_all(bench: Bench) -> None:
+    """Databases that tenants had or would have had, and what they were copied from."""
+    for (name,) in bench.server.fetch(bench.server.url, _MADE):
+        bench.server.execute(
+            bench.server.url, f'ALTER DATABASE "{name}" IS_TEMPLATE false', f'DROP DATABASE "{name}" WITH (FORCE)'
+        )
 
 
 @contextmanager
@@ -264,18 +246,14 @@ def _warm(ours: Ours) -> Iterator[Callable[[str | None], dict[str, Any]]]:
         process.stdout.close()
 
 
-def _ratio(found: tuple[Subject, ...]) -> float | None:
+def ratio_of(found: tuple[Subject, ...]) -> float | None:
     warm, alembic = found
     return ratio(alembic.seconds(1), warm.seconds(1))
 
 
-def _name_example(project: Path) -> None:
+def name_example(project: Path, **more: Any) -> None:
     """One tenant that is listed, to be like: a source would find those that are made meanwhile."""
-    document = json.loads((project / "tenants.yaml").read_text())
+    document = json.loads((project / "tenants.yaml").read_text()) | more
     (source,) = document.pop("sources")
     document["tenants"] = [{"id": "example", "server": source["server"]}]
     (project / "tenants.yaml").write_text(json.dumps(document))
-
-
-def _plain(address: str) -> str:
-    return address.replace("postgresql://", "postgresql+psycopg://", 1).replace("%", "%%")

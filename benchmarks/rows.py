@@ -12,7 +12,8 @@ from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
 from benchmarks.network import network
-from benchmarks.onboarding import new_database, new_schema, new_schema_by_snapshot, new_schema_command, new_schemas
+from benchmarks.new_databases import new_database, new_database_from_pool
+from benchmarks.onboarding import new_schema, new_schema_by_snapshot, new_schema_command, new_schemas
 from benchmarks.peers import COOKBOOK, DJANGO, OURS, PSQL, SHELL, Work
 from benchmarks.verdicts import Figure, RowResult, Subject, ratio
 
@@ -168,6 +169,7 @@ ROWS: dict[str, Row] = {
     "new-schema-command": new_schema_command,
     "new-schemas": new_schemas,
     "new-database": new_database,
+    "new-database-pool": new_database_from_pool,
     DISTRIBUTED: distributed,
 }
 

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from orchestrator.actions.onboard import onboard
     from orchestrator.actions.onboarding.desk import onboarding
     from orchestrator.actions.plan import plan
+    from orchestrator.actions.pool import drop_pools, fill_pools
+    from orchestrator.actions.rehearse import rehearse
+    from orchestrator.actions.rehearsing.clones import Clones
     from orchestrator.actions.require import require
     from orchestrator.actions.restore import restore
     from orchestrator.actions.resume import resume
+    from orchestrator.actions.revision import revision
     from orchestrator.actions.rollback import plan_rollback, rollback
     from orchestrator.actions.runs import list_runs, show_run
     from orchestrator.actions.stamp import stamp
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Clones": "orchestrator.actions.rehearsing.clones",
     "Execution": "orchestrator.actions.execution",
     "Narrowed": "orchestrator.actions.status",
     "OrchestratorError": "orchestrator.errors",
@@ -52,6 +57,8 @@ _HOMES = {
     "doctor": "orchestrator.actions.doctor",
     "downgrade": "orchestrator.actions.downgrade",
     "drift": "orchestrator.actions.drift",
+    "drop_pools": "orchestrator.actions.pool",
+    "fill_pools": "orchestrator.actions.pool",
     "for_each_tenant": "orchestrator.environment",
     "lint": "orchestrator.actions.lint",
     "list_runs": "orchestrator.actions.runs",
@@ -63,9 +70,11 @@ _HOMES = {
     "plan": "orchestrator.actions.plan",
     "plan_rollback": "orchestrator.actions.rollback",
     "purge": "orchestrator.actions.offboarding.purge",
+    "rehearse": "orchestrator.actions.rehearse",
     "require": "orchestrator.actions.require",
     "restore": "orchestrator.actions.restore",
     "resume": "orchestrator.actions.resume",
+    "revision": "orchestrator.actions.revision",
     "rollback": "orchestrator.actions.rollback",
     "show_run": "orchestrator.actions.runs",
     "stamp": "orchestrator.actions.stamp",
@@ -75,6 +84,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Clones",
     "Execution",
     "Narrowed",
     "OrchestratorError",
@@ -87,6 +97,8 @@ __all__ = [
     "doctor",
     "downgrade",
     "drift",
+    "drop_pools",
+    "fill_pools",
     "for_each_tenant",
     "lint",
     "list_runs",
@@ -98,9 +110,11 @@ __all__ = [
     "plan",
     "plan_rollback",
     "purge",
+    "rehearse",
     "require",
     "restore",
     "resume",
+    "revision",
     "rollback",
     "show_run",
     "stamp",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import OrchestratorError
+from tests import warm_start
 from tests.servers import PostgresServer, connect_to, start_own_server
 from tests.workspace import Workspace
 
@@ -20,6 +21,7 @@ def clean_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith(("PG", "ORCHESTRATOR_"))]:
             patch.delenv(name)
         yield
+        warm_start.stop()
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,9 @@ def pg() -> Iterator[PostgresServer]:
     """The PostgreSQL server of the session: TEST_PG_URL, else one of our own. None to be had ends the session."""
     address = os.environ.get("TEST_PG_URL")
     if address:
-        yield connect_to(address)
+        server = connect_to(address)
+        yield server
+        server.drop_idle()
         return
     server = _own_server()
     yield server

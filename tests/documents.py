@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import warm_start
 from tests.workspace import REPOSITORY, Workspace
 
 #: Every page, relative to the repository.
@@ -236,9 +237,11 @@ def first_column(text: str) -> list[str]:
 def programs(directory: Path) -> Path:
     """A directory for PATH with the commands that an installation of this project has."""
     directory.mkdir()
-    for name, start in (("orchestrator", " -m orchestrator"), ("alembic", " -m alembic"), ("python", "")):
+    scripts = {name: warm_start.script(name) for name in warm_start.MODULES}
+    scripts["python"] = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    for name, text in scripts.items():
         script = directory / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{start} "$@"\n')
+        script.write_text(text)
         script.chmod(0o755)
     return directory
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -27,6 +27,7 @@ from orchestrator.databases.server_binaries import (
     run_as,
     server_account,
 )
+from tests import recycling
 
 #: Nothing here must survive a crash, and hundreds of schemas are locked in one transaction.
 SETTINGS = {
@@ -39,6 +40,10 @@ SETTINGS = {
 #: Several sessions may share TEST_PG_URL.
 _PREFIX = f"orc_test_{os.getpid()}"
 _numbers = itertools.count(1)
+#: So many databases wait until the first of them is used again: its last session has surely ended by then.
+_WAITING = 3
+#: How often a database is used; what was deleted slowly fills its catalogs.
+_USES = 25
 T = TypeVar("T")
 
 
@@ -52,6 +57,10 @@ class PostgresServer:
     server_version: int
     #: The process behind it; ``None`` where TEST_PG_URL names a server that is not ours to stop.
     embedded: EmbeddedServer | None = None
+    #: Names of emptied databases, the one that has waited longest first.
+    idle: list[str] = field(default_factory=list)
+    #: Name of each database that was made empty, to a transaction id from then and how often it has been used.
+    emptied: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def database_url(self, name: str) -> str:
         """Address of the database ``name`` on this server."""
@@ -67,15 +76,43 @@ class PostgresServer:
             The new database's address.
         """
         name = f"{_PREFIX}_{next(_numbers)}"
-        source = "template1" if template is None else urlsplit(template).path.lstrip("/")
-        # The strategy came with PostgreSQL 15; copying files is what older servers always do.
-        strategy = " STRATEGY FILE_COPY" if template is not None and self.server_version >= 150000 else ""
-        execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{source}"{strategy}')
+        if template is not None:
+            # The strategy came with PostgreSQL 15; copying files is what older servers always do.
+            strategy = " STRATEGY FILE_COPY" if self.server_version >= 150000 else ""
+            execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{urlsplit(template).path.lstrip("/")}"{strategy}')
+        elif len(self.idle) >= _WAITING:
+            before = self.idle.pop(0)
+            # Under another name: what a test has left elsewhere on the server for the old one is not found.
+            execute(self.url, f'ALTER DATABASE "{before}" RENAME TO "{name}"')
+            self.emptied[name] = self.emptied.pop(before)
+        else:
+            execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE template1')
+            self.emptied[name] = (fetch(self.url, "SELECT pg_current_xact_id()::xid::text::bigint")[0][0], 0)
         return self.database_url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop the database at ``url`` together with whoever is still connected to it."""
-        execute(self.url, f'DROP DATABASE IF EXISTS "{urlsplit(url).path.lstrip("/")}" WITH (FORCE)')
+        """Drop the database at ``url`` together with whoever is still connected to it, or keep it for another test."""
+        name = urlsplit(url).path.lstrip("/")
+        made, uses = self.emptied.get(name, (0, _USES))
+        if uses < _USES and self._empty(name, made):
+            self.emptied[name] = (made, uses + 1)
+            self.idle.append(name)
+        else:
+            self.emptied.pop(name, None)
+            execute(self.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def drop_idle(self) -> None:
+        """Drop the databases that are kept."""
+        for name in self.idle:
+            execute(self.url, f'DROP DATABASE "{name}" WITH (FORCE)')
+        self.idle.clear()
+
+    def _empty(self, name: str, made: int) -> bool:
+        try:
+            return _with_connection(self.database_url(name), lambda connection: recycling.empty(connection, made))
+        except (OSError, asyncpg.PostgresError):
+            # A test has renamed or closed it, or something in it is not to be dropped so easily.
+            return False
 
 
 def start_own_server() -> PostgresServer:

@@ -21,6 +21,9 @@ BASE = """
     CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
     CREATE TABLE heir (more int) INHERITS (child);
     CREATE INDEX by_amount ON data (amount) WHERE state = 'new';
+    CREATE INDEX by_word ON data (word, number);
+    CREATE INDEX by_four ON data (word, number, amount, note);
+    CREATE INDEX by_hash ON data USING hash (word);
     CREATE VIEW open AS SELECT data.id, data.state FROM data WHERE data.state = 'new';
     CREATE MATERIALIZED VIEW counts AS SELECT state, count(*) FROM data GROUP BY state;
     CREATE RULE nothing AS ON DELETE TO child DO INSTEAD NOTHING;
@@ -67,13 +70,37 @@ CHANGES = [
     "DROP INDEX by_amount; CREATE INDEX by_amount ON data (amount)",
     "DROP INDEX by_amount; CREATE UNIQUE INDEX by_amount ON data (amount) WHERE state = 'new'",
     "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'by_amount'::regclass",
+    # Indexes over columns are told by the catalogs in a digest: one of each way in which two may differ.
+    "DROP INDEX by_word; CREATE UNIQUE INDEX by_word ON data (word, number)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (number, word)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word, amount)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word) INCLUDE (number)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word DESC, number)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word NULLS FIRST, number)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word text_pattern_ops, number)",
+    'DROP INDEX by_word; CREATE INDEX by_word ON data (word COLLATE "C", number)',
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word, number) WITH (fillfactor = 50)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (word, number) WHERE number > 1",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data (lower(word), number)",
+    "DROP INDEX by_word; CREATE INDEX by_word ON data USING brin (word, number)",
+    "ALTER INDEX by_word RENAME TO words",
+    "DROP INDEX by_four; CREATE INDEX by_four ON data (word, number, amount, at)",
+    "DROP INDEX by_hash; CREATE INDEX by_hash ON data (word)",
+    "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE (word)",
+    "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE (note) INCLUDE (word)",
+    "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE (note) DEFERRABLE",
+    "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note UNIQUE NULLS NOT DISTINCT (note)",
+    "ALTER TABLE data DROP CONSTRAINT one_note, ADD CONSTRAINT one_note EXCLUDE USING btree (note WITH =)",
+    "ALTER TABLE data DROP CONSTRAINT one_note; CREATE UNIQUE INDEX by_note ON data (note)",
     "ALTER TYPE state ADD VALUE 'late'",
     "ALTER TYPE state RENAME VALUE 'done' TO 'over'",
     "ALTER DOMAIN email DROP NOT NULL",
     "ALTER DOMAIN email DROP DEFAULT",
     "ALTER DOMAIN email DROP CONSTRAINT has_at",
+    "CREATE DOMAIN tags AS text[]",
     "ALTER TYPE pair ADD ATTRIBUTE c int",
     "CREATE TYPE span_2 AS RANGE (subtype = int)",
+    "ALTER TYPE span_multirange RENAME TO spans",
     "ALTER SEQUENCE numbers AS bigint",
     "ALTER SEQUENCE numbers START 7",
     "ALTER SEQUENCE numbers INCREMENT 3",

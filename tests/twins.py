@@ -94,34 +94,12 @@ class Twins:
         return self.own.get(member.id, (self.ours, self.plain))
 
 
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """Databases that one fleet after the other uses: to make one takes longer than to migrate it."""
-
-    pg: PostgresServer
-    idle: list[str]
-
-    @contextmanager
-    def taken(self, count: int) -> Iterator[list[str]]:
-        """So many empty ones."""
-        taken = [self.idle.pop() if self.idle else self.pg.create_database() for _ in range(count)]
-        try:
-            yield taken
-        finally:
-            for url in taken:
-                self._empty(url)
-            self.idle.extend(taken)
-
-    def _empty(self, url: str) -> None:
-        schemas = fetch(url, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(public|Tenant.*)$'")
-        execute(url, "; ".join(f'DROP SCHEMA "{name}" CASCADE' for (name,) in schemas) + "; CREATE SCHEMA public")
-
-
 @contextmanager
-def made_twins(databases: Databases, generated: Generated, directory: Path) -> Iterator[Twins]:
+def made_twins(pg: PostgresServer, generated: Generated, directory: Path) -> Iterator[Twins]:
     """A fleet as it is before the run: each tenant with rows of its own, some way into the history."""
     alone = [member.id for member in generated.members if member.alone]
-    with databases.taken(2 * len(alone) + 2) as taken:
+    taken = [pg.create_database() for _ in range(2 * len(alone) + 2)]
+    try:
         pairs = list(zip(taken[::2], taken[1::2], strict=True))
         twins = Twins(*pairs[0], dict(zip(alone, pairs[1:], strict=True)))
         _write_plain(directory, generated)
@@ -129,6 +107,9 @@ def made_twins(databases: Databases, generated: Generated, directory: Path) -> I
             for url in twins.urls(member):
                 _prepare(directory, member, url)
         yield twins
+    finally:
+        for url in taken:
+            pg.drop_database(url)
 
 
 def _prepare(directory: Path, member: Member, url: str) -> None:

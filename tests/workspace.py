@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import warm_start
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What a project of this repository consists of, beside tenants.yaml which tests write themselves.
 _PROJECT = ("alembic", "alembic.ini", "examples/saas")
@@ -60,6 +62,9 @@ class Workspace:
         self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run ``python ARGS`` here: ``python("-m", "alembic", "upgrade", "head")`` is plain Alembic."""
+        if warm_start.serves(self.interpreter, args, env or {}):
+            warm = warm_start.warm_start()
+            return warm.run(args[1], args[2:], self.path, self.environment(env), timeout)
         return subprocess.run(
             [self.interpreter, *args],
             check=False,

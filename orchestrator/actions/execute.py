@@ -40,6 +40,8 @@ from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 
 #: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
 FORWARD = frozenset({"upgrade", "onboard"})
+#: So many have an order to begin in.
+_ORDERED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ async def guarded(
     # A new tenant that was cut off in mid-way is begun anew.
     if plan.command not in ("stamp", "onboard"):
         plan = left.mark(plan, retry=execution.retry_partial)
+    if len(plan.pending) < _ORDERED:
+        return plan, files
     return in_order(plan, await journal.long_tenants()), files
 
 

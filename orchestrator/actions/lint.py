@@ -53,7 +53,7 @@ async def lint(
     Raises:
         OrchestratorError: bad input, or a tenant cannot be read, so that nobody knows what is pending.
     """
-    _check_rules(fleet)
+    check_rules(fleet)
     if every_revision or ":" in (target or ""):
         if not selection_of(tenants).is_empty:
             raise UsageError(
@@ -66,6 +66,16 @@ async def lint(
             found = await _pending(project, target, tenants)
             fleet = project.fleet
     return await _weighed(fleet, found)
+
+
+async def lint_written(fleet: Fleet, scope: Scope) -> LintReport:
+    """Look at what was written just now: nobody can have applied it, nor edited it since.
+
+    Args:
+        fleet: whose rules hold.
+        scope: the new revisions.
+    """
+    return await _weighed(fleet, _Found(scope, _looked_at(fleet, scope), ()))
 
 
 async def _without_servers(fleet: Fleet, target: str | None, every_revision: bool) -> _Found:
@@ -181,7 +191,12 @@ def _source(history: History, revision: str) -> str:
     return history.file(revision).read_text(encoding="utf-8")
 
 
-def _check_rules(fleet: Fleet) -> None:
+def check_rules(fleet: Fleet) -> None:
+    """Refuse rules in tenants.yaml that there are not.
+
+    Raises:
+        ConfigurationError: with what was meant.
+    """
     for name in fleet.lint_rules:
         if not is_rule(name):
             near = did_you_mean(name, RULES)

@@ -42,7 +42,7 @@ async def onboard(
         ConfigurationError: a newcomer is no tenant, or clashes with another; nothing was touched.
         OrchestratorError: other bad input; nothing was touched.
     """
-    async with onboarding(fleet) as desk:
+    async with onboarding(fleet, refill=False) as desk:
         return await desk.onboard(
             *newcomers, seed=seed, adopt=adopt, origin=origin, expand=expand, execution=execution, watch=watch
         )

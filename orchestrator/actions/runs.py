@@ -12,6 +12,8 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord, alive
 from orchestrator.rollout.backups import BACKUP, listed
+from orchestrator.rollout.foretold import foretold
+from orchestrator.rollout.rehearsal import REHEARSAL
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, tenant_document
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import waves_of
@@ -102,7 +104,31 @@ async def result_of(journal: Journal, name: str) -> RunResult:
     record = _as_it_is(await journal.run(name))
     waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
     backups = listed(await journal.events(record.id, kind=BACKUP))
-    return RunResult(record, tuple(await journal.attempts(record.id)), tuple(waves.values()), backups)
+    attempts = tuple(await journal.attempts(record.id))
+    result = RunResult(record, attempts, tuple(waves.values()), backups)
+    if record.command == "rehearse":
+        return replace(result, rehearsal=await _rehearsal(journal, record.id))
+    return replace(result, rehearsed=await _rehearsed(journal, result))
+
+
+async def _rehearsal(journal: Journal, run: str) -> Mapping[str, Any] | None:
+    """What a rehearsal found; ``None`` where it did not come to its end."""
+    for event in await journal.events(run, kind=REHEARSAL):
+        if event.detail is not None:
+            return event.detail.get("report")
+    return None
+
+
+async def _rehearsed(journal: Journal, result: RunResult) -> Mapping[str, Any] | None:
+    """What the last rehearsal of the same target, and of the same files, had said of a run beforehand."""
+    run = result.run
+    if run.command != "upgrade":
+        return None
+    for rehearsal in await journal.runs_before(run, "rehearse"):
+        alike = rehearsal.target == run.target and rehearsal.directory_digest == run.directory_digest
+        if alike and (kept := await journal.events(rehearsal.id, kind=REHEARSAL)) and kept[0].detail is not None:
+            return foretold(rehearsal.id, kept[0].detail["forecast"], result.tenants)
+    return None
 
 
 def _as_it_is(run: RunRecord) -> RunRecord:

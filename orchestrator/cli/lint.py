@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,19 +60,25 @@ def lint(settings: Settings, target: str | None, every_revision: bool, form: str
 
 def _show(report: LintReport) -> None:
     click.echo(_taken(report))
+    for line in report_lines(report):
+        click.echo(line)
+
+
+def report_lines(report: LintReport) -> Iterator[str]:
+    """What lint found, for people: a line for each finding, hints below, and the sum."""
     for finding in (*report.findings, *report.not_linted):
         where = f"{finding.file}:{finding.line}: " if finding.file is not None else ""
-        click.echo(f"{where}{finding.severity.value}: {finding.rule}: {finding.message}")
+        yield f"{where}{finding.severity.value}: {finding.rule}: {finding.message}"
         # Warnings may be many, and are mostly of a few kinds; their hints are in the JSON.
         if finding.hint and finding.severity == "error":
-            click.echo(f"  hint: {finding.hint}")
+            yield f"  hint: {finding.hint}"
     for excused in report.ignored:
-        click.echo(f"{excused.finding.file}:{excused.finding.line}: ignored: {excused.finding.rule}: {excused.reason}")
+        yield f"{excused.finding.file}:{excused.finding.line}: ignored: {excused.finding.rule}: {excused.reason}"
     if report.squawk.reason is not None:
-        click.echo(f"squawk: not run: {report.squawk.reason}")
+        yield f"squawk: not run: {report.squawk.reason}"
         if report.squawk.hint:
-            click.echo(f"  hint: {report.squawk.hint}")
-    click.echo(_sum(report))
+            yield f"  hint: {report.squawk.hint}"
+    yield _sum(report)
 
 
 def _taken(report: LintReport) -> str:

@@ -105,7 +105,7 @@ def _prepare(settings: Settings, entry: dict[str, Any]) -> int:
     async def work() -> Readiness:
         from orchestrator.actions.onboarding.desk import onboarding
 
-        async with onboarding(fleet) as desk:
+        async with onboarding(fleet, refill=False) as desk:
             return await desk.prepare(**entry)
 
     ready = read(work())
@@ -115,6 +115,8 @@ def _prepare(settings: Settings, entry: dict[str, Any]) -> int:
     click.echo(f"server {ready.server}: each new {ready.isolation} is made by {ready.way}")
     for way, why in ready.closed.items():
         click.echo(f"  not by {way}: {why}")
+    if ready.stock is not None:
+        click.echo(f"  {ready.stock.ready} are ready in the pool")
     return 0
 
 

@@ -87,6 +87,10 @@ def show_run(settings: Settings, result: RunResult) -> None:
     if run.finished_at is not None:
         took = f" in {(run.finished_at - run.started_at).total_seconds():.1f} s"
     click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
+    if result.rehearsed is not None:
+        from orchestrator.rollout.rehearsal_telling import compared
+
+        click.echo(compared(result.rehearsed))
     if result.backups:
         directory = os.path.commonpath([Path(each["file"]).parent for each in result.backups])
         click.echo(f"backups of {tenant_count(len({each['tenant'] for each in result.backups}))} in {directory}")

@@ -36,6 +36,36 @@ def read(work: Coroutine[Any, Any, _T]) -> _T:
     return results[0]
 
 
+def carry_out(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a use case that has something to clear away: SIGTERM, too, lets it do that.
+
+    Raises:
+        SystemExit: 143, after SIGTERM.
+    """
+    import asyncio
+
+    ended: list[int] = []
+
+    async def kept() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def received() -> None:
+            ended.append(signal.SIGTERM)
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, received)
+        return await work
+
+    try:
+        return asyncio.run(kept())
+    except asyncio.CancelledError:
+        if not ended:
+            raise
+        click.echo("SIGTERM: ended, and cleared away", err=True)
+        raise SystemExit(128 + ended[0]) from None
+
+
 def migrate(
     settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]], execution: Execution | None = None
 ) -> int:

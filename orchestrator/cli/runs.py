@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.actions.execution import Watch
     from orchestrator.actions.runs import RunList
     from orchestrator.journal.records import RunRecord
+    from orchestrator.rollout.result import RunResult
 
 
 @click.group()
@@ -99,6 +100,9 @@ def show(settings: Settings, run: str, md: bool, follows: bool) -> int:
     if follows:
         return _follow(settings, run, md)
     result = read(read_run(settings.fleet(), run))
+    if result.run.command == "rehearse" and not settings.json:
+        _show_rehearsal(result, md=md)
+        return 0
     if md:
         from orchestrator.rollout.report import report
 
@@ -139,6 +143,20 @@ def _follow(settings: Settings, run: str, md: bool) -> int:
     else:
         show_run(settings, result)
     return left if left is not None else 0 if result.satisfied else 1
+
+
+def _show_rehearsal(result: RunResult, *, md: bool) -> None:
+    from orchestrator.cli.rehearsal import show_rehearsal
+    from orchestrator.rollout.rehearsal_report import report
+
+    if result.rehearsal is None:
+        click.echo(
+            f"rehearsal {result.run.id} {result.run.status.value}: it did not come to its end, and found nothing"
+        )
+    elif md:
+        click.echo(report(result.rehearsal), nl=False)
+    else:
+        show_rehearsal(result.rehearsal)
 
 
 @runs.command()

@@ -15,6 +15,8 @@ from orchestrator.databases.departures import Departure
 
 #: Begins the line.
 _PREFIX = "orchestrator "
+#: What is written where it is so.
+_WRITTEN = ("fresh", "found", "unfurnished", "seeded", "sowing", "ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Marker:
     fresh: bool = False
     #: The place was there before, empty.
     found: bool = False
+    #: It was taken ready made, and has not got yet what every new place is given first.
+    unfurnished: bool = False
     #: Name of the seed that it has been given; ``None`` for none so far.
     seeded: str | None = None
     #: It is being given its seed. To be seen only where marks are in no transaction, of one who was cut off.
@@ -42,7 +46,7 @@ class Marker:
         """``comment`` with this in the place of what it said before; other lines of it stay."""
         kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
         said: dict[str, Any] = {"fleet": self.fleet, "tenant": self.tenant}
-        said |= {key: value for key in ("fresh", "found", "seeded", "sowing", "ready") if (value := getattr(self, key))}
+        said |= {key: value for key in _WRITTEN if (value := getattr(self, key))}
         if self.departure is not None:
             said["departure"] = self.departure.as_json()
         return "\n".join([*kept, _PREFIX + json.dumps(said, ensure_ascii=False)])
@@ -68,7 +72,7 @@ class Marker:
 
     def handed_over(self) -> Marker:
         """What stays once the tenant is onboarded, or is back in its place."""
-        return replace(self, fresh=False, found=False, sowing=False, ready=False, departure=None)
+        return replace(self, fresh=False, found=False, unfurnished=False, sowing=False, ready=False, departure=None)
 
 
 def settled(comment: str | None) -> str | None:
@@ -90,6 +94,29 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Copies of one template that are kept on a server for one fleet's new tenants."""
+
+    #: What tells the fleet from others.
+    fleet: str
+    #: The server's name in the fleet.
+    server: str
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What became of a pool when it was filled."""
+
+    #: Copies that whoever comes next can take.
+    ready: int
+    #: How many of them were made now.
+    made: int = 0
+    #: Copies that were taken away: of an older template, altered since, or more than are to be kept.
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What is asked of a place that a new tenant is to be in."""
 
@@ -103,6 +130,8 @@ class Claim:
     statements: tuple[str, ...] = ()
     #: What a new database is to be copied from; ``None`` for an empty one.
     template: Template | None = None
+    #: Where copies of the template may be ready; ``None`` for nowhere.
+    pool: Pool | None = None
 
 
 class Holds(StrEnum):
@@ -125,3 +154,5 @@ class Found:
     marker: Marker | None = None
     #: It was missing, and has been copied from the template.
     copied: bool = False
+    #: It was missing, and is one of the copies that were ready.
+    taken: bool = False

@@ -1,4 +1,4 @@
-"""The lines that a PostgreSQL schema's fingerprint is made from, taken apart: see ``fingerprint_sql`` for each line."""
+"""The lines that a PostgreSQL schema's fingerprint is made from, taken apart: see ``fingerprint_lines`` for each."""
 
 from __future__ import annotations
 

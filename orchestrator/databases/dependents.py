@@ -16,7 +16,7 @@ _RawConnection: TypeAlias = asyncpg.Connection
 #: So many are told.
 _TOLD = 3
 #: Objects that belong to a schema: those with its oid in this column of their catalog.
-_IN_A_SCHEMA = {
+IN_A_SCHEMA = {
     "pg_class": "relnamespace",
     "pg_type": "typnamespace",
     "pg_proc": "pronamespace",
@@ -33,29 +33,28 @@ _IN_A_SCHEMA = {
     "pg_ts_parser": "prsnamespace",
     "pg_ts_template": "tmplnamespace",
 }
-#: Objects that are where their table, or their family of operators, is: what joins the two, and the column there.
-_WITH_ANOTHER = {
-    "pg_attrdef": "JOIN pg_class c ON c.oid = o.adrelid",
-    "pg_rewrite": "JOIN pg_class c ON c.oid = o.ev_class",
-    "pg_trigger": "JOIN pg_class c ON c.oid = o.tgrelid",
-    "pg_policy": "JOIN pg_class c ON c.oid = o.polrelid",
-    "pg_amop": "JOIN pg_opfamily c ON c.oid = o.amopfamily",
-    "pg_amproc": "JOIN pg_opfamily c ON c.oid = o.amprocfamily",
+#: Objects that are where their table, or their family of operators, is: what joins the two, and its schema's column.
+WITH_ANOTHER = {
+    "pg_attrdef": ("JOIN pg_class c ON c.oid = o.adrelid", "relnamespace"),
+    "pg_rewrite": ("JOIN pg_class c ON c.oid = o.ev_class", "relnamespace"),
+    "pg_trigger": ("JOIN pg_class c ON c.oid = o.tgrelid", "relnamespace"),
+    "pg_policy": ("JOIN pg_class c ON c.oid = o.polrelid", "relnamespace"),
+    "pg_amop": ("JOIN pg_opfamily c ON c.oid = o.amopfamily", "opfnamespace"),
+    "pg_amproc": ("JOIN pg_opfamily c ON c.oid = o.amprocfamily", "opfnamespace"),
 }
 
 
-def _homes() -> str:
-    """An expression: the schema of the object that ``d`` is about; NULL for what is in none."""
+def home_of(row: str) -> str:
+    """An expression: the schema of the object that ``row`` (``classid``, ``objid``) is about; NULL for one in none."""
     direct = (
-        f"WHEN '{catalog}'::regclass THEN (SELECT {column} FROM {catalog} o WHERE o.oid = d.objid)"
-        for catalog, column in _IN_A_SCHEMA.items()
+        f"WHEN '{catalog}'::regclass THEN (SELECT {column} FROM {catalog} o WHERE o.oid = {row}.objid)"
+        for catalog, column in IN_A_SCHEMA.items()
     )
     indirect = (
-        f"WHEN '{catalog}'::regclass THEN (SELECT {'opfnamespace' if 'opfamily' in joined else 'relnamespace'}"
-        f" FROM {catalog} o {joined} WHERE o.oid = d.objid)"
-        for catalog, joined in _WITH_ANOTHER.items()
+        f"WHEN '{catalog}'::regclass THEN (SELECT c.{column} FROM {catalog} o {joined} WHERE o.oid = {row}.objid)"
+        for catalog, (joined, column) in WITH_ANOTHER.items()
     )
-    return f"CASE d.classid {' '.join([*direct, *indirect])} END"
+    return f"CASE {row}.classid {' '.join([*direct, *indirect])} END"
 
 
 #: From the schema to what depends on it, and on to what depends on that, for as long as it is in the schema itself. A
@@ -65,7 +64,7 @@ _DEPENDENTS = f"""
     WITH RECURSIVE walked(classid, objid, own) AS (
         SELECT 'pg_namespace'::regclass::oid, $1::oid, true
         UNION
-        SELECT d.classid, d.objid, d.deptype = 'i' OR coalesce({_homes()} IN ($1, 'pg_toast'::regnamespace), false)
+        SELECT d.classid, d.objid, d.deptype = 'i' OR coalesce({home_of("d")} IN ($1, 'pg_toast'::regnamespace), false)
         FROM walked w JOIN pg_depend d ON d.refclassid = w.classid AND d.refobjid = w.objid
         WHERE w.own
     ), outside AS (

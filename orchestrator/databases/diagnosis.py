@@ -13,6 +13,7 @@ import asyncpg
 from orchestrator.databases.failures import shortened
 from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.lock_room import Locked, lock_room
+from orchestrator.databases.scratch import left_behind
 from orchestrator.databases.script import identifier
 from orchestrator.fleet.tenant import Tenant
 
@@ -104,6 +105,7 @@ async def diagnose(
         await _clock(raw),
         *_sessions(await raw.fetch(_LONG_ONES, _LONG), facts["sees_others"]),
         *_held(await raw.fetch(_OURS)),
+        *_left(await left_behind(raw)),
     ]
 
 
@@ -232,6 +234,12 @@ def _held(rows: Sequence[asyncpg.Record]) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "locks", text, "a run is at work there; see: orchestrator runs list")
     if len(rows) > _NAMED:
         yield Finding(Level.NOTE, "locks", f"and {len(rows) - _NAMED} more")
+
+
+def _left(names: Sequence[str]) -> Iterator[Finding]:
+    if names:
+        text = f"left by killed processes, maybe with a tenant's rows in it: {_some(names)}"
+        yield Finding(Level.NOTE, "scratch", text, "the next `orchestrator rehearse` drops it")
 
 
 def _some(names: Sequence[str]) -> str:

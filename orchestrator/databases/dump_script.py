@@ -51,7 +51,6 @@ async def run_dump(
     unpack = [client.program("pg_restore"), "--file=-", "--exit-on-error", str(dump)]
     apply = [client.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
     apply += ["--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never", f"--output={os.devnull}"]
-    dropped = {_LOCK_TIMEOUT, *([_TRANSACTION_TIMEOUT] if server < 17 else [])}
 
     def run(pipeline: Pipeline) -> None:
         psql = pipeline.start("psql", apply, into, stdin=PIPE, stdout=PIPE)
@@ -65,7 +64,8 @@ async def run_dump(
             # Between two statements it waits for us, and we for pg_restore, longer than a role may be allowed to.
             sink.write("".join([*unhurried(server), *before]).encode())
             sink.flush()
-            _pump(script.process.stdout, sink, dropped)
+            pump_preamble(script.process.stdout, sink, server)
+            shutil.copyfileobj(script.process.stdout, sink, CHUNK)
             if script.process.wait() != 0:
                 raise _explained(script)
             sink.write("".join([*after, _READY]).encode())
@@ -94,14 +94,21 @@ def unhurried(server: int) -> list[str]:
     return [f"SET {name} = 0;\n" for name in names]
 
 
-def _pump(source: IO[bytes], sink: IO[bytes], dropped: Collection[bytes]) -> None:
-    """Hand on what pg_restore writes, without some lines of its own at the very beginning."""
+def pump_preamble(source: IO[bytes], sink: IO[bytes], server: int, more: Collection[bytes] = ()) -> None:
+    """Hand on the beginning of what pg_dump or pg_restore writes, without some lines of its own.
+
+    Args:
+        source: is read up to the first line that is the tenant's, that one included.
+        sink: psql's input.
+        server: its major version.
+        more: further lines to leave out.
+    """
+    dropped = {*more, _LOCK_TIMEOUT, *([_TRANSACTION_TIMEOUT] if server < 17 else [])}
     for line in source:
         if line.rstrip() not in dropped:
             sink.write(line)
         if not _PREAMBLE.match(line):
             break
-    shutil.copyfileobj(source, sink, CHUNK)
 
 
 def _explained(program: Program) -> BackupError:

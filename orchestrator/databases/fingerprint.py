@@ -13,13 +13,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
+from orchestrator.databases.fingerprint_lines import EXTENSIONS
 from orchestrator.databases.fingerprint_sql import SETTINGS, SURVEY, lines_sql, shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
+
+#: SQL for a server's major version, and for kinds of objects.
+_Statement: TypeAlias = Callable[[int, frozenset[str]], str]
 
 #: Schemas that one survey looks up.
 _SCHEMAS_PER_SURVEY = 1_000
@@ -56,6 +60,8 @@ class _Space:
     functions: Sequence[int]
     #: Relations that printing its definitions may lock.
     locks: int
+    #: Of which kinds its objects are, besides tables; see ``fingerprint_lines``.
+    kinds: Sequence[str] = ()
 
 
 async def fingerprints(
@@ -98,7 +104,7 @@ async def fingerprints(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection, or the database as a whole, is no good.
     """
-    found = await _read(raw, shapes_sql(raw.get_server_version().major), schemas, extensions, within)
+    found = await _read(raw, shapes_sql, schemas, extensions, within)
     return {schema: Shape(digest) for schema, digest in found.items()}
 
 
@@ -146,11 +152,10 @@ async def lines_of_tenants(
 
 async def _of_tenants(
     raw: asyncpg.Connection,
-    sql_for: Callable[[int], str],
+    sql: _Statement,
     tenants: Sequence[Tenant],
     search_path: Callable[[Tenant], str | None],
 ) -> dict[str, Any]:
-    sql = sql_for(raw.get_server_version().major)
     in_schemas = {tenant.id: tenant.schema for tenant in tenants if tenant.schema is not None}
     shapes = await _read(raw, sql, list(dict.fromkeys(in_schemas.values())), extensions=False)
     found = {tenant: shapes[schema] for tenant, schema in in_schemas.items() if schema in shapes}
@@ -164,14 +169,28 @@ async def _of_tenants(
 
 
 async def _read(
-    raw: asyncpg.Connection, sql: str, schemas: Sequence[str], extensions: bool, within: bool = False
+    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], extensions: bool, within: bool = False
 ) -> dict[str, Any]:
     """What ``sql`` finds of ``schemas``, by name."""
+    if len(schemas) == 1:
+        return await _read_one(raw, sql, schemas, extensions, within)
     found: dict[str, Any] = {}
     for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
         for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY], within)):
             found.update(await _shapes(raw, sql, chunk, extensions, within))
     return found
+
+
+async def _read_one(
+    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], extensions: bool, within: bool
+) -> dict[str, Any]:
+    """The same of one schema, in one transaction."""
+    try:
+        async with _reading(raw, within):
+            spaces = [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
+            return await _rows(raw, sql, spaces, extensions) if spaces else {}
+    except _ALTERED:
+        return {}
 
 
 async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool = False) -> list[_Space]:
@@ -205,18 +224,11 @@ def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
 
 
 async def _shapes(
-    raw: asyncpg.Connection, sql: str, spaces: Sequence[_Space], extensions: bool, within: bool
+    raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], extensions: bool, within: bool
 ) -> dict[str, Any]:
     try:
         async with _reading(raw, within):
-            rows = await raw.fetch(
-                sql,
-                [space.name for space in spaces],
-                [oid for space in spaces for oid in space.relations],
-                [oid for space in spaces for oid in space.types],
-                [oid for space in spaces for oid in space.functions],
-                extensions,
-            )
+            return await _rows(raw, sql, spaces, extensions)
     except _ALTERED:
         if len(spaces) == 1:
             return {}
@@ -224,6 +236,17 @@ async def _shapes(
         half = len(spaces) // 2
         first = await _shapes(raw, sql, spaces[:half], extensions, within)
         return first | await _shapes(raw, sql, spaces[half:], extensions, within)
+
+
+async def _rows(raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], extensions: bool) -> dict[str, Any]:
+    kinds = frozenset(kind for space in spaces for kind in space.kinds) | ({EXTENSIONS} if extensions else set())
+    rows = await raw.fetch(
+        sql(raw.get_server_version().major, kinds),
+        [space.name for space in spaces],
+        [oid for space in spaces for oid in space.relations],
+        [oid for space in spaces for oid in space.types],
+        [oid for space in spaces for oid in space.functions],
+    )
     for name, _, in_its_scope in rows:
         if not in_its_scope:
             raise DatabaseError(

@@ -12,11 +12,13 @@ SCRATCH = "orchestrator_scratch_"
 NEW = "orchestrator_new_"
 #: What new databases are copied from.
 TEMPLATE = "orchestrator_template_"
+#: A copy of a template that is kept for whoever comes next.
+READY = "orchestrator_ready_"
 #: A tenant that has been taken out and is to be dropped later.
 OFFBOARDED = "orchestrator_offboarded_"
 
 #: How the names of all of them begin.
-OURS = (RESTORE, SCRATCH, NEW, TEMPLATE, OFFBOARDED)
+OURS = (RESTORE, SCRATCH, NEW, TEMPLATE, READY, OFFBOARDED)
 
 
 def beside(kind: str, name: str, run: str = "") -> str:

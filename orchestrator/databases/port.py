@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.databases.asides import Aside, Leave, Leaving
-from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.claims import Claim, Found, Marker, Pool, Stock
+from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.dumping import Dumped, Restored, Restoring
 from orchestrator.databases.failures import Failure
 from orchestrator.databases.findings import Finding
+from orchestrator.databases.measuring import Meter
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size
 from orchestrator.fleet.tenant import Limits, Tenant
@@ -103,6 +105,11 @@ class Session(Protocol):
 async def certainly() -> bool:
     """Yes."""
     return True
+
+
+def never() -> bool:
+    """No."""
+    return False
 
 
 class Database(Protocol):
@@ -395,6 +402,47 @@ class Database(Protocol):
         """
         ...
 
+    def clone(self, tenant: Tenant, cloning: Cloning) -> AbstractAsyncContextManager[Clone]:
+        """Copy ``tenant``, whose place is on this server, to a place of nobody's there, and take that away at the end.
+
+        Holds up the tenant no more than :meth:`dump` does, unless it is told to copy its files, and changes nothing of
+        it. What killed processes left of theirs is taken away first.
+
+        Raises:
+            OrchestratorError: it cannot be copied, or must not be: says what is needed, or what stands against it.
+        """
+        ...
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Take away what killed processes left of :meth:`scratch` and :meth:`clone`; what is in use stays.
+
+        Args:
+            tenants: tenants on this server, beside whom to look.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    def meter(self, clone: Tenant) -> AbstractAsyncContextManager[Meter]:
+        """Look at migrations of a clone while they run.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
+    async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
+        """How large and how old ``tenants`` (all on this server) are, without a lock on anything of theirs.
+
+        Returns:
+            By tenant id, without those that are not there, or cannot be looked at.
+
+        Raises:
+            OrchestratorError: no connection.
+        """
+        ...
+
     async def fill(
         self,
         tenant: Tenant,
@@ -476,6 +524,33 @@ class Database(Protocol):
             AlreadyThere: somebody has made it before.
             OtherShape: the copy is not what it should be.
             Exception: it cannot be done.
+        """
+        ...
+
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """Have ``size`` copies of a template ready; waits for whoever else fills a pool of the fleet.
+
+        Nobody can connect to one before it is taken. Files have no pool: a copy is as fast.
+
+        Args:
+            pool: whose copies, and of what.
+            size: how many.
+            tidy: also drop those that are too many, and those of the fleet on this server that are of another template
+                or were altered since.
+            stopped: asked before each is made, whether the rest is to be left.
+
+        Raises:
+            OrchestratorError: one could not be made; those that were made before are kept.
+        """
+        ...
+
+    async def drop_pool(self, fleet: str) -> int:
+        """Drop all copies that are ready for a fleet, and say how many there were.
+
+        Raises:
+            OrchestratorError: it could not be done.
         """
         ...
 

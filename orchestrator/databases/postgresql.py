@@ -13,17 +13,17 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
-from orchestrator.databases import templates
+from orchestrator.databases import ready, templates
 from orchestrator.databases.address import Address, parse
 from orchestrator.databases.asides import Aside, Leave, Leaving
-from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Stock
+from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.database_restore import restore_database
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_postgresql import definitions_of
@@ -37,13 +37,15 @@ from orchestrator.databases.lanes import Lane, Lanes
 from orchestrator.databases.lock_room import Locked, largest, locked
 from orchestrator.databases.own_names import OURS, SCRATCH, TEMPLATE
 from orchestrator.databases.pooler import shares_sessions
-from orchestrator.databases.port import Check, Reading, certainly
+from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.postgresql_asides import Departures, databases_aside, schemas_aside
 from orchestrator.databases.postgresql_claims import Places, no_other_aside
+from orchestrator.databases.postgresql_clone import Cloner, database_footprints, schema_footprints
 from orchestrator.databases.postgresql_dump import Source
+from orchestrator.databases.postgresql_meter import PostgreSQLMeter
 from orchestrator.databases.postgresql_session import PostgreSQLSession, lock_key
 from orchestrator.databases.schema_restore import restore_schema
-from orchestrator.databases.scratch import scratch
+from orchestrator.databases.scratch import clear, scratch
 from orchestrator.databases.script import (
     Place,
     Snapshot,
@@ -71,7 +73,7 @@ from orchestrator.errors import (
 from orchestrator.fleet.masking import remember
 from orchestrator.fleet.secrets import mask
 from orchestrator.fleet.statements import parse as parse_statement
-from orchestrator.fleet.tenant import Limits, Server, Tenant
+from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 
 if TYPE_CHECKING:
     from orchestrator.history.reach import Reach
@@ -373,14 +375,35 @@ class PostgreSQL:
                 await raw.execute(f"DROP DATABASE {identifier(name)}")
             raise OtherShape(f"tenant {tenant.id}: the copy came out different from the template")
 
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """See :mod:`~orchestrator.databases.ready`."""
+
+        async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
+            return await self._look(Tenant(name, self.name, Isolation.DATABASE, database=name), table)
+
+        async with ready.alone(self._maintenance(), self.name, pool.fleet) as raw:
+            return await ready.fill(raw, pool, size, look, tidy=tidy, stopped=stopped)
+
+    async def drop_pool(self, fleet: str) -> int:
+        """See :mod:`~orchestrator.databases.ready`."""
+        async with ready.alone(self._maintenance(), self.name, fleet) as raw:
+            return await ready.drop_all(raw, self.name, fleet)
+
     async def _look(self, tenant: Tenant, version_table: str) -> tuple[str | None, tuple[str, ...]]:
         """A new database's shape and heads."""
         raw = await self._connect(tenant.database)
         try:
-            shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
-            return shape, await read_visible(raw, version_table)
+            return await self._look_with(raw, tenant, version_table)
         finally:
             await raw.close(timeout=5)
+
+    async def _look_with(
+        self, raw: _RawConnection, tenant: Tenant, version_table: str
+    ) -> tuple[str | None, tuple[str, ...]]:
+        shape = (await fingerprint_tenants(raw, [tenant], version_table, self._search_path)).get(tenant.id)
+        return shape, await read_visible(raw, version_table)
 
     async def restore(self, work: Restoring) -> Restored:
         """A schema in one transaction, a database beside the live one."""
@@ -524,8 +547,8 @@ class PostgreSQL:
             other = next(name for name in others if name not in (None, database))
             schema = self._server.extensions_schema
 
-            async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
-                return await self._look(replace(tenant, database=name), table)
+            async def look(raw: _RawConnection, table: str) -> tuple[str | None, tuple[str, ...]]:
+                return await self._look_with(raw, tenant, table)
 
             yield Places(tenant, database, schema, self._connect, self._connected, other or "postgres", look, lock_wait)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
@@ -548,6 +571,50 @@ class PostgreSQL:
                 mask(f"server {self.name}: nothing can be made to try things in: {describe(error).message}"),
                 hint="the migrating role needs CREATE on the database for schemas, CREATEDB for databases",
             ) from error
+
+    @asynccontextmanager
+    async def clone(self, tenant: Tenant, cloning: Cloning) -> AsyncIterator[Clone]:
+        """See :mod:`~orchestrator.databases.postgresql_clone`."""
+        async with self._dumping(tenant) as source:
+            # Locked there by whoever makes or drops scratch databases: the one that all of them work from.
+            async with self._maintenance() as raw:
+                maintenance = str(await raw.fetchval("SELECT current_database()"))
+            cloner = Cloner(source, maintenance, self._lanes.forget)
+            async with cloner.clone(tenant, cloning) as made:
+                yield made
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Databases, and schemas of the databases that tenants' schemas are in."""
+        async with self._maintenance() as raw:
+            await clear(raw, databases=True)
+        for database in dict.fromkeys(tenant.database for tenant in tenants if tenant.schema is not None):
+            with suppress(Unprovisioned):
+                async with self._connected(database) as raw:
+                    await clear(raw, databases=False)
+
+    @asynccontextmanager
+    async def meter(self, clone: Tenant) -> AsyncIterator[PostgreSQLMeter]:
+        """On a connection of its own, in the clone's database."""
+        raw = await self._connect(clone.database)
+        try:
+            yield PostgreSQLMeter(raw, clone.schema or str(await raw.fetchval("SELECT current_schema()")))
+        finally:
+            await raw.close(timeout=5)
+
+    async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
+        """One statement for the schemas of a database, one for all databases."""
+
+        async def look(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Footprint]:
+            found = await schema_footprints(raw, {tenant.schema for tenant in here if tenant.schema is not None})
+            return {tenant.id: found[tenant.schema] for tenant in here if tenant.schema in found}
+
+        found = await self._each_database([tenant for tenant in tenants if tenant.schema is not None], look)
+        alone = {tenant.id: tenant.database or self.default_database for tenant in tenants if tenant.schema is None}
+        if alone:
+            async with self._maintenance() as raw:
+                theirs = await database_footprints(raw, {name for name in alone.values() if name is not None})
+            found |= {tenant: theirs[name] for tenant, name in alone.items() if name in theirs}
+        return found
 
     async def version(self) -> str:
         """The major version, asked once."""

@@ -7,7 +7,6 @@ So a place that bears a tenant's name bears its mark, too, wherever a process wa
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,9 +16,11 @@ from typing import TypeAlias
 
 import asyncpg
 
+from orchestrator.databases import ready
 from orchestrator.databases.asides import refuse_set_aside
-from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Template
 from orchestrator.databases.dumping import taken
+from orchestrator.databases.leaving import left
 from orchestrator.databases.own_names import NEW, OFFBOARDED
 from orchestrator.databases.postgresql_session import comment_of, holder, lock_key, mark_statement
 from orchestrator.databases.script import identifier
@@ -54,8 +55,6 @@ DATABASES_ASIDE = (
     "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
     " WHERE datname ^@ $1 ORDER BY 1"
 )
-#: Looks whether anybody is still connected, and the seconds between two of them.
-_LOOKS, _PAUSE = 50, 0.002
 #: Seconds that dropping waits for those who use its tables, at least.
 _LOCK_WAIT = 2.0
 #: What in a statement stands for a name.
@@ -77,8 +76,8 @@ class Places:
     connected: Callable[[str | None], AbstractAsyncContextManager[_RawConnection]]
     #: A database of the server's that is not the tenant's, to make and drop that from.
     other: str
-    #: The shape and the heads of a database that is made for the tenant, by its name and the version table's.
-    look: Callable[[str, str], Awaitable[tuple[str | None, tuple[str, ...]]]]
+    #: The shape and the heads of a database that is made for the tenant, by a connection and the version table's name.
+    look: Callable[[_RawConnection, str], Awaitable[tuple[str | None, tuple[str, ...]]]]
     #: Seconds to wait for whoever is at work on the tenant.
     lock_wait: float
 
@@ -137,51 +136,75 @@ class Places:
     async def _claim_database(self, claim: Claim) -> Found:
         async with self.locked(self.other, lock_key(self.database, None)) as raw:
             found = await self.found_database(raw)
+            if found.marker is not None and found.marker.unfurnished and found.marker.is_of(claim.marker):
+                # Whoever took it ready made was cut off before it had more than its mark.
+                return replace(found, marker=await self._furnish(claim, found.marker))
             if found.marker is not None or found.holds is Holds.FULL:
                 return found
             if found.holds is Holds.EMPTY:
-                marker = replace(claim.marker, found=True)
-                await self._furnish(self.database, claim, marker)
-                return replace(found, marker=marker)
+                return replace(found, marker=await self._furnish(claim, replace(claim.marker, found=True)))
             await no_other_aside(raw, self.tenant, self.database, leaving=True)
-            new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
-            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-            copied = claim.template is not None and await self._copied(raw, new, claim.template, claim)
-            try:
-                if not copied:
-                    await raw.execute(f"CREATE DATABASE {identifier(new)}{_owner(claim)}")
-                await self._furnish(new, claim, claim.marker)
-                await _left(raw, new)
-                await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
-            except BaseException:
-                with suppress(Exception):
-                    await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-                raise
+            if claim.pool is not None and await self._take_ready(raw, claim, claim.pool):
+                return replace(found, marker=claim.marker, taken=True)
+            copied = await self._make(raw, claim)
             return replace(found, marker=claim.marker, copied=copied)
 
-    async def _copied(self, raw: _RawConnection, new: str, template: Template, claim: Claim) -> bool:
-        """Copy ``template``, and see that the copy is what it should be; whatever is wrong, there is no ``new``."""
+    async def _take_ready(self, raw: _RawConnection, claim: Claim, pool: Pool) -> bool:
+        """Take one of the copies that are ready, and give it what it is to be given; there may be none."""
+        furnished = not claim.extensions and not claim.statements
+        for one in await ready.ready(raw, pool):
+            if await ready.take(raw, one, self.database, claim, furnished=furnished):
+                if not furnished:
+                    await self._furnish(claim, claim.marker)
+                return True
+        return False
+
+    async def _furnish(self, claim: Claim, marker: Marker) -> Marker:
+        """Give a database what it is to be given, that has its name already."""
+        marker = replace(marker, unfurnished=False)
+        async with self.connected(self.database) as inside:
+            await self._furnish_with(inside, claim, marker, self.database)
+        return marker
+
+    async def _make(self, raw: _RawConnection, claim: Claim) -> bool:
+        """Make the database under another name, and rename it; whether it is a copy of the template."""
+        new = NEW + hashlib.sha256(self.database.encode()).hexdigest()[:16]
+        # Where the copy is not what it should be, an empty one is as good.
+        for template in dict.fromkeys((claim.template, None)):
+            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+            if await self._made(raw, new, claim, template):
+                return template is not None
+        raise AssertionError
+
+    async def _made(self, raw: _RawConnection, new: str, claim: Claim, template: Template | None) -> bool:
+        """Make, look at, furnish and rename it; ``False`` where it cannot be copied, or came out different."""
+        source = "" if template is None else f" TEMPLATE {identifier(template.name)}"
         try:
-            await raw.execute(f"CREATE DATABASE {identifier(new)} TEMPLATE {identifier(template.name)}{_owner(claim)}")
+            await raw.execute(f"CREATE DATABASE {identifier(new)}{source}{_owner(claim)}")
         except asyncpg.PostgresError:
-            # It is gone, or being made anew, or this role may not copy it: an empty one is as good.
+            if template is None or raw.is_closed():
+                raise
+            # It is gone, or being made anew, or this role may not copy it.
             return False
         try:
-            right = await self.look(new, template.version_table) == (template.shape, template.heads)
+            # Nobody may be connected to what is to be renamed.
+            inside = await self.connect(new)
+            try:
+                if template is not None and not await self._is_like(inside, template):
+                    return False
+                await self._furnish_with(inside, claim, claim.marker, new)
+            finally:
+                await inside.close(timeout=5)
+            await left(raw, new)
+            await raw.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(self.database)}")
         except BaseException:
-            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
+            with suppress(Exception):
+                await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
             raise
-        if not right:
-            await raw.execute(f"DROP DATABASE IF EXISTS {identifier(new)} WITH (FORCE)")
-        return right
+        return True
 
-    async def _furnish(self, database: str, claim: Claim, marker: Marker) -> None:
-        # Nobody may be connected to what is to be renamed.
-        raw = await self.connect(database)
-        try:
-            await self._furnish_with(raw, claim, marker, database)
-        finally:
-            await raw.close(timeout=5)
+    async def _is_like(self, inside: _RawConnection, template: Template) -> bool:
+        return await self.look(inside, template.version_table) == (template.shape, template.heads)
 
     async def _furnish_with(self, raw: _RawConnection, claim: Claim, marker: Marker, database: str) -> None:
         async with raw.transaction():
@@ -244,17 +267,6 @@ class Places:
                 # Whoever uses the connection next would have it otherwise.
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await raw.execute("SELECT pg_advisory_unlock_all()")
-
-
-async def _left(raw: _RawConnection, database: str) -> None:
-    """Wait a moment for those who have just closed their connections to a database that is to be renamed.
-
-    The server itself would look again only after a tenth of a second.
-    """
-    for _ in range(_LOOKS):
-        if not await raw.fetchval("SELECT 1 FROM pg_stat_activity WHERE datname = $1", database):
-            return
-        await asyncio.sleep(_PAUSE)
 
 
 def _owner(claim: Claim) -> str:

@@ -70,7 +70,7 @@ class Source:
             encoding = await raw.fetchval("SHOW server_encoding")
             properties: dict[str, Any] = {}
             if tenant.schema is not None:
-                await _refuse_extensions(raw, tenant)
+                await refuse_extensions(raw, tenant)
             else:
                 properties = await database_properties(raw, self.database)
                 # Where the database is gone one day, its own settings no longer tell which table is meant.
@@ -89,7 +89,7 @@ class Source:
                 while chunk := program.process.stdout.read(CHUNK):
                     file.write(chunk)
                 if program.process.wait() != 0:
-                    raise _dump_failed(program, wait)
+                    raise dump_failed(program, wait)
 
         await Pipeline().run(run)
         return Dumped(f"pg_dump {self.client.version}", properties)
@@ -101,7 +101,7 @@ class Source:
             if await raw.fetchval("SHOW server_encoding") == "SQL_ASCII":
                 raise BackupError("what is in a database in SQL_ASCII is no text that can be read")
             if tenant.schema is not None:
-                await _refuse_extensions(raw, tenant)
+                await refuse_extensions(raw, tenant)
         finally:
             await raw.close(timeout=5)
         wait = limits.lock_timeout or LOCK_WAIT
@@ -117,7 +117,7 @@ class Source:
             if len(text) == _TEXT_LIMIT:
                 raise BackupError(f"what it holds comes to more than {_TEXT_LIMIT >> 20} MiB as SQL")
             if program.process.wait() != 0:
-                raise _dump_failed(program, wait)
+                raise dump_failed(program, wait)
             return text.decode()
 
         return await Pipeline().run(run)
@@ -198,7 +198,13 @@ async def closed(raw: _RawConnection) -> None:
         await raw.close(timeout=5)
 
 
-def _dump_failed(program: Program, wait: float) -> BackupError:
+def dump_failed(program: Program, wait: float) -> BackupError:
+    """Why pg_dump ended with an error.
+
+    Args:
+        program: it.
+        wait: seconds that it was to wait for locks.
+    """
     error = program.failed()
     # How pg_dump bounds the wait: by a timeout for the statement that takes the locks, and for no other.
     if "statement timeout" in error.message and "LOCK TABLE" in error.message:
@@ -210,8 +216,8 @@ def _dump_failed(program: Program, wait: float) -> BackupError:
     return error
 
 
-async def _refuse_extensions(raw: _RawConnection, tenant: Tenant) -> None:
-    """What pg_dump leaves out of a schema's dump, and without which it cannot be restored."""
+async def refuse_extensions(raw: _RawConnection, tenant: Tenant) -> None:
+    """Refuse what pg_dump leaves out of a schema's dump, and without which it cannot be restored."""
     found = await raw.fetch(_EXTENSIONS, tenant.schema)
     if found:
         names = ", ".join(row[0] for row in found)

@@ -21,13 +21,26 @@ from orchestrator.fleet.tenant import Tenant
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
+#: How a connection names itself that is in such a database for as long as somebody uses it. Another configuration may
+#: work from another database, and does not see the lock.
+HOLDER = "orchestrator holds this scratch database"
+
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
+#: By whether it is databases: what they are called in SQL, which there are, and how they are dropped.
+_KINDS = {False: ("SCHEMA", _SCHEMAS, "CASCADE"), True: ("DATABASE", _DATABASES, "WITH (FORCE)")}
+#: Somebody is connected to it, be it the backend of a killed process at its last statement; or has its lock.
+_IN_USE = """
+    SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL
+    UNION ALL SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND ((classid::bigint << 32) | objid::bigint) = $2
+"""
 
 
 @asynccontextmanager
 async def scratch(
-    like: Tenant, connect: Callable[[str | None], Awaitable[_RawConnection]], maintenance: str | None
+    like: Tenant, connect: Callable[[str | None], Awaitable[_RawConnection]], maintenance: str | None, made: str = ""
 ) -> AsyncIterator[Tenant]:
     """Make a place of the kind that ``like`` has, and drop it at the end.
 
@@ -35,39 +48,55 @@ async def scratch(
         like: a schema is made in its database, a database on its server.
         connect: opens a connection to a database of the server.
         maintenance: where databases are made from; ``None`` for the one in the server's address.
+        made: options for CREATE DATABASE.
     """
     name = f"{SCRATCH}{secrets.token_hex(8)}"
     alone = like.schema is None
     database, schema = (name, None) if alone else (like.database, name)
     tenant = replace(like, id=name, database=database, schema=schema, pin=None)
-    kind, there = ("DATABASE", _DATABASES) if alone else ("SCHEMA", _SCHEMAS)
-    how = " WITH (FORCE)" if alone else " CASCADE"
+    kind, _, how = _KINDS[alone]
     raw = await connect(maintenance if alone else like.database)
     try:
         if raw.get_server_version().major >= 14:
             # It has nothing to do for as long as somebody looks, and must not be ended for that.
             await raw.execute("SET idle_session_timeout = 0")
         await raw.execute("SELECT pg_advisory_lock($1)", _alive(name))
-        for (left,) in await raw.fetch(there, SCRATCH):
-            await _drop_if_left(raw, left, f"DROP {kind} IF EXISTS {identifier(left)}{how}")
-        await raw.execute(f"CREATE {kind} {identifier(name)}")
+        await clear(raw, databases=alone)
+        await raw.execute(f"CREATE {kind} {identifier(name)} {made}")
         try:
             yield tenant
         finally:
             if raw.is_closed():
                 raw = await connect(maintenance if alone else like.database)
-            await raw.execute(f"DROP {kind} IF EXISTS {identifier(name)}{how}")
+            await raw.execute(f"DROP {kind} IF EXISTS {identifier(name)} {how}")
     finally:
         with suppress(Exception):
             await raw.close(timeout=5)
 
 
-async def _drop_if_left(raw: _RawConnection, name: str, drop: str) -> None:
-    if await raw.fetchval("SELECT pg_try_advisory_lock($1)", _alive(name)):
-        # What another role made, or is being looked at by somebody, is left to the next one.
-        with suppress(asyncpg.PostgresError):
-            await raw.execute(drop)
-        await raw.execute("SELECT pg_advisory_unlock($1)", _alive(name))
+async def clear(raw: _RawConnection, *, databases: bool) -> None:
+    """Drop what killed processes have left.
+
+    Args:
+        raw: a connection to the database that it was made from, or that it is in.
+        databases: whether it is databases, or schemas.
+    """
+    kind, there, how = _KINDS[databases]
+    for (left,) in await raw.fetch(there, SCRATCH):
+        if await raw.fetchval(_IN_USE, left, _alive(left)):
+            continue
+        # Whoever has just made it, or drops it as well, has the lock by now.
+        if await raw.fetchval("SELECT pg_try_advisory_lock($1)", _alive(left)):
+            # What another role made, or is being looked at by somebody, is left to the next one.
+            with suppress(asyncpg.PostgresError):
+                await raw.execute(f"DROP {kind} IF EXISTS {identifier(left)} {how}")
+            await raw.execute("SELECT pg_advisory_unlock($1)", _alive(left))
+
+
+async def left_behind(raw: _RawConnection) -> list[str]:
+    """Names of databases, and of schemas of this one, that killed processes have left."""
+    found = [row[0] for query in (_DATABASES, _SCHEMAS) for row in await raw.fetch(query, SCRATCH)]
+    return [name for name in found if not await raw.fetchval(_IN_USE, name, _alive(name))]
 
 
 def _alive(name: str) -> int:

@@ -25,7 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.databases.asides import Aside, Leave, Leaving, require_ours
-from orchestrator.databases.claims import Claim, Found, Marker
+from orchestrator.databases.claims import Claim, Found, Marker, Pool, Stock
+from orchestrator.databases.cloning import Clone, Cloning, Footprint
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_sqlite import definitions_in
 from orchestrator.databases.dumping import Dumped, Restored, Restoring, taken
@@ -34,7 +35,7 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
-from orchestrator.databases.port import Check, Reading, certainly
+from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_asides import (
@@ -47,6 +48,7 @@ from orchestrator.databases.sqlite_asides import (
     remark_file,
 )
 from orchestrator.databases.sqlite_claims import claim_file, drop_file, found_file, read_marker, write_marker
+from orchestrator.databases.sqlite_clone import SQLiteMeter, clear_beside, copied, place_beside
 from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
 from orchestrator.databases.sqlite_template import building, copy_file, keep_file, note_of, text_of
 from orchestrator.errors import DatabaseError, ServerUnreachable, TenantLocked, Unprovisioned
@@ -193,6 +195,16 @@ class SQLite:
         finally:
             lock.unlock()
 
+    async def fill_pool(
+        self, pool: Pool, size: int, *, tidy: bool = True, stopped: Callable[[], bool] = never
+    ) -> Stock:
+        """None: a file is copied as fast as it is renamed."""
+        return Stock(0)
+
+    async def drop_pool(self, fleet: str) -> int:
+        """There are none."""
+        return 0
+
     async def sizes(
         self, tenants: Sequence[Tenant], tables: Collection[str], most: int | None = None
     ) -> Mapping[str, Mapping[str, Size]]:
@@ -287,6 +299,31 @@ class SQLite:
             file = Path(directory) / "scratch.db"
             file.touch()
             yield replace(like, id=Path(directory).name, file=str(file), pin=None)
+
+    @asynccontextmanager
+    async def clone(self, tenant: Tenant, cloning: Cloning) -> AsyncIterator[Clone]:
+        """By SQLite's backup, into a hidden directory beside the file."""
+        file = _file(tenant)
+        if not file.is_file():
+            raise Unprovisioned(f"tenant {tenant.id}: no file {file}", hint="rehearse a tenant that is there")
+        with place_beside(file) as place:
+            waiting = Waiting(_wait(cloning.limits))
+            yield await on_own_thread(lambda: copied(tenant, file, place, waiting, cloning), waiting.cut.set)
+
+    async def clear_scratch(self, tenants: Sequence[Tenant]) -> None:
+        """Hidden directories beside the files."""
+        for file in {_file(tenant).parent: _file(tenant) for tenant in tenants}.values():
+            await asyncio.to_thread(clear_beside, file)
+
+    @asynccontextmanager
+    async def meter(self, clone: Tenant) -> AsyncIterator[SQLiteMeter]:
+        """Nothing to connect to."""
+        yield SQLiteMeter(_file(clone))
+
+    async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
+        """The files' sizes; no file system tells for sure when one was made."""
+        there = {tenant.id: _file(tenant) for tenant in tenants if _file(tenant).is_file()}
+        return {tenant: Footprint(file.stat().st_size, 0) for tenant, file in there.items()}
 
     async def version(self) -> str:
         """The version of the SQLite library in this process."""

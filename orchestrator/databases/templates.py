@@ -36,7 +36,7 @@ _TRIES, _PAUSE = 5, 0.2
 async def note_of(raw: _RawConnection, name: str) -> Mapping[str, Any] | None:
     """What was written about a template; ``None`` where there is none of that name."""
     text = await raw.fetchval(_NOTE, name)
-    return _read(text)
+    return read_note(text)
 
 
 async def keep(raw: _RawConnection, made: str, name: str, note: Mapping[str, Any]) -> str | None:
@@ -86,7 +86,7 @@ async def copy(raw: _RawConnection, template: str, name: str) -> None:
 async def drop_others(raw: _RawConnection, name: str, family: str) -> None:
     """Drop templates of the same family but ``name``: what they were made from has changed since."""
     for other, text in await raw.fetch(_ALL, TEMPLATE, name):
-        if (_read(text) or {}).get("family") == family:
+        if (read_note(text) or {}).get("family") == family:
             await drop(raw, other)
 
 
@@ -102,7 +102,8 @@ def building(name: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def _read(text: str | None) -> Mapping[str, Any] | None:
+def read_note(text: str | None) -> Mapping[str, Any] | None:
+    """What a note says; ``None`` where it is none of ours."""
     try:
         found = json.loads(text or "")
     except ValueError:

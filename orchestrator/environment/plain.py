@@ -15,6 +15,7 @@ from orchestrator.actions.downgrade import downgrade
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import EditedRevision
 from orchestrator.actions.project import Project, migrating, opened_project
+from orchestrator.actions.revising.comparing import leave_out
 from orchestrator.actions.stamp import stamp
 from orchestrator.actions.upgrade import upgrade
 from orchestrator.environment.arguments import ACCEPT, USAGE, Whom, accepted, fleet_file, whom
@@ -35,6 +36,11 @@ from orchestrator.statuses import TenantStatus
 _MIGRATING = {"upgrade": "upgrade", "downgrade": "downgrade", "do_stamp": "stamp"}
 #: The one of ``alembic current``, which is asked of every tenant.
 _CURRENT = "display_version"
+#: What to do where the tenant that the models are to be compared with lacks revisions.
+_NOT_UP_TO_DATE = (
+    "orchestrator revision -m ... --autogenerate needs no tenant; or take one at the head: -x tenant=TENANT before the"
+    " command; or bring it there: orchestrator upgrade"
+)
 #: States in which there is nothing to connect to.
 _AWAY = frozenset({TenantStatus.UNREACHABLE, TenantStatus.UNPROVISIONED})
 
@@ -113,15 +119,22 @@ async def _read(project: Project, tenants: Whom, options: Mapping[str, Any]) -> 
             if each.state in _AWAY:
                 print(f"{each.state}: {each.failure.message if each.failure else ''}", flush=True)
             else:
-                await _read_one(migrator, each.tenant, options)
+                try:
+                    await _read_one(migrator, each.tenant, options)
+                except CommandError as error:
+                    if "not up to date" in str(error):
+                        raise CommandError(f"tenant {each.tenant.id}: {error}\n  hint: {_NOT_UP_TO_DATE}") from error
+                    raise
 
 
 async def _read_one(migrator: Migrator, tenant: Tenant, options: Mapping[str, Any]) -> None:
     database = migrator.databases[tenant.server]
+    others = {each.schema for each in migrator.fleet.tenants}
     async with database.session(tenant, f"alembic {tenant.id}", migrator.limits(tenant)) as session:
 
         def run(connection: Connection) -> None:
-            with migrator.environment(tenant, options, Progress()):
+            with migrator.environment(tenant, options, Progress()) as environment:
+                leave_out(environment, others - {tenant.schema})
                 migrator.loop.migrate(connection, tenant)
 
         await session.connection.run_sync(run)

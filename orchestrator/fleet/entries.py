@@ -161,7 +161,7 @@ def onboarding_of(entry: OnboardingEntry, root: Path) -> Onboarding:
     seeds = {name: _seed_of(seed, ("seeds", name), root) for name, seed in entry.seeds.items()}
     if entry.seed is not None and entry.seed not in seeds:
         raise Refused(Problem(("seed",), f"there is no seed `{entry.seed}`", suggestion(entry.seed, seeds)))
-    return Onboarding(entry.owner, entry.extensions, tuple(entry.statements), seeds, entry.seed)
+    return Onboarding(entry.owner, entry.extensions, tuple(entry.statements), seeds, entry.seed, entry.pool.size)
 
 
 def _seed_of(entry: SeedEntry, path: tuple[str | int, ...], root: Path) -> Seed:

@@ -38,6 +38,8 @@ class Onboarding:
     seeds: Mapping[str, Seed] = field(default_factory=dict)
     #: Name of the seed for tenants that ask for none in particular.
     seed: str | None = None
+    #: Databases that are kept ready on each server.
+    pool: int = 0
 
     def seed_named(self, name: str | None) -> str | None:
         """The name of the seed for a tenant that asks for ``name``; ``None`` for no rows.

@@ -265,6 +265,14 @@ def _as_seed(value: Any) -> Any:
 _Seed = Annotated[SeedEntry, BeforeValidator(_as_seed)]
 
 
+class PoolEntry(_Entry):
+    """Databases that are made before anybody comes."""
+
+    size: Annotated[
+        int, Field(strict=True, ge=0, le=100, description="Copies of the template kept ready on a server, at most 100")
+    ] = 0
+
+
 class OnboardingEntry(_Entry):
     """What every new tenant gets beside the shared tables."""
 
@@ -275,6 +283,7 @@ class OnboardingEntry(_Entry):
     )
     seeds: dict[Name, _Seed] = Field(default_factory=dict, description="What tenants may begin with, by name")
     seed: Annotated[Given[Name], Field(description="The seed of tenants that ask for none in particular")] = None
+    pool: Annotated[PoolEntry, Field(description="For tenants that are databases: {size: 10}")] = PoolEntry()
 
 
 class IgnoreEntry(_Entry):

@@ -223,6 +223,13 @@ class Journal:
         async with self._reading() as connection:
             return await reading.last_run_with(connection, kind)
 
+    async def runs_before(self, run: RunRecord, command: str, limit: int = 20) -> list[RunRecord]:
+        """The last runs of ``command`` that had ended when ``run`` began, newest first; so many at most."""
+        if not self.exists:
+            return []
+        async with self._reading() as connection:
+            return await reading.runs_before(connection, run, command, limit)
+
     async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
         """The newest runs, newest first, each with how many tenants have which status.
 

@@ -55,6 +55,13 @@ async def last_run_with(connection: AsyncConnection, kind: str) -> RunRecord | N
     return None if row is None else run_record(row)
 
 
+async def runs_before(connection: AsyncConnection, run: RunRecord, command: str, limit: int) -> list[RunRecord]:
+    """The last runs of ``command`` that had ended when ``run`` began, newest first; so many at most."""
+    earlier = (runs.c.command == command, runs.c.finished_at <= run.started_at)
+    query = select(runs).where(*earlier).order_by(*_NEWEST_FIRST).limit(limit)
+    return [run_record(row) for row in await connection.execute(query)]
+
+
 async def find_run(connection: AsyncConnection, name: str) -> RunRecord:
     """The run that ``name`` means: its id, a beginning that no other id has, or ``last``."""
     if name == LAST:

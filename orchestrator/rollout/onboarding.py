@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from orchestrator.databases.claims import Claim, Found, Holds, Marker, Template
+from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Template
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.port import Reading, Session
-from orchestrator.errors import OnboardingError, OrchestratorError, TenantLocked
+from orchestrator.errors import OnboardingError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
 from orchestrator.journal.records import EventRecord
@@ -25,8 +25,8 @@ from orchestrator.statuses import TenantStatus
 
 #: Kind of the journal's event that tells what an onboarded tenant was given.
 ONBOARDED = "onboarded"
-#: How a tenant was made that was copied.
-TEMPLATE = "template"
+#: How a tenant was made that was copied, and one that was copied before it came.
+TEMPLATE, POOL = "template", "pool"
 #: Ends after which a tenant is where it is to be.
 _THERE = (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT)
 
@@ -58,6 +58,8 @@ class Asked:
     adopt: Callable[[Tenant, Work], Awaitable[Outcome]] | None = None
     #: What a tenant's database is to be copied from; ``None`` for an empty one.
     template: Callable[[Tenant, Work], Awaitable[Template | None]] | None = None
+    #: Where copies of that may be ready.
+    pool: Callable[[Tenant, Template], Pool | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Reception:
             return Outcome(TenantStatus.LOCKED, failure=replace(describe(error), type="locked"))
         except NotSeeded as error:
             return _ended(before, TenantStatus.FAILED, error.failure)
-        except OrchestratorError as error:
+        except Exception as error:
+            # A lost connection comes as the driver's own error, and is tried again.
             return _ended(before, TenantStatus.FAILED, describe(error))
 
     async def _place(self, tenant: Tenant, work: Work, welcome: Welcome) -> Found:
@@ -100,7 +103,8 @@ class Reception:
         if self.asked.adopt is not None:
             return await database.found(tenant)
         template = None if self.asked.template is None else await self.asked.template(tenant, work)
-        claim, wait = replace(welcome.claim, template=template), self.migrator.lock_wait
+        pool = None if template is None or self.asked.pool is None else self.asked.pool(tenant, template)
+        claim, wait = replace(welcome.claim, template=template, pool=pool), self.migrator.lock_wait
         found = await database.claim(tenant, claim, wait)
         if found.holds is Holds.FULL and not welcome.listed and await self._is_half_made(tenant, work, welcome):
             # What a killed revision has left outside its transaction, only an empty place is sure to be without.
@@ -134,8 +138,10 @@ class Reception:
     ) -> Outcome:
         if self.asked.adopt is not None:
             return await self.asked.adopt(tenant, work)
-        if found.copied:
-            return Outcome(TenantStatus.SUCCEEDED, (), (await self._reading(tenant)).heads, path=TEMPLATE)
+        if found.copied or found.taken:
+            heads = (await self._reading(tenant)).heads
+            if position(self.migrator.history, "upgrade", heads, work.target).status is TenantStatus.CURRENT:
+                return Outcome(TenantStatus.SUCCEEDED, (), heads, path=POOL if found.taken else TEMPLATE)
         if self.asked.fast is not None and found.holds is not Holds.FULL:
             made = await self.asked.fast(tenant, work)
             if made is not None:

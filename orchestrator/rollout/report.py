@@ -8,6 +8,7 @@ from datetime import datetime
 
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.markdown import block, code, table
+from orchestrator.rollout.rehearsal_telling import compared
 from orchestrator.rollout.result import Cause, RunResult
 from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import SATISFIED, TenantStatus
@@ -35,6 +36,7 @@ def _head(result: RunResult) -> str:
         ("started", _moment(run.started_at)),
         ("finished", _moment(run.finished_at)),
         ("took", _seconds(run.started_at, run.finished_at)),
+        ("rehearsed", code(compared(result.rehearsed)) if result.rehearsed is not None else ""),
         ("by", code(f"{run.actor.user}@{run.actor.host}")),
         ("commit", code(run.actor.git_commit or "")),
         ("directory", code(run.directory_digest or "")),

@@ -20,7 +20,7 @@ _LITERALS = re.compile(r"'(?:[^']|'')*'|\b\d+\b|\"[^\"]*\"\.")
 
 
 #: Commands that do each tenant whole or not at all: they are typed again, not resumed.
-NOT_RESUMED = ("backup", "restore", "undo", "offboard", "purge")
+NOT_RESUMED = ("backup", "restore", "undo", "offboard", "purge", "rehearse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class RunResult:
     waves: tuple[WaveRecord, ...] = ()
     #: Backups that it made: ``tenant``, ``file``, ``bytes``, ``sha256`` and ``heads`` of each.
     backups: tuple[Mapping[str, Any], ...] = ()
+    #: Of a rehearsal, what it found: the document of ``rehearse --json``.
+    rehearsal: Mapping[str, Any] | None = None
+    #: What a rehearsal had said of it beforehand, and what it was; see :func:`~orchestrator.rollout.foretold.foretold`.
+    rehearsed: Mapping[str, Any] | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -130,6 +134,8 @@ class RunResult:
             "waves": [wave.as_json() for wave in self.waves],
             "summary": self.summary,
             "backups": [dict(each) for each in self.backups],
+            **({} if self.rehearsal is None else {"rehearsal": dict(self.rehearsal)}),
+            **({} if self.rehearsed is None else {"rehearsed": dict(self.rehearsed)}),
         }
 
 
@@ -144,6 +150,9 @@ def retry_of(run: RunRecord, *, provision: bool = False, partial: bool = False) 
     if run.command in ("offboard", "purge"):
         given = (*run.options["flags"], *run.options["tenants"])
         return " ".join(["orchestrator offboard", *(shlex.quote(each) for each in given)])
+    if run.command == "rehearse":
+        words = [run.requested_target, *(word for name in run.options["tenants"] for word in ("-t", name))]
+        return shlex.join(["orchestrator", "rehearse", *(word for word in words if word)])
     tenants = "".join(f" -t {shlex.quote(name)}" for name in run.options.get("patterns", ())) or " -t TENANT"
     source = shlex.quote(str(run.options.get("source", "")))
     return f"orchestrator {run.command} {'--to ' if run.command == 'backup' else ''}{source}{tenants}"

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.databases.claims import Claim, Found, Holds, Marker
+from orchestrator.databases.cloning import Cloning
 from orchestrator.databases.connect import connect
 from orchestrator.databases.failures import describe
 from orchestrator.databases.port import Database, Reading, Session
@@ -468,6 +469,58 @@ async def test_scratch_is_no_tenant_of_a_source(place: Place) -> None:
         names = await (place.database.schemas("*") if like.schema else place.database.databases("*"))
         assert (like.schema or like.database) in names
         assert not [name for name in names if name.startswith("orchestrator_")]
+
+
+CLONING = Cloning("suite", LIMITS, VERSIONS, ("one",))
+
+
+async def test_clone_is_the_tenant_elsewhere(place: Place) -> None:
+    """A clone has the tenant's rows and heads under its id; what is done to it is not done to the tenant; it goes."""
+    tenant = await place.made("a")
+    await place.stamp(tenant, "one")
+    await place.run(tenant, "CREATE TABLE t (n INT)", "INSERT INTO t VALUES (1), (2)")
+    before = await place.database.definitions([tenant])
+    async with place.database.clone(tenant, CLONING) as clone:
+        assert (clone.tenant.id, clone.tenant.schema) == (tenant.id, tenant.schema)
+        assert clone.tenant.place != tenant.place
+        assert (await place.heads(clone.tenant)).heads == ("one",)
+        async with place.database.meter(clone.tenant) as meter:
+            assert (await meter.contents(VERSIONS)).tables["t"][0] == 2
+            first = await meter.contents(VERSIONS)
+            await place.run(clone.tenant, "INSERT INTO t VALUES (3)", f"UPDATE {VERSIONS} SET version_num = 'two'")
+            assert await meter.contents(VERSIONS) != first
+            await place.run(clone.tenant, "DELETE FROM t WHERE n = 3", "ALTER TABLE t ADD COLUMN a INT")
+        assert (await place.database.definitions([clone.tenant]))[clone.tenant.id] != before[tenant.id]
+    assert not (await place.heads(clone.tenant)).exists
+    assert (await place.heads(tenant)).heads == ("one",)
+    assert await place.database.definitions([tenant]) == before
+
+
+async def test_clone_goes_whatever_is_raised(place: Place) -> None:
+    """A clone is gone also when whoever used it failed; a tenant that is not there has none."""
+    tenant = await place.made("a")
+    await place.stamp(tenant, "one")
+    with pytest.raises(ZeroDivisionError):
+        async with place.database.clone(tenant, CLONING) as clone:
+            raise ZeroDivisionError
+    assert not (await place.heads(clone.tenant)).exists
+    with pytest.raises(OrchestratorError):
+        async with place.database.clone(place.tenant("missing"), CLONING):
+            pass
+
+
+async def test_footprints(place: Place) -> None:
+    """The larger of two tenants is told to be larger, in schemas and databases the older one to be older."""
+    older, newer = await place.made("a"), await place.made("b")
+    await place.run(newer, "CREATE TABLE t (n TEXT)", *[f"INSERT INTO t VALUES ('{'x' * 500}')"] * 200)
+    await place.run(older, "CREATE TABLE t (n TEXT)")
+    if place.isolation is Isolation.SCHEMA:
+        async with place.session(newer) as session, session.connection.begin():
+            await session.connection.execute(text("ANALYZE t"))
+    found = await place.database.footprints([older, newer, place.tenant("missing")])
+    assert set(found) == {"a", "b"}
+    assert found["b"].bytes > found["a"].bytes
+    assert found["a"].made <= found["b"].made
 
 
 MARKER = Marker("shop", "a", fresh=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.databases import fingerprint
 from orchestrator.databases.fingerprint import fingerprints
+from orchestrator.databases.fingerprint_sql import shapes_sql
 from orchestrator.databases.postgresql import PostgreSQL
 from orchestrator.databases.script import identifier
 from orchestrator.errors import DatabaseError
@@ -38,6 +41,12 @@ NO_CHANGES = [
     "ALTER TABLE parts DROP id; ALTER TABLE parts ADD id int",
     "INSERT INTO data DEFAULT VALUES; ANALYZE data; REFRESH MATERIALIZED VIEW counts",
     "DROP INDEX by_amount; CREATE INDEX by_amount ON data (amount) WHERE state = 'new'",
+    "DROP INDEX by_word; ALTER TABLE data RENAME word TO term; CREATE INDEX by_word ON data (term, number);"
+    "ALTER TABLE data RENAME term TO word",
+    "DROP INDEX by_word; ALTER TABLE data ADD extra int; CREATE INDEX by_word ON data (word, number);"
+    "ALTER TABLE data DROP extra",
+    "ALTER TABLE data DROP word; ALTER TABLE data ADD word text; CREATE INDEX by_word ON data (word, number);"
+    "CREATE INDEX by_four ON data (word, number, amount, note); CREATE INDEX by_hash ON data USING hash (word)",
 ]
 #: Names that a definition holds in other places too, that need quotes, or that are another's beginning or end.
 NAMES = ["data", "a", "old", "new", "state", "acme", "acme_2", "x.acme", "acme.", "Te nant", 'q"uote', "it's", "schöne"]
@@ -224,12 +233,48 @@ async def test_one_that_is_being_altered(shared: str, raw: asyncpg.Connection, m
 
 async def test_another_path_is_not_believed(raw: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines read under another search path than the schema's own are an error, not a digest."""
-    sql = fingerprint.shapes_sql(raw.get_server_version().major)
-    unset = sql.replace("set_config('search_path', ", "concat(").replace("pg_temp', true)", "pg_temp')")
-    monkeypatch.setattr(fingerprint, "shapes_sql", lambda _: unset)
+
+    def unset(version: int, kinds: frozenset[str]) -> str:
+        sql = shapes_sql(version, kinds)
+        return sql.replace("set_config('search_path', ", "concat(").replace("pg_temp', true)", "pg_temp')")
+
+    monkeypatch.setattr(fingerprint, "shapes_sql", unset)
 
     with pytest.raises(DatabaseError, match="search path"):
         await digests(raw, "base")
+
+
+#: What grows with every tenant.
+LARGE = {"pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_trigger", "pg_type", "pg_depend"}
+
+
+async def test_nothing_is_read_whole(make_database: Callable[..., str]) -> None:
+    """Every object is looked up by an index, also once the catalogs were analyzed: most constraints are no domain's."""
+    url = make_database()
+    make(url, "base")
+    many = "FOR i IN 1..400 LOOP EXECUTE format('CREATE TABLE t%s (id int CHECK (id > 0))', i); END LOOP;"
+    execute(url, f"CREATE SCHEMA many; SET search_path = many; DO $$ BEGIN {many} END $$; ANALYZE")
+    raw = await asyncpg.connect(url)
+    try:
+        (space,) = await fingerprint._survey(raw, ["base"])
+        sql = shapes_sql(raw.get_server_version().major, frozenset(space.kinds))
+        async with fingerprint._reading(raw, within=False):
+            arguments = [space.name], space.relations, space.types, space.functions
+            plan = json.loads(await raw.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
+    finally:
+        await raw.close()
+
+    looked_up = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") in LARGE]
+    assert {node["Relation Name"] for node in looked_up} == LARGE
+    whole = [node for node in looked_up if "Index Cond" not in node and node["Node Type"] != "Bitmap Heap Scan"]
+    assert [(node["Relation Name"], node.get("Index Name"), node.get("Filter")) for node in whole] == []
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's node, and all below it."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
 
 
 # What a generated schema is made of; the order of columns is the same in all, as tests.catalog counts it.

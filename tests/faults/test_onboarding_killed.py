@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +18,13 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.onboarding.undo import undo
+from orchestrator.actions.pool import drop_pools, fill_pools
 from orchestrator.fleet.fleet import Fleet
 from tests.catalog import catalogs, difference
 from tests.faults.worlds import sampled
 from tests.faulty_network import Cut, FaultyNetwork
-from tests.servers import PostgresServer, fetch
+from tests.projects import ENV
+from tests.servers import PostgresServer, execute, fetch
 from tests.workspace import Workspace
 
 HEAD = "5ce7308fb946"
@@ -38,6 +41,8 @@ class Signup:
     server: PostgresServer
     url: str
     isolation: str
+    #: Databases that are to be ready.
+    pool: int = 0
     #: What a tenant holds that was onboarded without any trouble.
     right: Any = None
 
@@ -49,6 +54,9 @@ class Signup:
         )
         head = {"servers": {"main": {"url": url}}, "policy": policy, "defaults": {"isolation": self.isolation}}
         head["onboarding"] = {"seeds": {"demo": "demo.sql"}, "seed": "demo"}
+        if self.pool:
+            head["name"] = self.url.rpartition("/")[2]  # type: ignore[assignment]
+            head["onboarding"] |= {"pool": {"size": self.pool}, "statements": "CREATE SCHEMA given"}
         lines = [f"{key}: {json.dumps(value)}" for key, value in head.items()]
         path.write_text("\n".join([*lines, "tenants:", *tenants, ""]))
 
@@ -67,12 +75,14 @@ class Signup:
 
     def again(self, path: Path) -> Signup:
         """The same with a database and a directory of its own."""
-        return replace(signup(self.server, path, self.isolation), right=self.right)
+        return replace(signup(self.server, path, self.isolation, self.pool), right=self.right)
 
     def drop(self) -> None:
         """Remove its databases."""
         if self.isolation == "database":
             self.server.drop_database(self.server.database_url(self.name("acme")))
+        if self.pool:
+            asyncio.run(drop_pools(self.fleet))
         self.server.drop_database(self.url)
 
     def held(self, tenant: str) -> Any:
@@ -90,6 +100,10 @@ class Signup:
         assert fetch(url, f"SELECT version_num FROM {schema}.alembic_version") == [(HEAD,)]
         assert [tenant.id for tenant in self.fleet.tenants] == ["acme"]
         left = "SELECT datname FROM pg_database WHERE datname LIKE 'orchestrator%'"
+        if self.pool:
+            assert fetch(url, "SELECT 1 FROM pg_namespace WHERE nspname = 'given'") == [(1,)]
+            # What is ready is whole, and closed; what new ones are copied from stays.
+            left += " AND (datallowconn OR shobj_description(oid, 'pg_database') IS NULL)"
         assert self.isolation == "schema" or not fetch(self.url, left)
 
     def assert_nothing(self) -> None:
@@ -103,13 +117,17 @@ class Signup:
         assert not self.fleet.tenants
 
 
-def signup(server: PostgresServer, path: Path, isolation: str) -> Signup:
-    """A project of its own."""
+def signup(server: PostgresServer, path: Path, isolation: str, pool: int = 0) -> Signup:
+    """A project of its own, with a full pool."""
     path.mkdir(parents=True)
-    made = Signup(Workspace.create(path), server, server.create_database(), isolation)
+    made = Signup(Workspace.create(path), server, server.create_database(), isolation, pool)
     (path / "tenants.yaml").unlink(missing_ok=True)
     (path / "demo.sql").write_text(SEED)
     made.point_at(made.url)
+    if pool:
+        # The usual one imports a package, of which one process that has several projects open sees more and more.
+        made.workspace.write("alembic/env.py", ENV)
+        assert asyncio.run(fill_pools(made.fleet)).satisfied
     return made
 
 
@@ -117,16 +135,27 @@ async def requests(made: Signup) -> tuple[Signup, int]:
     """How many requests a whole onboarding makes, and what it leaves."""
     with FaultyNetwork(made.url) as network:
         made.point_at(network.url(made.url))
-        assert (await orchestrator.onboard(made.fleet, made.entry("acme"))).satisfied
+        result = await orchestrator.onboard(made.fleet, made.entry("acme"))
+        assert result.satisfied, result.as_json()
+        assert (result.tenants[0].path == "pool") is bool(made.pool)
         count = len(network.requests)
     made.assert_done()
     return replace(made, right=made.held("acme")), count
 
 
-@pytest.fixture(params=["schema", "database"])
-def made(request: pytest.FixtureRequest, pg: PostgresServer, tmp_path: Path) -> Signup:
-    """The project, for schemas and for databases."""
-    return signup(pg, tmp_path / "whole", request.param)
+@pytest.fixture(params=["schema", "database", "pool"])
+def made(request: pytest.FixtureRequest, pg: PostgresServer, tmp_path: Path) -> Iterator[Signup]:
+    """The project, for schemas, for databases and for those that are ready before."""
+    isolation, pool = ("database", 1) if request.param == "pool" else (request.param, 0)
+    yield signup(pg, tmp_path / "whole", isolation, pool)
+    drop_templates(pg)
+
+
+def drop_templates(pg: PostgresServer) -> None:
+    """What pools were filled from."""
+    for (name,) in fetch(pg.url, "SELECT datname FROM pg_database WHERE datname ^@ 'orchestrator_template_'"):
+        execute(pg.url, f'ALTER DATABASE "{name}" IS_TEMPLATE false')
+        execute(pg.url, f'DROP DATABASE "{name}"')
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["finished", "undone"])
@@ -166,14 +195,19 @@ async def killed(copy: Signup, number: int) -> None:
     options = [part for key, value in copy.entry("acme").items() if key != "id" for part in (f"--{key}", value)]
     with FaultyNetwork(copy.url) as network:
         copy.point_at(network.url(copy.url))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orchestrator", "onboard", "acme", *options),
-            cwd=copy.workspace.path,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        network.fail_at(number, Cut.AFTER, partial(os.kill, process.pid, signal.SIGKILL))
-        await process.wait()
+        await kill_at(copy, network, number, "onboard", "acme", *options)
+
+
+async def kill_at(copy: Signup, network: FaultyNetwork, number: int, *command: str) -> None:
+    """Kill a command right after the server has acted on one of its requests."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator", *command),
+        cwd=copy.workspace.path,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    network.fail_at(number, Cut.AFTER, partial(os.kill, process.pid, signal.SIGKILL))
+    await process.wait()
 
 
 def finish(copy: Signup, number: int, *, back: bool) -> None:
@@ -205,3 +239,29 @@ def test_half_made_is_begun_anew(made: Signup) -> None:
     finish(copy, count // 2, back=False)
     copy.drop()
     made.drop()
+
+
+def test_filling_killed(pg: PostgresServer, tmp_path: Path, thorough: bool) -> None:
+    """kill -9 at requests all over the filling of a pool: the next filling leaves as many as are asked for, whole."""
+    made = signup(pg, tmp_path / "whole", "database", 1)
+    made = replace(made, pool=2)
+    with FaultyNetwork(made.url) as network:
+        made.point_at(network.url(made.url))
+        assert asyncio.run(fill_pools(made.fleet)).satisfied
+        count = len(network.requests)
+    for number in sampled(count, 60 if thorough else 4):
+        made.point_at(made.url)
+        asyncio.run(drop_pools(made.fleet))
+        with FaultyNetwork(made.url) as network:
+            made.point_at(network.url(made.url))
+            asyncio.run(kill_at(made, network, number, "pool", "fill"))
+        made.point_at(made.url)
+        (filled,) = asyncio.run(fill_pools(made.fleet)).servers
+        assert (filled.ready, filled.error) == (2, None), number
+        left = "SELECT datname FROM pg_database WHERE datname ^@ ANY ('{orchestrator_new_,orchestrator_ready_}')"
+        assert len(fetch(made.url, left)) == 2, number
+    result = asyncio.run(orchestrator.onboard(made.fleet, made.entry("acme")))
+    assert (result.satisfied, result.tenants[0].path) == (True, "pool")
+    made.assert_done()
+    made.drop()
+    drop_templates(pg)

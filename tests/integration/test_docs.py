@@ -20,7 +20,12 @@ from tests.servers import PostgresServer, execute, fetch, start_own_server
 from tests.workspace import REPOSITORY, Workspace
 
 #: Pages that begin in an empty directory; the others in a copy of this repository's project.
-FROM_NOTHING = {"docs/quickstart.md", "docs/howto/adopt.md", "docs/howto/shared-schema.md"}
+FROM_NOTHING = {
+    "docs/quickstart.md",
+    "docs/howto/adopt.md",
+    "docs/howto/autogenerate.md",
+    "docs/howto/shared-schema.md",
+}
 #: This page shows a part of what `orchestrator demo` prints.
 DEMO_PAGE = "README.md"
 #: This page needs DBOS: tests/distributed/test_howto.py follows it.

@@ -206,6 +206,25 @@ async def test_a_template_goes_with_its_directory(tmp_path: Path, database: str,
     assert new.template in there
 
 
+async def test_each_fleet_has_its_own_template(tmp_path: Path, database: str, pg: PostgresServer) -> None:
+    """Staging, which is ahead on the same server, leaves production's where it is."""
+
+    def fleet(name: str, revisions: Mapping[str, str]) -> Project:
+        tenants = json.dumps({"name": name, **json.loads(schemas(database, "acme"))})
+        (tmp_path / name).mkdir()
+        return make_project(tmp_path / name, revisions, tenants)
+
+    production, staging = fleet("production", {"r1": ACCOUNTS}), fleet("staging", STATIC)
+    async with opened(production) as (ours, acme), opened(staging) as (theirs, _):
+        mine = await prepare(ours, alone(acme, "like"), "heads")
+        other = await prepare(theirs, alone(acme, "like"), "heads")
+        try:
+            end = await made(ours, alone(acme, "making_p"))
+        finally:
+            drop(pg, database, "making_p", mine.template, other.template)
+    assert end.way is Way.TEMPLATE
+
+
 async def test_a_template_that_is_gone(tmp_path: Path, database: str, pg: PostgresServer) -> None:
     """Where somebody has dropped the template, Alembic makes the tenant, and it can be prepared again."""
     async with opened(make_project(tmp_path, STATIC, schemas(database, "acme"))) as (project, acme):

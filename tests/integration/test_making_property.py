@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tests.fleets import database_of
 from tests.generated import SITE, SPECIAL, STATIC, Generated, Member, fleets, written
 from tests.projects import ENV, Project, make_project, schemas
 from tests.servers import PostgresServer, execute, fetch
-from tests.twins import Databases, Held, held_in, made_twins, migrate_plainly, say, write_revisions
+from tests.twins import Held, held_in, made_twins, migrate_plainly, say, write_revisions
 
 #: Histories for each kind of revision. More of them: GENERATED_FLEETS=50 make test PYTEST_ARGS="-k making_property".
 _EXAMPLES = int(os.environ.get("GENERATED_FLEETS", "2"))
@@ -37,17 +36,8 @@ _COPY = "making_generated"
 Taken = Counter[Way]
 
 
-@pytest.fixture(scope="module")
-def databases(pg: PostgresServer) -> Iterator[Databases]:
-    """Dropped at the end."""
-    made = Databases(pg, [])
-    yield made
-    for url in made.idle:
-        pg.drop_database(url)
-
-
 @pytest.mark.parametrize("kind", [STATIC, *SPECIAL])
-def test_each_way_makes_what_alembic_makes(databases: Databases, kind: str) -> None:
+def test_each_way_makes_what_alembic_makes(pg: PostgresServer, kind: str) -> None:
     """Catalogs, rows and heads are plain Alembic's in a schema and in a database, and who fails, fails there, too."""
     taken: Taken = Counter()
 
@@ -60,15 +50,15 @@ def test_each_way_makes_what_alembic_makes(databases: Databases, kind: str) -> N
             replace(each, source=each.source.replace("down_revision = None", f"down_revision = {first.name!r}"))
             for each in generated.revisions
         ]
-        taken.update(_compare(databases, replace(generated, revisions=(first, *revisions), members=())))
+        taken.update(_compare(pg, replace(generated, revisions=(first, *revisions), members=())))
 
     compare()
     if kind == STATIC:
         assert taken[Way.REPLAY] >= _EXAMPLES // 2, taken
 
 
-def _compare(databases: Databases, generated: Generated) -> list[Way]:
-    with tempfile.TemporaryDirectory() as directory, made_twins(databases, generated, Path(directory)) as twins:
+def _compare(pg: PostgresServer, generated: Generated) -> list[Way]:
+    with tempfile.TemporaryDirectory() as directory, made_twins(pg, generated, Path(directory)) as twins:
         there, alone = (Member(name, its, None, (), ()) for name, its in (("Tenant-0", False), ("alone", True)))
         execute(twins.plain, f'CREATE SCHEMA "{there.id}"')
         failures = [migrate_plainly(Path(directory), each, twins.plain) for each in (there, alone)]

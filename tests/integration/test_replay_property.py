@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.fleets import database_of
 from tests.generated import DYNAMIC, SPECIAL, STATIC, Generated, Member, fleets, written
 from tests.projects import ALL, Project, make_project
 from tests.servers import PostgresServer
-from tests.twins import Databases, Failure, Twins, held_in, made_twins, migrate_plainly, say, write_revisions
+from tests.twins import Failure, Twins, held_in, made_twins, migrate_plainly, say, write_revisions
 
 #: Fleets for each kind of revision. More of them: GENERATED_FLEETS=50 make test PYTEST_ARGS="-k replay_property".
 _EXAMPLES = int(os.environ.get("GENERATED_FLEETS", "3"))
@@ -49,15 +49,6 @@ _SETTINGS = settings(
 Replays = list[tuple[str, tuple[str, ...]]]
 
 
-@pytest.fixture(scope="module")
-def databases(pg: PostgresServer) -> Iterator[Databases]:
-    """Dropped at the end."""
-    made = Databases(pg, [])
-    yield made
-    for url in made.idle:
-        pg.drop_database(url)
-
-
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
     """Tenants and revisions that were replayed, or were to be."""
@@ -73,18 +64,18 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_a_replayed_fleet_is_as_plain_alembic_makes_it(databases: Databases, replays: Replays, kind: str) -> None:
+def test_a_replayed_fleet_is_as_plain_alembic_makes_it(pg: PostgresServer, replays: Replays, kind: str) -> None:
     """Same catalogs, rows and heads; who fails, fails at the same revision; what Python finds out is not replayed."""
 
     @_SETTINGS
     @given(generated=fleets([STATIC, kind]))
     def compare(generated: Generated) -> None:
-        _compare(databases, replays, generated)
+        _compare(pg, replays, generated)
 
     compare()
 
 
-def test_what_a_file_alone_decides_is_replayed(databases: Databases, replays: Replays) -> None:
+def test_what_a_file_alone_decides_is_replayed(pg: PostgresServer, replays: Replays) -> None:
     """The comparison is not one of Alembic with itself: of three alike, the third is hardly ever left to Alembic."""
     expected: Counter[bool] = Counter()
 
@@ -92,7 +83,7 @@ def test_what_a_file_alone_decides_is_replayed(databases: Databases, replays: Re
     @given(generated=fleets([STATIC]))
     def compare(generated: Generated) -> None:
         starts = Counter(member.start for member in generated.members if not member.drift)
-        _compare(databases, replays, generated)
+        _compare(pg, replays, generated)
         if max(starts.values(), default=0) > 3:
             expected[bool(replays)] += 1
 
@@ -111,7 +102,7 @@ def test_what_a_file_alone_decides_is_replayed(databases: Databases, replays: Re
     ],
 )
 def test_what_follows_a_change_of_the_session_is_not_replayed(
-    databases: Databases, replays: Replays, change: str
+    pg: PostgresServer, replays: Replays, change: str
 ) -> None:
     """One session runs all revisions in plain Alembic; a part that is replayed would not know what came before it."""
     late = "'2020-01-01 00:00'::timestamptz::text" if "TABLE" not in change else "(SELECT note FROM note)"
@@ -121,18 +112,18 @@ def test_what_follows_a_change_of_the_session_is_not_replayed(
         'op.get_bind().scalar(sa.text("SELECT 1"))',
         f'op.execute(sa.text("UPDATE site SET note = {late}".replace(":", "\\\\:")))',
     ]
-    _compare(databases, replays, _by_hand(bodies))
+    _compare(pg, replays, _by_hand(bodies))
     assert {names for _, names in replays} == {("r1_static",)}
 
 
-def test_what_depends_on_rows_alone_is_replayed(databases: Databases, replays: Replays) -> None:
+def test_what_depends_on_rows_alone_is_replayed(pg: PostgresServer, replays: Replays) -> None:
     """The server decides it for each tenant, whoever sends the statement."""
     bodies = [
         'op.execute("UPDATE site SET number = 12 / number")',
         'op.execute("INSERT INTO site (name) SELECT note FROM site")',
     ]
     rows = [("INSERT INTO site (number) VALUES (3)",)] * 3 + [("INSERT INTO site (number) VALUES (0)",)] + [()] * 2
-    _compare(databases, replays, _by_hand(bodies, rows))
+    _compare(pg, replays, _by_hand(bodies, rows))
     assert len(replays) >= 3
 
 
@@ -144,9 +135,9 @@ def _by_hand(bodies: list[str], rows: Sequence[tuple[str, ...]] = ((),) * 4) -> 
     return Generated(tuple(revisions), tuple(members), transaction_per_migration=True)
 
 
-def _compare(databases: Databases, replays: Replays, generated: Generated) -> None:
+def _compare(pg: PostgresServer, replays: Replays, generated: Generated) -> None:
     replays.clear()
-    with tempfile.TemporaryDirectory() as directory, made_twins(databases, generated, Path(directory)) as twins:
+    with tempfile.TemporaryDirectory() as directory, made_twins(pg, generated, Path(directory)) as twins:
         project = _project(Path(directory), generated, twins)
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             result = runner.run(project.upgrade("heads", execution=ALL, provision=False)).as_json()

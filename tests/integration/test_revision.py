@@ -1,21 +1,28 @@
-"""``orchestrator revision``: what it writes, compared with a tenant of each kind, and what it refuses."""
+"""``orchestrator revision``: what it writes, compared with a scratch tenant of each kind, and what it refuses."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 import orchestrator
-from orchestrator.actions.revision import write_revision
+from orchestrator.actions.revising.asked import WrittenRevision
 from orchestrator.errors import OrchestratorError
 from tests.projects import ENV as PLAIN
-from tests.projects import Project, files, make_project
-from tests.servers import execute
+from tests.projects import Project, files, held, make_project, schemas, until, waiting_backend, with_role
+from tests.servers import execute, fetch
 from tests.workspace import REPOSITORY, Workspace
 
 TABLE = "op.create_table('notes', sa.Column('id', sa.Integer, primary_key=True))"
@@ -40,6 +47,23 @@ def migrate(connection, tenant):
 for_each_tenant(migrate)
 """
 COMPARING = ENV.replace("OPTIONS", "target_metadata=metadata")
+#: The same with a table that no revision makes.
+TAGS = COMPARING.replace("\n\n\ndef", '\nsa.Table("tags", metadata, sa.Column("id", sa.Integer))\n\n\ndef', 1)
+CREATES_TAGS = "op.create_table('tags',"
+#: Nobody listens there.
+NOWHERE = "postgresql://nobody@127.0.0.1:1/app"
+SCRATCH = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'orchestrator%'"
+
+
+def write(project: Project, message: str = "x", **options: Any) -> WrittenRevision:
+    """``orchestrator revision``, by its Python API."""
+    return asyncio.run(orchestrator.revision(project.fleet, message, **options))
+
+
+def text(written: WrittenRevision) -> str:
+    """The one file."""
+    (file,) = written.files
+    return file.read_text()
 
 
 @pytest.fixture(params=["schema", "database", "file"])
@@ -50,46 +74,84 @@ def fleet(request: pytest.FixtureRequest, workspace: Workspace) -> dict[str, obj
         return {"servers": {"main": {"url": url}}, "tenants": [{"id": "acme", "isolation": "file"}]}
     url = request.getfixturevalue("database")
     tenant = {"id": "acme", "isolation": request.param}
-    if request.param == "database":
-        tenant["database"] = url.rpartition("/")[2]
-    else:
+    if request.param == "schema":
         # The same application in public, a step further: nobody is to be compared with that.
         execute(url, "CREATE TABLE projects (id int, colour varchar(20)); CREATE TABLE stray (id int)")
     return {"servers": {"main": {"url": url}}, "tenants": [tenant]}
 
 
 def test_autogenerate(workspace: Workspace, fleet: dict[str, object]) -> None:
-    """A column that only the models have becomes one add_column and one drop_column; applied, they are in step."""
-    workspace.write("tenants.yaml", json.dumps(fleet))
-    workspace.json("upgrade", "--provision")
+    """A column that only the models have becomes one operation each way, with no tenant there; then there is no more.
+
+    The file is named after day, message and identifier, linted, and says nothing of where it was compared.
+    """
+    workspace.write("tenants.yaml", json.dumps({**fleet, "lint": {"rules": {"squawk": "off"}}}))
     models = workspace.path / "examples/saas/work.py"
     column = "    colour: Mapped[str | None] = mapped_column(String(20))\n    archived_at:"
     models.write_text(models.read_text().replace("    archived_at:", column, 1))
 
-    written = Path(workspace.json("revision", "-m", "add colour", "--autogenerate")["file"])
+    document = workspace.json("revision", "-m", "Add colour!", "--autogenerate")
 
+    written = Path(document["file"])
+    assert re.fullmatch(r"\d{4}_\d\d_\d\d_add_colour_[0-9a-f]{12}\.py", written.name)
     assert operations(written) == [
         "op.add_column('projects', sa.Column('colour', sa.String(length=20), nullable=True))",
         "op.drop_column('projects', 'colour')",
     ]
-    workspace.json("upgrade")
-    check = workspace.python("-m", "alembic", "check")
-    assert (check.returncode, check.stdout) == (0, "No new upgrade operations detected.\n"), check.stderr
+    assert "scratch" not in written.read_text()
+    assert (document["like"], document["files"]) == ("acme", [str(written)])
+    assert (document["lint"]["taken"], document["lint"]["findings"]) == ("written", [])
+    again = workspace.run("revision", "-m", "again", "--autogenerate")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "nothing to write" in again.stderr
 
 
 def test_plain_revision_asks_no_database(tmp_path: Path) -> None:
     """Without --autogenerate neither env.py nor a server is needed."""
     project = with_template(tmp_path, {"a1": TABLE}, "raise SystemError")
-    written = write_revision(project.fleet, "add phone")
-    assert operations(written) == []
-    assert "Revises: a1" in written.read_text()
+    written = write(project, "add phone")
+    assert operations(*written.files) == []
+    assert "Revises: a1" in text(written)
+
+
+def test_options_of_alembic(tmp_path: Path) -> None:
+    """--rev-id, --branch-label, --depends-on, --version-path and a file_template of the project's own count."""
+    project = with_template(tmp_path, {"a1": TABLE})
+    (tmp_path / "more").mkdir()
+    add_setting(project, "version_locations = %(here)s/alembic/versions:%(here)s/more\nfile_template = %%(rev)s__x")
+    more = str(tmp_path / "more")
+    written = write(
+        project, head="base", rev_id="b1", branch_label="shared", depends_on=["a1"], version_path=more, splice=True
+    )
+    assert written.files == (tmp_path / "more" / "b1__x.py",)
+    for line in ("revision = 'b1'", "down_revision = None", "branch_labels = ('shared',)", "depends_on = 'a1'"):
+        assert line in text(written)
+    refused(project, lambda: write(project, head="a1", rev_id="b1"), "there is a revision b1", "another --rev-id")
+    refused(project, lambda: write(project, head="a1", version_path="/nowhere"), "not represented", more)
+    refused(project, lambda: write(project, head="a1", depends_on=["z9"]), "z9", "alembic history")
+
+
+def test_hooks_without_a_database(tmp_path: Path) -> None:
+    """With revision_environment env.py's hooks count for a plain revision, too; the server may be away."""
+    hook = "process_revision_directives=lambda c, r, d: setattr(d[0], 'rev_id', 'named')"
+    project = make_project(tmp_path, {"a1": TABLE}, schemas(NOWHERE, "acme"), ENV.replace("OPTIONS", hook))
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    add_setting(project, "revision_environment = true")
+    assert "revision = 'named'" in text(write(project))
 
 
 @pytest.mark.parametrize("message", ["", " \t"])
 def test_no_message(tmp_path: Path, message: str) -> None:
-    """A revision that says nothing of itself is not written."""
+    """A revision that says nothing of itself is not written, and nobody is asked anything for it."""
+    project = with_template(tmp_path, {"a1": TABLE}, "raise SystemError")
+    refused(project, lambda: write(project, message, autogenerate=True), "needs a message", "-m ")
+
+
+@pytest.mark.parametrize("message", ['say """hi"""', "a \\N name"])
+def test_message_that_is_no_python(tmp_path: Path, message: str) -> None:
+    """A message that breaks the file leaves none: it would break the whole directory."""
     project = with_template(tmp_path, {"a1": TABLE})
-    refused(project, lambda: write_revision(project.fleet, message), "needs a message", "-m ")
+    refused(project, lambda: write(project, message), "SyntaxError", "the message")
 
 
 def test_several_heads(tmp_path: Path) -> None:
@@ -97,34 +159,16 @@ def test_several_heads(tmp_path: Path) -> None:
     project = with_template(
         tmp_path, {"a1": TABLE, "b1": "pass", "c1": "down_revision = 'a1'\ndef upgrade():\n    pass"}
     )
-    refused(project, lambda: write_revision(project.fleet, "x"), "2 heads (b1, c1)", "--head b1; or join")
-    assert "Revises: c1" in write_revision(project.fleet, "x", head="c1").read_text()
+    refused(project, lambda: write(project), "2 heads (b1, c1)", "--head b1; or join")
+    assert "Revises: c1" in text(write(project, head="c1"))
 
 
 def test_refused_head(tmp_path: Path) -> None:
     """No such revision, and one that is no head: the hints differ; --splice lets the second through."""
     project = with_template(tmp_path, {"a1": TABLE, "b1": "pass"})
-    refused(project, lambda: write_revision(project.fleet, "x", head="z9"), "no revision 'z9'", "alembic history")
-    refused(project, lambda: write_revision(project.fleet, "x", head="a1"), "not a head", "--splice")
-    assert "Revises: a1" in write_revision(project.fleet, "x", head="a1", splice=True).read_text()
-
-
-async def test_reference_tenant_behind(tmp_path: Path) -> None:
-    """Compared with a tenant that lacks revisions, the models would repeat them: refused."""
-    project = with_template(tmp_path, {"a1": TABLE, "b1": "pass"}, COMPARING)
-    await project.upgrade("a1")
-    refused(
-        project, lambda: write_revision(project.fleet, "x", autogenerate=True), "not up to date", "orchestrator upgrade"
-    )
-
-
-def test_no_tenant_to_compare_with(tmp_path: Path) -> None:
-    """A fleet of tenants that are still to be made: the hint says how to make one."""
-    project = with_template(tmp_path, {"a1": TABLE}, COMPARING)
-    refused(
-        project, lambda: write_revision(project.fleet, "x", autogenerate=True), "no tenant can be read", "--provision"
-    )
-    refused(project, lambda: write_revision(project.fleet, "x", autogenerate=True, tenant="acne"), "no tenant", "acme")
+    refused(project, lambda: write(project, head="z9"), "no revision 'z9'", "alembic history")
+    refused(project, lambda: write(project, head="a1"), "not a head", "--splice")
+    assert "Revises: a1" in text(write(project, head="a1", splice=True))
 
 
 @pytest.mark.parametrize(
@@ -133,38 +177,270 @@ def test_no_tenant_to_compare_with(tmp_path: Path) -> None:
         ("import no_such_models\n" + COMPARING, "env.py:1: env.py cannot be run", "mend it"),
         (ENV.replace("OPTIONS", ""), "MetaData", "set target_metadata in "),
         (
-            ENV.replace("OPTIONS", "target_metadata=metadata, process_revision_directives=lambda c, r, d: d.clear()"),
-            "no revision was written",
-            "alembic check",
+            ENV.replace("OPTIONS", "target_metadata=metadata, include_object=lambda: True"),
+            "cannot be compared: TypeError",
+            "context.configure()",
         ),
     ],
 )
-async def test_env_in_the_way(tmp_path: Path, env: str, told: str, hint: str) -> None:
+def test_env_in_the_way(tmp_path: Path, env: str, told: str, hint: str) -> None:
     """What is wrong in env.py is said as such, without a traceback and without a file."""
-    project = with_template(tmp_path, {"a1": TABLE}, COMPARING)
-    await project.upgrade()
-    (tmp_path / "alembic/env.py").write_text(env)
-    refused(project, lambda: write_revision(project.fleet, "x", autogenerate=True), told, hint)
+    project = with_template(tmp_path, {"a1": TABLE}, env)
+    refused(project, lambda: write(project, autogenerate=True), told, hint)
+
+
+@pytest.mark.parametrize("hook", ["d.clear()", "None"])
+def test_nothing_to_write(tmp_path: Path, hook: str) -> None:
+    """Where models and revisions agree, or a hook of env.py's takes all back, there is no file, and no error."""
+    env = ENV.replace("OPTIONS", f"target_metadata=metadata, process_revision_directives=lambda c, r, d: {hook}")
+    project = with_template(tmp_path, {"a1": TABLE}, env)
+    written = write(project, autogenerate=True)
+    assert (written.files, written.like, written.passed) == ((), "acme", True)
+    assert len(list((tmp_path / "alembic/versions").glob("*.py"))) == 1
+
+
+def test_what_env_says_counts(tmp_path: Path) -> None:
+    """include_object, compare_type, naming conventions and process_revision_directives of env.py are asked."""
+    named = 'sa.MetaData(naming_convention={"ix": "by_%(column_0_name)s"})'
+    options = (
+        "target_metadata=metadata, render_as_batch=True, compare_type=lambda *_: True,"
+        " include_object=lambda o, name, *_: name != 'hidden',"
+        " process_revision_directives=lambda c, r, d: setattr(d[0], 'message', 'said by a hook')"
+    )
+    env = ENV.replace("sa.MetaData()", named).replace("OPTIONS", options)
+    tables = 'sa.Table("tags", metadata, sa.Column("name", sa.Text, index=True)); sa.Table("hidden", metadata)'
+    project = with_template(tmp_path, {"a1": TABLE}, env.replace("\n\n\ndef", f"\n{tables}\n\n\ndef", 1))
+    found = text(write(project, autogenerate=True))
+    assert "said by a hook" in found
+    assert CREATES_TAGS in found
+    assert "'by_name'" in found
+    assert "batch_op.alter_column('id'" in found
+    assert "hidden" not in found
+
+
+def test_first_revision(tmp_path: Path, database: str) -> None:
+    """A directory without revisions and a fleet of tenants that are still to be made, or of nobody at all, have one."""
+    empty = [{"python": "examples_of_nobody:none"}]
+    for number, keys in enumerate(({}, {"sources": empty})):
+        path = tmp_path / str(number)
+        path.mkdir()
+        (path / "examples_of_nobody.py").write_text("def none():\n    return []\n")
+        project = make_project(path, {}, schemas(database, *(["acme"] if not keys else []), **keys), TAGS)
+        shutil.copy(REPOSITORY / "alembic/script.py.mako", path / "alembic")
+        found = text(write(project, autogenerate=True))
+        assert CREATES_TAGS in found
+        assert "down_revision = None" in found
+        assert "alembic_version" not in found
+
+
+def test_no_tenant_is_read(tmp_path: Path, database: str) -> None:
+    """A tenant that is locked whole, by whoever, holds nothing up; what is in it does not count."""
+    project = of_schemas(tmp_path, database, {"a1": TABLE}, TAGS, "acme")
+    asyncio.run(project.upgrade())
+    execute(database, "CREATE TABLE acme.tags (id int); CREATE TABLE acme.odd (id int)")
+
+    async def locked() -> WrittenRevision:
+        connection = await asyncpg.connect(database)
+        try:
+            async with connection.transaction():
+                for table in ("notes", "alembic_version", "tags", "odd"):
+                    await connection.execute(f"LOCK TABLE acme.{table} IN ACCESS EXCLUSIVE MODE")
+                return await orchestrator.revision(project.fleet, "x", autogenerate=True)
+        finally:
+            await connection.close()
+
+    found = text(asyncio.run(locked()))
+    assert CREATES_TAGS in found
+    assert "odd" not in found
+    assert fetch(database, SCRATCH) == []
+
+
+def test_every_schema_is_asked_for(tmp_path: Path, database: str) -> None:
+    """With include_schemas, other tenants' tables are neither read nor dropped; env.py still chooses among the rest."""
+    env = TAGS.replace(
+        "target_metadata=metadata",
+        "target_metadata=metadata, include_schemas=True,"
+        " include_name=lambda name, kind, _: kind != 'schema' or name != 'public'",
+    )
+    execute(database, "CREATE TABLE public.old (id int); CREATE SCHEMA shop; CREATE TABLE shop.goods (id int)")
+    project = of_schemas(tmp_path, database, {"a1": TABLE}, env, "acme", "globex")
+    asyncio.run(project.upgrade())
+    found = text(write(project, autogenerate=True))
+    assert CREATES_TAGS in found
+    assert "op.drop_table('goods', schema='shop')" in found
+    assert not [word for word in ("acme", "globex", "public", "orchestrator", "notes") if word in found]
+
+
+def test_branches(tmp_path: Path, database: str) -> None:
+    """Where tenants follow branches, the reference is one of the branch that the revision comes after."""
+    branch = "down_revision = None\nbranch_labels = ('{}',)\ndef upgrade():\n    {}\ndef downgrade():\n    pass"
+    plans = "op.create_table('plans', sa.Column('id', sa.Integer, primary_key=True))"
+    revisions = {"a1": branch.format("shared", plans), "b1": branch.format("tenant", TABLE)}
+    project = of_schemas(tmp_path, database, revisions, TAGS)
+    tenants = [{"id": "shared", "schema": "public", "target": "shared@head"}, {"id": "acme", "target": "tenant@head"}]
+    (tmp_path / "tenants.yaml").write_text(json.dumps({"servers": {"main": {"url": database}}, "tenants": tenants}))
+    written = write(project, autogenerate=True, head="tenant@head")
+    assert written.like == "acme"
+    assert "Revises: b1" in text(written)
+    assert [line.partition("(")[0] for line in operations(*written.files)] == ["op.create_table", "op.drop_table"]
+    assert CREATES_TAGS in text(written)
+
+
+def test_mixed_fleet(tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Of several dialects PostgreSQL is compared, and the others are told of; --like chooses another."""
+    project = of_schemas(tmp_path, database, {"a1": TABLE}, TAGS)
+    servers = {"lite": {"url": f"sqlite:///{tmp_path / 'data'}"}, "main": {"url": database}}
+    tenants = [{"id": "fi", "server": "lite", "isolation": "file"}, {"id": "acme", "server": "main"}]
+    (tmp_path / "tenants.yaml").write_text(json.dumps({"servers": servers, "tenants": tenants}))
+    assert write(project, autogenerate=True).like == "acme"
+    assert "compared on postgresql; tenants on sqlite" in caplog.text
+    assert "--like fi" in caplog.text
+    assert write(project, autogenerate=True, like="f*", rev_id="z9", head="a1", splice=True).like == "fi"
+    refused(project, lambda: write(project, autogenerate=True, like="fii", head="a1"), "no tenant", "'fi'")
+    refused(project, lambda: write(project, like="fi", head="a1"), "nothing is compared", "add --autogenerate")
+
+
+def test_nothing_can_be_made(tmp_path: Path, database: str, second_role: str) -> None:
+    """A server that is away, and a role without the right, are told with what to do; elsewhere is told where it is."""
+    project = of_schemas(tmp_path, NOWHERE, {"a1": TABLE}, TAGS, "acme")
+    refused(project, lambda: write(project, autogenerate=True), "no connection to ", "is the server up")
+    (tmp_path / "tenants.yaml").write_text(schemas(second_role, "acme"))
+    refused(project, lambda: write(project, autogenerate=True), "permission denied", "needs CREATE on the database")
+    servers = {"main": {"url": second_role}, "eu": {"url": database}}
+    tenants = [{"id": "acme", "server": "main"}, {"id": "bergen", "server": "eu"}]
+    (tmp_path / "tenants.yaml").write_text(json.dumps({"servers": servers, "tenants": tenants}))
+    refused(project, lambda: write(project, autogenerate=True), "permission denied", "--like TENANT")
+    assert CREATES_TAGS in text(write(project, autogenerate=True, like="bergen"))
+
+
+def test_revision_that_fails(tmp_path: Path, database: str) -> None:
+    """A directory that does not lead from nothing to its heads is told with the revision; no scratch schema is left."""
+    project = of_schemas(tmp_path, database, {"a1": TABLE, "b1": "op.execute('no')"}, TAGS, "acme")
+    refused(project, lambda: write(project, autogenerate=True), "in revision b1: syntax error", "")
+    assert fetch(database, SCRATCH) == []
+
+
+def test_revision_that_goes_abroad(tmp_path: Path, database: str) -> None:
+    """What a revision would change in public is not committed for a scratch schema; a key that leads there may be."""
+    execute(database, "CREATE TABLE plans (id int PRIMARY KEY)")
+    key = "op.execute('CREATE TABLE keyed (plan int REFERENCES public.plans)')"
+    writes = "op.execute('INSERT INTO public.plans VALUES (1)')"
+    env = TAGS.replace("metadata,\n", "metadata, include_object=lambda o, name, *_: name != 'keyed',\n")
+    project = of_schemas(tmp_path, database, {"a1": TABLE, "b1": key}, env, "acme")
+    assert CREATES_TAGS in text(write(project, autogenerate=True))
+    asyncio.run(project.upgrade("b1"))
+    with_writes = of_schemas(tmp_path / "writes", database, {"a1": TABLE, "b1": writes}, env, "acme")
+    hint = "alembic -x tenant=acme revision --autogenerate"
+    refused(with_writes, lambda: write(with_writes, autogenerate=True), "touches public.plans", hint)
+    assert fetch(database, "SELECT * FROM plans") == []
+    assert fetch(database, SCRATCH) == []
+
+
+def test_name_of_the_scratch_schema(tmp_path: Path, database: str) -> None:
+    """A default that says its tenant's name would bring the scratch schema's into the file: refused, no file."""
+    create = "EXECUTE format('CREATE TABLE named (a text DEFAULT %L)', current_schema())"
+    naming = f'op.execute("DO $$ BEGIN {create}; END $$")'
+    project = of_schemas(tmp_path, database, {"a1": TABLE, "b1": naming}, TAGS, "acme")
+    refused(project, lambda: write(project, autogenerate=True), "would name the scratch tenant", "include_object")
+
+
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGKILL, 1), (signal.SIGINT, 0)])
+async def test_killed(tmp_path: Path, database: str, number: signal.Signals, left: int) -> None:
+    """An interrupted one drops its scratch schema; what a killed one leaves is dropped by the next."""
+    waits = "op.execute('SELECT pg_advisory_xact_lock(77)')"
+    project = of_schemas(tmp_path, database, {"a1": TABLE, "b1": waits}, TAGS, "acme")
+    command = [sys.executable, "-m", "orchestrator", "revision", "-m", "x", "--autogenerate"]
+    async with held(database, 77) as connection:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=tmp_path, env=Workspace.environment(), stderr=subprocess.DEVNULL
+        )
+        await waiting_backend(connection)
+        process.send_signal(number)
+        await process.wait()
+    watching = await asyncpg.connect(database)
+    try:
+        others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        await until(lambda: watching.fetch(others), lambda rows: not rows)
+        assert len(await watching.fetch(SCRATCH)) == left
+    finally:
+        await watching.close()
+    assert len((await orchestrator.revision(project.fleet, "x", autogenerate=True)).files) == 1
+    assert await asyncio.to_thread(fetch, database, SCRATCH) == []
+
+
+def test_lint_of_what_was_written(workspace: Workspace) -> None:
+    """What loses data is told on stderr, exit code 3, and the file stays; rules that there are not are told before."""
+    url = f"sqlite:///{workspace.path / 'data'}"
+    fleet = {"servers": {"main": {"url": url}}, "tenants": [{"id": "acme", "isolation": "file"}]}
+    workspace.write("tenants.yaml", json.dumps({**fleet, "lint": {"rules": {"upgrade_looses_data": "off"}}}))
+    models = workspace.path / "examples/saas/work.py"
+    models.write_text(re.sub(r"\n    archived_at:.*", "", models.read_text(), count=1))
+    command = ("revision", "-m", "drop it", "--autogenerate")
+    refusal = workspace.run(*command)
+    assert (refusal.returncode, refusal.stdout) == (2, "")
+    assert "did you mean `upgrade_loses_data`" in refusal.stderr
+    workspace.write("tenants.yaml", json.dumps(fleet))
+    told = workspace.run(*command)
+    file = Path(told.stdout.strip())
+    assert (told.returncode, file.is_file()) == (3, True)
+    assert f"alembic/versions/{file.name}:" in told.stderr
+    assert "error: upgrade_loses_data: " in told.stderr
+    assert "squawk: not run" in told.stderr
+    assert "1 error, 0 warnings" in told.stderr
+
+
+def test_plain_alembic(workspace: Workspace) -> None:
+    """Plain Alembic compares with a real tenant, as ever; with one that lacks revisions it says what to type."""
+    url = f"sqlite:///{workspace.path / 'data'}"
+    fleet = {"servers": {"main": {"url": url}}, "tenants": [{"id": "acme", "isolation": "file"}]}
+    workspace.write("tenants.yaml", json.dumps(fleet))
+    models = workspace.path / "examples/saas/work.py"
+    models.write_text(re.sub(r"\n    archived_at:.*", "", models.read_text(), count=1))
+    command = ("-m", "alembic", "revision", "-m", "drop it", "--autogenerate")
+    workspace.json("upgrade", "+1", "--provision")
+    behind = workspace.python(*command)
+    assert behind.returncode != 0
+    assert "tenant acme: Target database is not up to date" in behind.stdout + behind.stderr
+    assert "hint: orchestrator revision -m ... --autogenerate" in behind.stdout + behind.stderr
+    workspace.json("upgrade")
+    assert workspace.python(*command).returncode == 0
+    (written,) = (workspace.path / "alembic/versions").glob("*drop_it*.py")
+    assert "op.drop_column('projects', 'archived_at')" in written.read_text()
 
 
 def test_file_that_cannot_be_written(tmp_path: Path) -> None:
     """What the operating system refuses is told with the directory to look at."""
     project = with_template(tmp_path, {"a1": TABLE})
-    ini = tmp_path / "alembic.ini"
-    ini.write_text(ini.read_text() + f"file_template = {'x' * 300}\n")
-    refused(project, lambda: write_revision(project.fleet, "x"), "cannot be written", "ls -ld ")
+    add_setting(project, f"file_template = {'x' * 300}")
+    refused(project, lambda: write(project), "cannot be written", "ls -ld ")
     (tmp_path / "alembic/script.py.mako").unlink()
-    refused(project, lambda: write_revision(project.fleet, "x"), "cannot be written", "take the script.py.mako")
+    refused(project, lambda: write(project), "cannot be written", "take the script.py.mako")
 
 
-async def test_named_fleet(tmp_path: Path) -> None:
-    """The tenants of the fleet that was loaded are compared, whatever its file is called; the environment stays."""
-    project = with_template(tmp_path, {"a1": TABLE}, COMPARING)
-    await project.upgrade()
+def test_named_fleet(tmp_path: Path) -> None:
+    """The fleet that was loaded counts, whatever its file is called; the environment stays."""
+    with_template(tmp_path, {"a1": TABLE}, COMPARING)
     (tmp_path / "tenants.yaml").rename(tmp_path / "eu.yaml")
-    written = write_revision(orchestrator.load(tmp_path / "eu.yaml"), "x", autogenerate=True)
-    assert operations(written) == []
+    fleet = orchestrator.load(tmp_path / "eu.yaml")
+    assert asyncio.run(orchestrator.revision(fleet, "x", autogenerate=True)).files == ()
     assert "ORCHESTRATOR_CONFIG" not in os.environ
+
+
+@pytest.fixture
+def second_role(database: str) -> Iterator[str]:
+    """The address of a role that may make nothing in the database."""
+    name = f"poor_{os.getpid()}"
+    execute(database, f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN PASSWORD 'poor'")
+    yield with_role(database, name, "poor")
+    execute(database, f"DROP ROLE {name}")
+
+
+def of_schemas(path: Path, url: str, revisions: dict[str, str], env: str, *ids: str) -> Project:
+    """A project with tenants in schemas, and a template for new revisions."""
+    path.mkdir(exist_ok=True)
+    project = make_project(path, revisions, schemas(url, *ids), env)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", path / "alembic")
+    return project
 
 
 def with_template(path: Path, revisions: dict[str, str], env: str = PLAIN) -> Project:
@@ -174,13 +450,19 @@ def with_template(path: Path, revisions: dict[str, str], env: str = PLAIN) -> Pr
     return project
 
 
+def add_setting(project: Project, line: str) -> None:
+    """Add to the project's alembic.ini."""
+    ini = project.path / "alembic.ini"
+    ini.write_text(ini.read_text() + line + "\n")
+
+
 def operations(revision: Path) -> list[str]:
     """The operations in a revision's file, upgrade's first."""
     lines = (line.strip() for line in revision.read_text().splitlines())
     return [line for line in lines if line.startswith("op.")]
 
 
-def refused(project: Project, write: Callable[[], Path], told: str, hint: str) -> None:
+def refused(project: Project, write: Callable[[], object], told: str, hint: str) -> None:
     """It ends in an error that says so, and no file is there that was not before."""
     before = sorted((project.path / "alembic" / "versions").glob("*.py"))
     with pytest.raises(OrchestratorError) as error:

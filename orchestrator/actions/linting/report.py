@@ -85,7 +85,7 @@ class LintedRevision:
 class LintReport:
     """What was looked at, and what was found."""
 
-    #: ``pending``, ``range`` or ``all``: how the revisions were taken.
+    #: ``pending``, ``range``, ``all`` or ``written``: how the revisions were taken.
     taken: str
     #: In the order in which they run.
     revisions: tuple[str, ...]

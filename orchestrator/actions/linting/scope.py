@@ -33,7 +33,7 @@ _WITHOUT = "orchestrator lint --all-revisions, or a range: orchestrator lint bas
 class Scope:
     """What is looked at."""
 
-    #: ``pending``, ``range`` or ``all``.
+    #: ``pending``, ``range``, ``all``, or ``written`` for what was written just now.
     taken: str
     #: In an order to run them in.
     revisions: tuple[str, ...]
@@ -82,7 +82,7 @@ async def pending(project: Project, target: str | None, tenants: Tenants) -> Sco
         project.history.forward(paths),
         project.history,
         project.loop,
-        _example([each.tenant for each in made.tenants if each.path] or chosen),
+        example([each.tenant for each in made.tenants if each.path] or chosen),
         project.databases,
         min(versions, key=_number, default=None),
     )
@@ -118,18 +118,18 @@ def shares_database(fleet: Fleet) -> bool:
 
 def _offline(taken: str, fleet: Fleet, history: History, revisions: Iterable[str]) -> Scope:
     loop = load_loop(history)
-    example = _example(fleet.tenants) if fleet.tenants else _stand_in(fleet)
-    databases = {example.server: _adapter(fleet, example)}
-    return Scope(taken, history.forward(frozenset(revisions)), history, loop, example, databases)
+    whose = example(fleet.tenants) if fleet.tenants else stand_in(fleet)
+    databases = {whose.server: adapter(fleet, whose)}
+    return Scope(taken, history.forward(frozenset(revisions)), history, loop, whose, databases)
 
 
-def _example(tenants: Iterable[Tenant]) -> Tenant:
+def example(tenants: Iterable[Tenant]) -> Tenant:
     """The tenant as whom to render: in PostgreSQL, where there is one, and in a schema there."""
     order = [Isolation.SCHEMA, Isolation.DATABASE, Isolation.FILE]
     return min(tenants, key=lambda tenant: order.index(tenant.isolation))
 
 
-def _stand_in(fleet: Fleet) -> Tenant:
+def stand_in(fleet: Fleet) -> Tenant:
     """A tenant of a fleet whose tenants only its sources know."""
     server = fleet.defaults.server or next(iter(fleet.servers))
     if urls.dialect_of(fleet.servers[server].url.from_environment()) == urls.SQLITE:
@@ -137,7 +137,7 @@ def _stand_in(fleet: Fleet) -> Tenant:
     return Tenant("tenant", server, Isolation.SCHEMA, schema="tenant")
 
 
-def _adapter(fleet: Fleet, tenant: Tenant) -> Database:
+def adapter(fleet: Fleet, tenant: Tenant) -> Database:
     """The adapter of the tenant's server; where the address is a secret that is not here, one of its dialect."""
     server = fleet.servers[tenant.server]
     try:

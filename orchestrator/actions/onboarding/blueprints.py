@@ -101,7 +101,9 @@ class Store:
             version = await database.version()
             extensions = self._project.fleet.server_of(tenant).extensions_schema
             table = self._project.loop.version_table
-            lasting = (database.dialect, version, tenant.isolation, table, extensions)
+            # Each fleet has its own: staging is ahead of production on the same server, and drops what it has outgrown.
+            fleet = self._project.identity
+            lasting = (database.dialect, version, fleet, tenant.isolation, table, extensions)
             family = key_of(*lasting, self._project.history.script.get_bases(), target)
             key = key_of(*lasting, goal, await asyncio.to_thread(self._digest))
             self.memory.kinds[asked] = Kind(key, family, tenant.server)

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.actions.execute import Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.onboarding.pooling import Filler
 from orchestrator.actions.onboarding.readiness import Readiness, made_ready, ready_for_many
 from orchestrator.actions.onboarding.welcoming import Arrivals, Expected, expected
 from orchestrator.actions.project import Project, read_project
@@ -37,7 +38,7 @@ _Seen = tuple[tuple[str, int, int], ...]
 
 
 @asynccontextmanager
-async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
+async def onboarding(fleet: Fleet, *, refill: bool = True) -> AsyncIterator[Desk]:
     """Receive new tenants: keeps connections, the read directory and the journal from one to the next.
 
     What others change meanwhile counts: tenants.yaml and the directory are looked at before each onboarding, and the
@@ -45,11 +46,13 @@ async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
 
     Args:
         fleet: as loaded from tenants.yaml, with ``may_be_empty`` where it may be.
+        refill: make another database ready behind each tenant that came from a pool; what is being made at the end is
+            waited for, less than a second. Not for a program that ends with its onboarding.
 
     Raises:
         OrchestratorError: the directory, env.py, a source or the journal cannot be read.
     """
-    desk = Desk(fleet)
+    desk = Desk(fleet, refill=refill)
     try:
         await desk.open()
         yield desk
@@ -60,11 +63,15 @@ async def onboarding(fleet: Fleet) -> AsyncIterator[Desk]:
 class Desk:
     """Use :func:`onboarding`."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *, refill: bool = True) -> None:
         self._fleet = fleet
+        self._refill = refill
+        self._filler: Filler | None = None
         self._opened = AsyncExitStack()
         self._project: Project | None = None
         self._journal: Journal | None = None
+        #: With the commit that the files are of: asked of git as often as they are read.
+        self._actor: Actor | None = None
         self._file: _Seen = ()
         self._files: _Seen = ()
         self._looking = asyncio.Lock()
@@ -88,6 +95,7 @@ class Desk:
         self._journal = await self._opened.enter_async_context(opened_journal(self._fleet))
         self._project = await read_project(self._fleet, servers)
         self._files = await asyncio.to_thread(_seen, _files_of(self._project.history))
+        self._actor = await asyncio.to_thread(Actor.current, self._fleet.root)
 
     async def end(self) -> None:
         """Receive nobody any more."""
@@ -96,6 +104,9 @@ class Desk:
 
     async def _close(self) -> None:
         """Close every connection and the journal."""
+        filler, self._filler = self._filler, None
+        if filler is not None:
+            await filler.end()
         stack, self._opened = self._opened, AsyncExitStack()
         self._project = self._journal = None
         await stack.aclose()
@@ -114,12 +125,17 @@ class Desk:
         arrivals = Arrivals(entries_of(newcomers), seed, adopt, origin, expand)
         async with self._looking:
             project, journal = await self._now()
-            declared = self._fleet
+            declared, actor = self._fleet, self._actor or Actor.current(self._fleet.root)
             self._at_work += 1
             self._idle.clear()
         try:
             arriving = await expected(project, declared, arrivals)
-            return await _receive(arriving, journal, arrivals, execution, watch or Watch())
+            result = await _receive(arriving, journal, arrivals, execution, watch or Watch(), actor)
+            if self._refill and self._project is not None:
+                self._filler = self._filler or Filler(self._project)
+                for tenant in arriving.tenants:
+                    self._filler.wake(tenant)
+            return result
         finally:
             self._at_work -= 1
             if self._at_work == 0:
@@ -127,6 +143,8 @@ class Desk:
 
     async def prepare(self, **keys: Any) -> Readiness:
         """Make what new tenants are made from, so that the next ones are made fast; takes a few migrations' time.
+
+        Where tenants.yaml asks for a pool, and they are databases, it is filled, too.
 
         For a deploy, after ``upgrade``. What an earlier call has made is kept, as long as directory, env.py and
         versions are the same.
@@ -170,7 +188,7 @@ class Desk:
 
 
 async def _receive(
-    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch
+    arriving: Expected, journal: Journal, arrivals: Arrivals, execution: Execution, watch: Watch, actor: Actor
 ) -> RunResult:
     project = arriving.project
     if not arrivals.adopt:
@@ -185,7 +203,7 @@ async def _receive(
         status=RunStatus.RUNNING,
         started_at=datetime.now(UTC),
         finished_at=None,
-        actor=Actor.current(project.fleet.root),
+        actor=actor,
         directory_digest=project.history.digest,
         options={"provision": True, "waves": execution.waves, **arrivals.as_options()},
     )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from orchestrator.actions.onboarding import blueprints
 from orchestrator.actions.onboarding.blueprints import Kind, Store
 from orchestrator.actions.project import Project, migrating
+from orchestrator.databases.claims import Template
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.script import REFUSED, Snapshot, Step
 from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
@@ -165,6 +166,18 @@ async def blueprint_of(project: Project, tenant: Tenant, target: str) -> Bluepri
     """
     store = _Maker(project).store
     return await store.load(tenant, await store.kind(tenant, target))
+
+
+async def template_of(project: Project, tenant: Tenant, target: str) -> Template | None:
+    """What databases of tenants like ``tenant`` are copied from; ``None`` where nothing is prepared, or none may be.
+
+    Raises:
+        OrchestratorError: no such target, or no connection.
+    """
+    found = await blueprint_of(project, tenant, target)
+    if found is None or found.template is None:
+        return None
+    return Template(found.template, found.shape, found.heads, project.loop.version_table)
 
 
 class _NotTaken(Exception):

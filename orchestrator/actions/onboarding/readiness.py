@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.actions.onboarding.making import Way, blueprint_of, prepare
+from orchestrator.actions.onboarding.pooling import fill_pool
 from orchestrator.actions.project import Project
+from orchestrator.databases.claims import Stock
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.rollout.blueprints import Blueprint
 
@@ -25,6 +27,8 @@ class Readiness:
     way: Way
     #: Why faster ones are closed, by way.
     closed: Mapping[str, str]
+    #: Those that are made already; ``None`` where there is no pool of them.
+    stock: Stock | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``onboard --prepare --json``."""
@@ -33,11 +37,12 @@ class Readiness:
             "isolation": self.isolation.value,
             "way": self.way.value,
             "closed": dict(self.closed),
+            "pool": None if self.stock is None else asdict(self.stock),
         }
 
 
 async def made_ready(project: Project, tenant: Tenant) -> Readiness:
-    """Make what tenants like ``tenant`` are made from at their target, where that is not there.
+    """Make what tenants like ``tenant`` are made from at their target, where that is not there, and fill their pool.
 
     Args:
         project: opened.
@@ -47,7 +52,8 @@ async def made_ready(project: Project, tenant: Tenant) -> Readiness:
         OrchestratorError: the directory does not lead there, or nothing can be made on the server.
     """
     found = await prepare(project, tenant, tenant.target)
-    return Readiness(tenant.server, tenant.isolation, _way(found), found.closed)
+    stock = await fill_pool(project, tenant)
+    return Readiness(tenant.server, tenant.isolation, _way(found), found.closed, stock)
 
 
 async def ready_for_many(project: Project, tenants: Iterable[Tenant]) -> None:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from orchestrator.actions.onboarding.adoption import Adoption
-from orchestrator.actions.onboarding.making import Made, blueprint_of, make_fast
+from orchestrator.actions.onboarding.making import Made, make_fast, template_of
+from orchestrator.actions.onboarding.pooling import pool_for
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
 from orchestrator.databases.claims import Claim, Marker, Template
@@ -114,6 +115,7 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         seeds=seeds,
         fast=partial(_fast, project),
         template=partial(_template, project),
+        pool=partial(pool_for, project),
         adopt=Adoption(project).adopt if arrivals.adopt else None,
     )
     return Expected(project, tuple(each.tenant for each in given.newcomers), asked)
@@ -132,10 +134,7 @@ async def _fast(project: Project, tenant: Tenant, work: Work) -> Outcome | None:
 async def _template(project: Project, tenant: Tenant, work: Work) -> Template | None:
     if tenant.isolation is not Isolation.DATABASE or tenant.schema is not None:
         return None
-    found = await blueprint_of(project, tenant, work.target)
-    if found is None or found.template is None:
-        return None
-    return Template(found.template, found.shape, found.heads, project.loop.version_table)
+    return await template_of(project, tenant, work.target)
 
 
 def _refuse_our_names(tenant: Tenant) -> None:

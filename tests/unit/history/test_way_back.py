@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,12 @@ from orchestrator.migration.attempt import Work
 from orchestrator.statuses import TenantStatus
 from tests.unit.history.directories import Ran, Revision, alembic_runs, directory, line, runs, shapes
 
-#: Each example writes a directory.
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+#: Each example writes a directory. More of them: GENERATED_SHAPES=300 make test PYTEST_ARGS="-k way_back".
+few = settings(
+    max_examples=int(os.environ.get("GENERATED_SHAPES", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 #: Two lines that are joined and go on, and a third one that needs the first.
 BRANCHED = [

@@ -1,0 +1,138 @@
+"""Write revision files through Alembic: all of them, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alembic.autogenerate import RevisionContext
+from alembic.script import Script
+from alembic.util import CommandError
+
+from orchestrator.actions.revising.asked import Asked
+from orchestrator.errors import HistoryError, OrchestratorError, UsageError
+from orchestrator.history.directory import History
+
+
+def check(history: History, asked: Asked) -> None:
+    """Refuse what Alembic would not, or would tell of worse.
+
+    Raises:
+        OrchestratorError: there is no message, no such revision to come after, or one of the wished name already.
+    """
+    require_message(asked.message)
+    if asked.head == "head" and len(history.heads) > 1:
+        raise HistoryError(
+            f"the directory has {len(history.heads)} heads ({', '.join(history.heads)}): after which one?",
+            hint=f"name it: --head {history.heads[0]}; or join them first: alembic merge -m 'merge heads' heads",
+        )
+    history.resolve(asked.head)
+    if asked.rev_id is not None and asked.rev_id in history.graph.parents:
+        raise HistoryError(
+            f"there is a revision {asked.rev_id} already: {history.file(asked.rev_id).name}",
+            hint="take another --rev-id, or none",
+        )
+
+
+def require_message(message: str) -> None:
+    """A revision that says nothing of itself is not written.
+
+    Raises:
+        UsageError: it says nothing.
+    """
+    if not message.strip():
+        raise UsageError("a revision needs a message: it is what colleagues read at night", hint="-m 'add user phone'")
+
+
+def write(history: History, context: RevisionContext, never: str | None = None) -> tuple[Script, ...]:
+    """Write what ``context`` has.
+
+    Args:
+        history: the shared directory.
+        context: with all that the revisions are to do.
+        never: a name that must not be in them: the scratch tenant's, which is nobody's.
+
+    Raises:
+        OrchestratorError: it cannot be written, or the name would be in it; nothing was written then.
+    """
+    # env.py's hooks may give identifiers of their own.
+    ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
+    with _none_left(history, ours), refusals(history):
+        # Alembic tells of its progress on stdout, where a script expects the file's name alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            written = tuple(script for script in context.generate_scripts() if script is not None)
+        if never is not None:
+            for script in written:
+                _refuse_name(Path(script.path), never)
+    return written
+
+
+@contextlib.contextmanager
+def refusals(history: History) -> Iterator[None]:
+    """Turn what Alembic and the operating system refuse into an error with what to do."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except CommandError as error:
+        if isinstance(error.__cause__, OrchestratorError):
+            raise error.__cause__ from error
+        raise HistoryError(str(error), hint=_hint(str(error), history)) from error
+    except OSError as error:
+        missing = str(error.filename).endswith("script.py.mako")
+        raise HistoryError(
+            f"the revision cannot be written: {error}",
+            hint="take the script.py.mako that `orchestrator init` makes in an empty directory"
+            if missing
+            else f"see who may write there: ls -ld {history.script.versions}",
+        ) from error
+    except Exception as error:
+        raise HistoryError(
+            f"the revision cannot be written: {type(error).__name__}: {error}",
+            hint=f"its text comes from {history.script.dir}/script.py.mako, the message and what env.py adds",
+        ) from error
+
+
+def _hint(refusal: str, history: History) -> str:
+    """What to do about a refusal, by what Alembic's text says."""
+    if "MetaData" in refusal:
+        return f"set target_metadata in {history.script.env_py_location} to your tables' MetaData"
+    if "--splice" in refusal:
+        return "add --splice to start a branch there, or leave --head out"
+    if "version location" in refusal:
+        places = ", ".join(str(place) for place in history.script._version_locations)
+        return f"--version-path with one of: {places}"
+    return "look at the revisions with: alembic history"
+
+
+def _refuse_name(file: Path, never: str) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    found = next((line.strip() for line in lines if never in line), None)
+    if found is not None:
+        raise HistoryError(
+            "no revision was written: it would name the scratch tenant that the models were compared with, "
+            f"which is gone: {found}",
+            hint="a definition in the database says its tenant's name; leave that object out by include_object in"
+            " env.py, and write its part by hand: orchestrator revision -m ... without --autogenerate",
+        )
+
+
+@contextlib.contextmanager
+def _none_left(history: History, ours: Sequence[str]) -> Iterator[None]:
+    """Take away what was written, when the rest cannot be."""
+    before = _files(history)
+    try:
+        yield
+    except BaseException:
+        for file in _files(history) - before:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            # A colleague's editor may have saved another one meanwhile.
+            if not text or any(revision in text or revision in file.name for revision in ours):
+                file.unlink(missing_ok=True)
+        raise
+
+
+def _files(history: History) -> set[Path]:
+    return {file for place in history.script._version_locations for file in Path(place).rglob("*.py")}

@@ -1,0 +1,283 @@
+"""Measure what each revision does while it runs on a tenant's clone: time, locks, rows, write-ahead log, new files.
+
+Every lock of a transaction is held to its end. So after each statement it is asked, from another connection, which
+locks there are by now, and a lock counts from the beginning of the statement that has taken it to the commit. Where
+statements stand for themselves, outside any transaction, nothing of them is left when they are through: there it is
+asked again and again while they run. The time that asking takes is no part of what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.util import await_only
+
+from orchestrator.databases.failures import shortened
+from orchestrator.databases.measuring import Held, Inside, Meter
+from orchestrator.errors import DatabaseError
+from orchestrator.migration.recording import LEADING, OWN, Recording
+
+#: Seconds between two looks at the locks of a statement that stands for itself.
+_LOOK = 0.02
+#: What a database or server has but once, and is not gone with a clone; also where no transaction shows it.
+_ELSEWHERE = re.compile(
+    rf"(?:^|;){LEADING}(?:(?:CREATE|ALTER|DROP)\s+(?:ROLE|USER(?!\s+MAPPING)|GROUP|DATABASE|TABLESPACE|SUBSCRIPTION)"
+    r"|ALTER\s+SYSTEM|COMMENT\s+ON\s+(?:DATABASE|ROLE|TABLESPACE)|(?:DROP|REASSIGN)\s+OWNED)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Elsewhere(DatabaseError):
+    """A revision was about to do what would not be gone with the clone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockTaken:
+    """A lock that a revision has taken on a table that was there before the migration."""
+
+    table: str
+    #: In PostgreSQL's own words: ``AccessExclusiveLock``.
+    mode: str
+    #: Milliseconds from the beginning of the statement that took it to the commit.
+    held_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A table that was written anew as a whole; or an index that was built, of a table that was there before."""
+
+    table: str
+    #: The index's name; ``None`` for the table itself.
+    index: str | None
+    #: Rows of the table, about; ``None`` where nobody has counted.
+    rows: int | None
+    #: Size of the table before, about.
+    bytes: int
+
+
+@dataclass(slots=True)
+class RevisionMeasured:
+    """What one revision did, in one direction."""
+
+    revision: str
+    duration_ms: float = 0.0
+    #: Of it, milliseconds that the database was at work, or the way there.
+    sql_ms: float = 0.0
+    #: Milliseconds from the first statement to the commit.
+    open_ms: float = 0.0
+    locks: list[LockTaken] = field(default_factory=list)
+    #: Rows inserted, updated and deleted, by table; under "" where it is not known which table's.
+    written: dict[str, int] = field(default_factory=dict)
+    rewritten: list[Rewritten] = field(default_factory=list)
+    #: What the server's write-ahead log grew by; ``None`` where that cannot be seen.
+    wal_bytes: int | None = None
+    #: Statements were run outside any transaction.
+    outside: bool = False
+
+
+@dataclass(slots=True)
+class Measured(Recording):
+    """A recording that also measures; see :attr:`revisions`. Call :meth:`finish` when the migration is through."""
+
+    meter: Meter | None = None
+    #: Name of the version table, whose rows do not count.
+    version_table: str = ""
+    revisions: list[RevisionMeasured] = field(default_factory=list)
+    _aside_s: float = 0.0
+    _began: float = 0.0
+    #: When the running transaction sent its first statement.
+    _opened: float | None = None
+    #: What there was before the first revision, and before the running one.
+    _first: Inside | None = None
+    _earlier: Inside | None = None
+    _wal: int | None = None
+    #: Rows that the running revision's statements say to have written.
+    _rows: int = 0
+    #: Locks of the running transaction: since when, and which revision has taken them.
+    _held: dict[Held, tuple[float, RevisionMeasured]] = field(default_factory=dict)
+    _sent_at: float = 0.0
+    _looking: asyncio.Task[set[Held]] | None = None
+    _through: asyncio.Event | None = None
+    _connection: Connection | None = None
+
+    @property
+    def aside_ms(self) -> float:
+        """Milliseconds that measuring itself took."""
+        return self._aside_s * 1000
+
+    def listen(self, connection: Connection) -> None:
+        """Hear what is sent on ``connection`` from now on; the listeners end with it."""
+        # Not super(): a dataclass with slots is a new class, which the compiler's cell does not know.
+        Recording.listen(self, connection)
+        assert self.meter is not None
+        self.meter.unheard(OWN)
+        self._connection = connection
+
+        def sends(_: Connection, __: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:
+            if self._running and not (state and state.execution_options.get(OWN)):
+                self._sends(statement)
+
+        def sent(_: Connection, cursor: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:
+            if self._running and not (state and state.execution_options.get(OWN)):
+                self._sent(cursor, statement)
+
+        event.listen(connection, "before_cursor_execute", sends)
+        event.listen(connection, "after_cursor_execute", sent)
+        event.listen(connection, "commit", lambda _: self._released())
+        event.listen(connection, "rollback", lambda _: self._released())
+
+    def revision_begins(self, revision: str, heads: Collection[str]) -> None:
+        """A revision is about to run."""
+        Recording.revision_begins(self, revision, heads)
+        self.revisions.append(RevisionMeasured(revision))
+        self._earlier = None
+        self._rows = 0
+        self._began = self._now()
+
+    def revision_ends(self, heads: Collection[str]) -> None:
+        """A revision is through, its commit still to come: it has all its locks."""
+        one = self.revisions[-1]
+        one.duration_ms = (self._now() - self._began) * 1000
+        if self._earlier is not None and self._connection is not None:
+            with self._aside():
+                self._compare(one, self._earlier, self._connection)
+        Recording.revision_ends(self, heads)
+
+    def finish(self) -> None:
+        """The migration is through, or has failed."""
+        self._released()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._aside_s
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is done here on our own account does not count."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._aside_s += time.perf_counter() - started
+
+    def _sends(self, statement: str) -> None:
+        if _ELSEWHERE.search(statement):
+            raise _elsewhere(shortened(statement))
+        assert self.meter is not None
+        assert self._connection is not None
+        with self._aside():
+            if self._earlier is None:
+                self._earlier = self.meter.inside(self._connection)
+                self._first = self._first or self._earlier
+                self._wal = await_only(self.meter.outside(self._connection)).wal
+            if self._connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+                self._through = asyncio.Event()
+                self._looking = asyncio.get_running_loop().create_task(self._look(self._through))
+        self._sent_at = self._now()
+        if self._opened is None:
+            self._opened = self._sent_at
+
+    def _sent(self, cursor: Any, statement: str) -> None:
+        assert self.meter is not None
+        assert self._connection is not None
+        one, took = self.revisions[-1], self._now() - self._sent_at
+        one.sql_ms += took * 1000
+        if cursor.description is None and self.version_table not in statement:
+            self._rows += max(cursor.rowcount, 0)
+        with self._aside():
+            if self._looking is not None:
+                one.outside = True
+                for held in await_only(self._seen()):
+                    self._note(one, held, took)
+                return
+            look = await_only(self.meter.outside(self._connection))
+            if look.shared:
+                raise _elsewhere(f"{shortened(statement)} (it writes to {', '.join(sorted(look.shared))})")
+            for held in look.locks:
+                self._held.setdefault(held, (self._sent_at, one))
+
+    async def _look(self, through: asyncio.Event) -> set[Held]:
+        """What is locked while one statement runs."""
+        assert self.meter is not None
+        assert self._connection is not None
+        seen: set[Held] = set()
+        while not through.is_set():
+            seen |= (await self.meter.outside(self._connection)).locks
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await through.wait()
+            except TimeoutError:
+                continue
+        return seen
+
+    async def _seen(self) -> set[Held]:
+        assert self._looking is not None
+        assert self._through is not None
+        self._through.set()
+        looking, self._looking = self._looking, None
+        return await looking
+
+    def _released(self) -> None:
+        """The transaction ends, and with it all its locks."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        now = self._now()
+        for held, (since, one) in self._held.items():
+            self._note(one, held, now - since)
+        if self.revisions and self._opened is not None:
+            self.revisions[-1].open_ms = (now - self._opened) * 1000
+        self._held.clear()
+        self._opened = None
+
+    def _note(self, one: RevisionMeasured, held: Held, seconds: float) -> None:
+        """Keep a lock on what was there before: on what the migration itself has made, nobody else waits."""
+        known = self._first.tables.get(held.table) if self._first is not None else None
+        if known is not None and known.name.rpartition(".")[2] != self.version_table:
+            one.locks.append(LockTaken(known.name, held.mode, seconds * 1000))
+
+    def _compare(self, one: RevisionMeasured, before: Inside, connection: Connection) -> None:
+        assert self.meter is not None
+        assert self._first is not None
+        after = self.meter.inside(connection)
+        wal = await_only(self.meter.outside(connection)).wal
+        if wal is not None and self._wal is not None:
+            one.wal_bytes = wal - self._wal
+        one.written = self._written(before, after)
+        if one.outside:
+            # What was committed meanwhile the server counts, or has put aside by now: the statements' own word counts.
+            one.written = {"": self._rows} if self._rows else {}
+        for oid, old in before.tables.items():
+            new = after.tables.get(oid)
+            if new is None or oid not in self._first.tables:
+                continue
+            if old.storage and new.storage != old.storage:
+                one.rewritten.append(Rewritten(old.name, None, old.rows, old.bytes))
+                continue
+            built = [name for name, file in new.indexes.items() if file and old.indexes.get(name) != file]
+            one.rewritten += [Rewritten(old.name, index, old.rows, old.bytes) for index in built]
+
+    def _written(self, before: Inside, after: Inside) -> dict[str, int]:
+        """Rows by table, without the version table's."""
+        names = {oid: table.name for found in (before, after) for oid, table in found.tables.items()}
+        written: dict[str, int] = {}
+        for oid, rows in after.written.items():
+            # Without a table's name, Alembic's own row is among them.
+            more = rows - before.written.get(oid, 0) - (oid is None)
+            name = "" if oid is None else names.get(oid, "")
+            if more > 0 and name.rpartition(".")[2] != self.version_table:
+                written[name] = written.get(name, 0) + more
+        return written
+
+
+def _elsewhere(what: str) -> Elsewhere:
+    return Elsewhere(
+        f"this revision does what would stay when its clone is gone, and a rehearsal does not: {what}",
+        hint="rehearse up to the revision before it: orchestrator rehearse REVISION",
+    )
