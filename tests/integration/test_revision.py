@@ -131,6 +131,15 @@ def test_options_of_alembic(tmp_path: Path) -> None:
     refused(project, lambda: write(project, head="a1", depends_on=["z9"]), "z9", "alembic history")
 
 
+def test_no_file_is_written_over(tmp_path: Path) -> None:
+    """A file_template may give two revisions one name; Alembic would take the first away."""
+    project = with_template(tmp_path, {"a1": TABLE})
+    add_setting(project, "file_template = %%(slug)s")
+    first = text(write(project, "add phone"))
+    refused(project, lambda: write(project, "add phone"), "there is a file add_phone.py already", "%%(rev)s")
+    assert (tmp_path / "alembic/versions/add_phone.py").read_text() == first
+
+
 def test_hooks_without_a_database(tmp_path: Path) -> None:
     """With revision_environment env.py's hooks count for a plain revision, too; the server may be away."""
     hook = "process_revision_directives=lambda c, r, d: setattr(d[0], 'rev_id', 'named')"

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from alembic.autogenerate import RevisionContext
 from alembic.script import Script
@@ -59,7 +60,7 @@ def write(history: History, context: RevisionContext, never: str | None = None) 
     """
     # env.py's hooks may give identifiers of their own.
     ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
-    with _none_left(history, ours), refusals(history):
+    with _none_left(history, ours), refusals(history), _none_overwritten(history):
         # Alembic tells of its progress on stdout, where a script expects the file's name alone.
         with contextlib.redirect_stdout(sys.stderr):
             written = tuple(script for script in context.generate_scripts() if script is not None)
@@ -117,6 +118,31 @@ def _refuse_name(file: Path, never: str) -> None:
             hint="a definition in the database says its tenant's name; leave that object out by include_object in"
             " env.py, and write its part by hand: orchestrator revision -m ... without --autogenerate",
         )
+
+
+@contextlib.contextmanager
+def _none_overwritten(history: History) -> Iterator[None]:
+    """Refuse a name that a file has already.
+
+    Alembic writes over it (seen in 1.16 to 1.20: ``ScriptDirectory._generate_template``); a ``file_template`` without
+    ``%(rev)s`` gives one name twice.
+    """
+    script: Any = history.script
+    generate = script._generate_template
+
+    def refusing(source: Path, file: Path, **arguments: Any) -> None:
+        if Path(file).exists():
+            raise HistoryError(
+                f"there is a file {Path(file).name} already, and it would be written over",
+                hint="put %%(rev)s into file_template in alembic.ini, or give another message",
+            )
+        generate(source, file, **arguments)
+
+    script._generate_template = refusing
+    try:
+        yield
+    finally:
+        script._generate_template = generate
 
 
 @contextlib.contextmanager
