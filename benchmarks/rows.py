@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks import peers
 from benchmarks.bench import Bench
 from benchmarks.databases import DATABASES, databases
+from benchmarks.distributed import DISTRIBUTED, distributed
 from benchmarks.drift import DRIFT, DRIFT_DATABASES, drift, drift_databases
 from benchmarks.histories import NONE, ONE, READING, READING_S, TWENTY
 from benchmarks.measuring import Task, take_turns
@@ -169,6 +170,7 @@ ROWS: dict[str, Row] = {
     "new-schemas": new_schemas,
     "new-database": new_database,
     "new-database-pool": new_database_from_pool,
+    DISTRIBUTED: distributed,
 }
 
 

@@ -97,7 +97,7 @@ async def run_each(
         stop=watch.stop,
         # Each uses the connection with the lock, and its program's.
         budgets=await project.budgets(plan.pending, 2),
-        jobs=execution.jobs,
+        jobs=execution.at_once,
         retries=project.fleet.policy.retries,
     )
     await journal.start_run(record, pending(record.id, plan))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
+from orchestrator.actions.attempting import about, attempting, connections_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.onboarding.registering import is_listed
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.rolling_back.places import SEEN, places_event
@@ -26,32 +24,24 @@ from orchestrator.fleet.hooks import Moment
 from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
-from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
-from orchestrator.migration.seam import self_check
-from orchestrator.rollout.backups import BACKUP, Backups, listed
+from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.checks import Checks
-from orchestrator.rollout.cohorts import Cohorts
+from orchestrator.rollout.executor import Executor, LocalExecutor
 from orchestrator.rollout.gates import Gates
-from orchestrator.rollout.hooks import Hooks
-from orchestrator.rollout.onboarding import Asked, Reception
+from orchestrator.rollout.onboarding import Asked
 from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.saved_plan import SavedPlan
-from orchestrator.rollout.steps import Steps
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
-
-log = logging.getLogger("orchestrator.run")
 
 #: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
 FORWARD = frozenset({"upgrade", "onboard"})
 #: So many have an order to begin in.
 _ORDERED = 2
-#: States of tenants whose schema, database or file nobody has seen when the run was planned.
-_NOT_SEEN = frozenset({TenantStatus.UNPROVISIONED, TenantStatus.UNREACHABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +118,17 @@ async def execute(
         return await run_plan(project, journal, record, plan, files, request, execution, watch, Earlier())
 
 
-async def guarded(project: Project, journal: Journal, plan: Plan, execution: Execution) -> tuple[Plan, Integrity]:
+async def guarded(
+    project: Project, journal: Journal, plan: Plan, execution: Execution, run: str | None = None
+) -> tuple[Plan, Integrity]:
     """``plan`` in the order to begin in, without tenants that were left partial, if the files may be applied at all.
+
+    Args:
+        project: opened.
+        journal: opened for writing.
+        plan: as it was made.
+        execution: how it is to be carried out.
+        run: the run that is carried on by it.
 
     Raises:
         EditedRevision: the file of a revision that tenants have was edited.
@@ -137,7 +136,7 @@ async def guarded(project: Project, journal: Journal, plan: Plan, execution: Exe
     files = await integrity(project, journal)
     if plan.command != "stamp":
         files.require(project.history, execution.accept_edited)
-    left = await left_partial(project, journal, plan)
+    left = await left_partial(project, journal, plan, run)
     left.settle(journal)
     # A new tenant that was cut off in mid-way is begun anew.
     if plan.command not in ("stamp", "onboard"):
@@ -199,71 +198,56 @@ async def run_plan(
         earlier: what the run had done before it was carried on; nothing for a new one.
         onboarding: what it does for tenants that are new; ``None`` where none are.
     """
-    backups = None
-    if execution.backup is not None and plan.pending:
-        await project.require_backups(execution.backup, plan.pending)
-        name = f"orchestrator {record.id}"
-        backups = Backups(record.id, execution.backup, project.fleet, journal, project.databases, name)
-    concurrent = await self_check()
-    if not concurrent:
-        log.warning("tenants are migrated one at a time: with this version of Alembic, they could not be kept apart")
-    migrator = Migrator(
-        project.fleet,
-        project.history,
-        project.loop,
-        project.databases,
-        application=f"orchestrator {record.id}",
-        lock_wait=execution.lock_wait,
+    if execution.handed_over:
+        from orchestrator.actions.distributing.handing import handed_over
+
+        return await handed_over(project, journal, record, plan, request, execution, watch, dict(earlier.attempts))
+    parts = await attempting(
+        project,
+        journal,
+        record,
+        plan,
+        execution,
         provision=request.provision,
-        there=frozenset(each.tenant.id for each in plan.tenants if each.state not in _NOT_SEEN),
-        is_listed=partial(is_listed, project.servers, project.fleet),
-        asked=execution.limits,
-        tries=project.fleet.policy.retries + 1,
-        concurrent=concurrent,
-        backup=None if backups is None else backups.make,
+        observer=watch.observer,
+        stop=watch.stop,
+        earlier=earlier.attempts,
+        onboarding=onboarding,
     )
+    migrator, hooks, backups = parts.migrator, parts.hooks, parts.backups
     accepted = project.history.all_of(execution.accept_edited)
     revisions = Revisions(project.history, journal, files.begin(plan, project.history, record.id, accepted))
-    about = {"run": record.id, "command": plan.command, "target": list(record.target)}
-    hooks = Hooks(project.fleet.hooks, project.fleet.root, about, watch.stop)
     declared = project.fleet.waves if request.waves is None else request.waves
     gates = Gates(
         record.id,
         journal,
         watch.observer,
         watch.stop,
-        Checks(migrator, project.budgets, about).verdict,
+        Checks(migrator, project.budgets, about(record)).verdict,
         records=dict(earlier.waves),
         # A stamp changes nothing that could be waited for.
         asked_for=bool(declared) and plan.command != "stamp",
         last=last_wave(declared, {*request.dealt.values(), *(wave.name for wave in plan.waves)}),
         approved=execution.approve,
     )
+    budgets = await project.budgets(plan.pending, connections_each(execution, plan.pending))
+    executor: Executor
+    if execution.workforce is None:
+        executor = LocalExecutor(parts.tries, budgets, execution.at_once if migrator.concurrent else 1, watch.stop)
+    else:
+        executor = execution.workforce.executor(project, journal, record, plan, request, budgets, earlier.attempts)
     run = Run(
         id=record.id,
         plan=plan,
-        migrator=migrator,
         recorder=journal,
         observer=watch.observer,
         stop=watch.stop,
-        budgets=await project.budgets(plan.pending, 1 if backups is None else 2),
-        jobs=execution.jobs if concurrent else 1,
-        retries=project.fleet.policy.retries,
-        cohorts=Cohorts(
-            # A dump takes far longer than what a replay saves, and wants the lock that a replay takes by itself.
-            plan if execution.replay and concurrent and backups is None and onboarding is None else None,
-            project.history,
-            project.databases,
-            project.transcripts,
-            verify_all=execution.verify_all,
-        ),
+        executor=executor,
+        foresight=parts.tries.foresight,
         revisions=revisions,
-        steps=Steps(record.id, journal, retry=execution.retry_partial or plan.command == "stamp"),
         gates=gates,
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
-        reception=None if onboarding is None else Reception(record.id, onboarding, migrator, journal),
-        shapes=execution.verify_all,
         earlier=earlier.attempts,
     )
     if not earlier.joining:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.tenant import Limits
@@ -11,13 +13,54 @@ from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Silent
 
+if TYPE_CHECKING:
+    from orchestrator.actions.project import Project
+    from orchestrator.journal.journal import Journal
+    from orchestrator.journal.records import AttemptRecord, RunRecord
+    from orchestrator.rollout.executor import Executor
+    from orchestrator.rollout.plan import Plan, Request
+
+
+#: Tenants at once in one process, unless somebody says otherwise.
+AT_ONCE = 32
+#: The executor that is not this process.
+DBOS = "dbos"
+
+
+class Workforce(Protocol):
+    """Workers on other machines."""
+
+    def executor(
+        self,
+        project: Project,
+        journal: Journal,
+        record: RunRecord,
+        plan: Plan,
+        request: Request,
+        budgets: Mapping[str, tuple[str, int]],
+        earlier: Mapping[str, AttemptRecord],
+    ) -> Executor:
+        """What gives them the tenants of a run.
+
+        Args:
+            project: opened.
+            journal: opened for writing.
+            record: the run.
+            plan: for the tenants that are still to be done.
+            request: what the plan was made from.
+            budgets: each server's physical identity and how many tenants it takes at once, by name.
+            earlier: what the run had done before it was carried on, by tenant id.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
     """How a run is carried out, whatever it does."""
 
-    #: Tenants at once over all servers.
-    jobs: int = 32
+    #: Tenants at once over all servers; ``None`` for the executor's own: :data:`AT_ONCE` here, and as many as the
+    #: servers take where workers attempt them.
+    jobs: int | None = None
     #: Failures tolerated per wave; ``None`` for what tenants.yaml says (none, without a word).
     max_failures: FailureBudget | None = None
     #: Go on whatever fails.
@@ -42,6 +85,22 @@ class Execution:
     accept_edited: tuple[str, ...] = ()
     #: Directory for a backup of each tenant, made right before it is migrated; ``None`` for no backups.
     backup: Path | None = None
+    #: Who attempts the tenants: ``None`` for this process, :data:`DBOS` for workers.
+    executor: str | None = None
+    #: Leave the run to the workers, and do not wait for it.
+    detach: bool = False
+    #: The workers, for the one of them that has the run as a whole.
+    workforce: Workforce | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def at_once(self) -> int:
+        """Tenants at once in this process."""
+        return AT_ONCE if self.jobs is None else self.jobs
+
+    @property
+    def handed_over(self) -> bool:
+        """Others carry the run out."""
+        return self.executor is not None and self.workforce is None
 
     @property
     def budget(self) -> FailureBudget | None:

@@ -15,6 +15,16 @@ from orchestrator.journal.journal import Journal, default_url
 log = logging.getLogger("orchestrator.journal")
 
 
+def journal_url(template: str, fleet: Fleet) -> str:
+    """The journal's address with its secrets put in.
+
+    Args:
+        template: what tenants.yaml says.
+        fleet: whose it is.
+    """
+    return Template(template, fleet.root).resolve()
+
+
 @asynccontextmanager
 async def opened_journal(fleet: Fleet, *, read_only: bool = False) -> AsyncIterator[Journal]:
     """The fleet's journal, closed at the end.
@@ -29,7 +39,7 @@ async def opened_journal(fleet: Fleet, *, read_only: bool = False) -> AsyncItera
     if fleet.journal is None:
         journal = await Journal.open(default_url(fleet.root), root=fleet.root, read_only=read_only)
     else:
-        address = parse(Template(fleet.journal, fleet.root).resolve())
+        address = parse(journal_url(fleet.journal, fleet))
         if address.dialect == "sqlite" and address.database is not None:
             # As every path in tenants.yaml: relative to it, wherever the command is run.
             address = address.with_database(str(fleet.root / address.database))

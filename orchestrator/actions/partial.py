@@ -53,8 +53,14 @@ class Left:
             journal.record_step(replace(step, done_at=datetime.now(UTC)))
 
 
-async def left_partial(project: Project, journal: Journal, plan: Plan) -> Left:
+async def left_partial(project: Project, journal: Journal, plan: Plan, ours: str | None = None) -> Left:
     """Find the tenants of ``plan`` that still stand where an earlier run left them half done.
+
+    Args:
+        project: opened.
+        journal: opened.
+        plan: whom it is about.
+        ours: the run that is carried on with these tenants: nobody else is at work on them for it.
 
     Raises:
         JournalError: the journal cannot be read.
@@ -64,7 +70,8 @@ async def left_partial(project: Project, journal: Journal, plan: Plan) -> Left:
     settled, ended, finished = [], [], set()
     for step, run in await journal.open_steps():
         each = planned.get(step.tenant)
-        at_work = step.error is None and run is not None and run.finished_at is None and alive(run, datetime.now(UTC))
+        going = run is not None and run.id != ours and run.finished_at is None and alive(run, datetime.now(UTC))
+        at_work = step.error is None and going
         if each is None or each.heads is None or at_work:
             continue
         if each.heads not in step.heads:

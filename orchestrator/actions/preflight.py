@@ -152,7 +152,7 @@ async def preflight(
     )
     ways = _ways(migrator, made.cohorts)
     todo = [planned for planned in made.tenants if planned.verdict is TenantStatus.PENDING]
-    asking = _Asking(migrator, execution.jobs, budgets, values)
+    asking = _Asking(migrator, execution.at_once, budgets, values)
     answers = await asyncio.gather(*(asking.ask(planned, ways[kind_of(planned)][0]) for planned in todo))
     return _gathered(todo, ways, answers)
 

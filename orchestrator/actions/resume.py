@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,13 @@ from orchestrator.actions.project import opened_project
 from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
 from orchestrator.actions.rolling_back.undoing import undone
 from orchestrator.databases.failures import Failure
-from orchestrator.errors import UsageError
+from orchestrator.errors import ConfigurationError, UsageError
 from orchestrator.fleet.fleet import Fleet, Wave
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive
+from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord, alive
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
@@ -38,6 +39,7 @@ async def resume(
     provision: bool = False,
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
+    fresh: bool = False,
 ) -> RunResult:
     """Carry on a run: the databases say what is left, the journal says who was meant and to what.
 
@@ -50,6 +52,7 @@ async def resume(
         provision: make missing schemas, databases and files, also when the run began without.
         execution: how; not taken over from the run's start.
         watch: who looks on.
+        fresh: it has just been planned, for workers to carry it out, and nobody has touched a tenant for it.
 
     Returns:
         The whole run, tenants that were done before included.
@@ -61,7 +64,7 @@ async def resume(
     """
     watch = watch or Watch()
     async with opened_journal(fleet) as journal:
-        record = await _resumable(journal, run)
+        record = await _resumable(fleet, journal, run, execution)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
@@ -102,6 +105,8 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
+            if fresh:
+                _require_same_fleet(project.fleet.tenants, left)
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
@@ -116,7 +121,7 @@ async def resume(
                 made = await still_taken_back(project, journal, record, made, later)
             for attempt in _settled(made, earlier, later):
                 earlier[attempt.tenant] = attempt
-            plan, files = await guarded(project, journal, made, execution)
+            plan, files = await guarded(project, journal, made, execution, record.id)
             again = replace(
                 record,
                 target=tuple(sorted({*record.target, *plan.target})),
@@ -124,12 +129,18 @@ async def resume(
                 finished_at=None,
                 actor=Actor.current(fleet.root),
                 directory_digest=project.history.digest,
+                # Who attempts them is said anew each time.
+                options={
+                    **{name: value for name, value in record.options.items() if name != EXECUTOR},
+                    **({} if execution.executor is None else {EXECUTOR: execution.executor}),
+                },
                 # The one of the process that is gone would be taken for ours.
                 heartbeat_at=None,
             )
-            before = Earlier(earlier, waves)
+            # Those that are pending with nobody at work are not the run's share of anything yet.
+            before = Earlier({} if fresh else earlier, waves)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
-    if record.command != "upgrade":
+    if record.command != "upgrade" or execution.handed_over:
         return result
     result = await undone(fleet, result, replace(execution, waves=listed), watch)
     select = record.options.get("select")
@@ -184,7 +195,7 @@ async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> Ru
     return replace(result, run=record)
 
 
-async def _resumable(journal: Journal, name: str | None) -> RunRecord:
+async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution: Execution) -> RunRecord:
     record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
@@ -193,14 +204,45 @@ async def _resumable(journal: Journal, name: str | None) -> RunRecord:
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
             hint=retry_of(record),
         )
-    if record.finished_at is None and alive(record, datetime.now(UTC)):
-        raise UsageError(
-            f"run {record.id} is still going: process {record.actor.pid} on {record.actor.host}",
-            hint=f"look at it with: orchestrator runs show {record.id}",
-        )
+    if execution.workforce is None and record.finished_at is None and alive(record, datetime.now(UTC)):
+        await _require_abandoned(fleet, record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
     return record
+
+
+async def _require_abandoned(fleet: Fleet, record: RunRecord) -> None:
+    """Refuse a run that somebody carries out.
+
+    Raises:
+        UsageError: it is still going.
+    """
+    by = f"process {record.actor.pid} on {record.actor.host}"
+    if record.executor is not None:
+        from orchestrator.actions.distributing.given import is_with_workers
+
+        if not await is_with_workers(fleet, record.id):
+            return
+        by = "workers have it"
+    follow = " --follow" if record.executor is not None else ""
+    raise UsageError(
+        f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
+    )
+
+
+def _require_same_fleet(tenants: Sequence[Tenant], meant: Collection[str]) -> None:
+    """Refuse a run that was planned elsewhere a moment ago, for tenants that are not in the fleet here.
+
+    Raises:
+        ConfigurationError: there are such.
+    """
+    missing = sorted(set(meant) - {tenant.id for tenant in tenants})
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigurationError(
+            f"the worker on {socket.gethostname()} has no tenant {missing[0]}{more} in its tenants.yaml",
+            hint="give all workers the tenants.yaml that the run was planned with",
+        )
 
 
 def _gone(tenants: Sequence[Tenant], left: Sequence[AttemptRecord]) -> list[AttemptRecord]:

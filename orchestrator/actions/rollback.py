@@ -178,7 +178,7 @@ async def _taken(journal: Journal, name: str) -> Taken:
         )
     if run.command not in FORWARD:
         raise UsageError(f"run {run.id} is a {run.command}, and only an upgrade can be rolled back", hint=_instead(run))
-    if run.status is RunStatus.RUNNING and alive(run, datetime.now(UTC)):
+    if run.finished_at is None and alive(run, datetime.now(UTC)):
         raise UsageError(
             f"run {run.id} is still going: process {run.actor.pid} on {run.actor.host}",
             hint="stop it first (one Ctrl-C or SIGTERM, and wait)",

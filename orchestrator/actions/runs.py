@@ -96,14 +96,19 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
         JournalError: no such run.
     """
     async with opened_journal(fleet, read_only=True) as journal:
-        record = _as_it_is(await journal.run(name))
-        waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
-        backups = listed(await journal.events(record.id, kind=BACKUP))
-        attempts = tuple(await journal.attempts(record.id))
-        result = RunResult(record, attempts, tuple(waves.values()), backups)
-        if record.command == "rehearse":
-            return replace(result, rehearsal=await _rehearsal(journal, record.id))
-        return replace(result, rehearsed=await _rehearsed(journal, result))
+        return await result_of(journal, name)
+
+
+async def result_of(journal: Journal, name: str) -> RunResult:
+    """The same from a journal that is open."""
+    record = _as_it_is(await journal.run(name))
+    waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
+    backups = listed(await journal.events(record.id, kind=BACKUP))
+    attempts = tuple(await journal.attempts(record.id))
+    result = RunResult(record, attempts, tuple(waves.values()), backups)
+    if record.command == "rehearse":
+        return replace(result, rehearsal=await _rehearsal(journal, record.id))
+    return replace(result, rehearsed=await _rehearsed(journal, result))
 
 
 async def _rehearsal(journal: Journal, run: str) -> Mapping[str, Any] | None:

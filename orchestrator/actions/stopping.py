@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.actions.journals import opened_journal
@@ -13,7 +14,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import RunRecord, alive
 from orchestrator.rollout.stop import Stop
-from orchestrator.statuses import RunStatus
+from orchestrator.statuses import RunStatus, TenantStatus
 
 #: Seconds between two looks whether somebody has asked.
 _LOOK = 1.0
@@ -38,6 +39,7 @@ async def pause(fleet: Fleet, run: str) -> RunRecord:
                 hint=f"look at it with: orchestrator runs show {record.id}",
             )
         await journal.ask(record.id, RunStatus.PAUSED)
+        await _without_workers(fleet, journal, record, RunStatus.PAUSED)
         return record
 
 
@@ -59,9 +61,31 @@ async def cancel(fleet: Fleet, run: str) -> RunRecord:
             )
         if record.finished_at is None and alive(record, datetime.now(UTC)):
             await journal.ask(record.id, RunStatus.CANCELLED)
+            await _without_workers(fleet, journal, record, RunStatus.CANCELLED)
         else:
             await journal.finish_run(record.id, RunStatus.CANCELLED, record.finished_at or datetime.now(UTC))
         return record
+
+
+async def _without_workers(fleet: Fleet, journal: Journal, record: RunRecord, status: RunStatus) -> None:
+    """End a run that was given to workers, and that none of them has begun, or has any more."""
+    if record.executor is None:
+        return
+    from orchestrator.actions.distributing.given import taken_back
+
+    if await taken_back(fleet, record.id):
+        await ended_as(journal, record.id, status)
+
+
+async def ended_as(journal: Journal, run: str, status: RunStatus) -> None:
+    """Write down that a run has ended before it came to its end by itself; nobody carries it out."""
+    now = datetime.now(UTC)
+    for attempt in await journal.attempts(run):
+        if attempt.status is TenantStatus.PENDING:
+            journal.record(replace(attempt, status=TenantStatus.NOT_STARTED))
+        elif attempt.status is TenantStatus.RUNNING:
+            journal.record(replace(attempt, status=TenantStatus.INTERRUPTED, finished_at=now))
+    await journal.finish_run(run, status, now)
 
 
 @asynccontextmanager

@@ -61,6 +61,8 @@ async def upgrade(
         request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
         watch = watch or Watch()
         result = await execute(fleet, request, tenants, execution, watch, loop, servers)
+    if execution.handed_over:
+        return result
     result = await undone(fleet, result, execution, watch)
     return await joined(fleet, result, request, selection_of(tenants), execution, watch, loop)
 
@@ -88,4 +90,6 @@ async def _planned(
         )
     saved = load_plan(file)
     result = await execute(fleet, saved.request(execution.budget), (), execution, watch, loop, saved=saved)
+    if execution.handed_over:
+        return result
     return await undone(fleet, result, execution, watch)

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.agreeing import agree, allowing_loss
 from orchestrator.cli.group import command
-from orchestrator.cli.options import backing_up, executing, execution_from, selecting, selection_from
+from orchestrator.cli.options import backing_up, executing, execution_from, handing_over, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @selecting
 @executing
 @backing_up
+@handing_over
 @everyone_option
 @allowing_loss
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
@@ -50,4 +51,4 @@ def downgrade(
 
         return downgrade(fleet, target, tenants=selection, everyone=everyone, execution=execution, watch=watch)
 
-    return migrate(settings, work)
+    return migrate(settings, work, execution)

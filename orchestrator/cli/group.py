@@ -32,6 +32,7 @@ COMMANDS = {
     "backup": "backup",
     "restore": "restore",
     "runs": "runs",
+    "worker": "worker",
     "stamp": "stamp",
     "revision": "revision",
     "drift": "drift",

@@ -15,7 +15,7 @@ from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
 
 if TYPE_CHECKING:
     from orchestrator.journal.records import AttemptRecord
-    from orchestrator.rollout.plan import Plan
+    from orchestrator.rollout.watching import Beginning
 
 
 @contextmanager
@@ -44,7 +44,7 @@ class Live(Lines):
         self._counts: Counter[TenantStatus] = Counter()
         self._task = progress.add_task("reading the fleet", total=None, counts="")
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """Sets the bar's length."""
         self._say(opening(plan, run))
         self._progress.update(self._task, description=plan.command, total=len(plan.tenants))

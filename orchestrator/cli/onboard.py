@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import executing, execution_from
+from orchestrator.cli.options import executing, execution_from, handing_over
 from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
@@ -38,6 +38,7 @@ _KEYS = ("server", "schema", "database", "file", "url", "tags", "target")
 @click.option("--prepare", is_flag=True, help="Make nobody, but what the next ones are made from: for a deploy.")
 @click.option("--undo", is_flag=True, help="Take away what an onboarding has left that did not end.")
 @executing
+@handing_over
 @command
 def onboard(
     settings: Settings,
@@ -54,6 +55,8 @@ def onboard(
     Given again, the same command finishes what was cut off.
     """
     execution = execution_from(given)
+    if execution.handed_over and (prepare or undo):
+        raise UsageError("--prepare and --undo are done here", hint="leave --executor out")
     entry = {key: given[key] for key in (*_KEYS, "isolation") if given.get(key) is not None}
     if prepare:
         if tenant is not None or listed is not None:
@@ -91,7 +94,7 @@ def onboard(
             watch=watch,
         )
 
-    return migrate(settings, work)
+    return migrate(settings, work, execution)
 
 
 def _prepare(settings: Settings, entry: dict[str, Any]) -> int:

@@ -46,7 +46,10 @@ selecting = _with(
 executing = _with(
     [
         click.option(
-            "--jobs", type=click.IntRange(min=1), default=32, show_default=True, help="Tenants at once, over all."
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Tenants at once, over all (32 in this process; workers know only the servers' limits).",
         ),
         click.option("--max-failures", metavar="N|N%", help="Failures tolerated before no new tenant starts."),
         click.option("--continue-on-error", is_flag=True, help="Go on whatever fails."),
@@ -79,6 +82,20 @@ executing = _with(
             metavar="REV",
             help="Take this revision as it is now, though tenants were migrated with another text of it.",
         ),
+    ]
+)
+
+#: Who attempts the tenants.
+handing_over = _with(
+    [
+        click.option(
+            "--executor",
+            type=click.Choice(["local", "dbos"]),
+            default="local",
+            show_default=True,
+            help="Who attempts the tenants: this process, or workers (orchestrator worker).",
+        ),
+        click.option("--detach", is_flag=True, help="Leave the run to the workers, and do not wait for it."),
     ]
 )
 
@@ -138,7 +155,12 @@ def execution_from(given: dict[str, Any]) -> Execution:
         return _duration(given, name)
 
     wait = duration("lock_wait")
+    executor, detach = given.pop("executor", "local"), given.pop("detach", False)
+    if detach and executor == "local":
+        raise UsageError("only workers can be left alone with a run", hint="--executor dbos --detach")
     return Execution(
+        executor=None if executor == "local" else executor,
+        detach=detach,
         jobs=given.pop("jobs"),
         max_failures=None
         if budget is None

@@ -14,7 +14,7 @@ from orchestrator.statuses import OPEN, SATISFIED, TenantStatus
 if TYPE_CHECKING:
     from orchestrator.journal.records import AttemptRecord
     from orchestrator.migration.scope import StepDone
-    from orchestrator.rollout.plan import Plan
+    from orchestrator.rollout.watching import Beginning
     from orchestrator.rollout.waves import WaveRecord
 
 #: Not worth a line each: nothing happened to these tenants.
@@ -38,7 +38,7 @@ class Lines:
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """Says what begins."""
         self._say(opening(plan, run))
 
@@ -66,7 +66,7 @@ class Lines:
 class JsonLines(Lines):
     """The same as JSON objects, one on each line, for log collectors."""
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """Says what begins."""
         self._event(event="started", run=run, command=plan.command, tenants=len(plan.tenants))
 
@@ -100,7 +100,7 @@ class JsonLines(Lines):
         self._say(json.dumps({"at": time.time(), **fields}, ensure_ascii=False))
 
 
-def opening(plan: Plan, run: str) -> str:
+def opening(plan: Beginning, run: str) -> str:
     """What begins, in one line."""
     waves = f" in {len(plan.waves)} waves" if len(plan.waves) > 1 else ""
     if not plan.tenants:

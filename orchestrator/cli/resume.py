@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import backing_up, executing, execution_from, provisioning
+from orchestrator.cli.options import backing_up, executing, execution_from, handing_over, provisioning
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @executing
 @backing_up
+@handing_over
 @provisioning
 @click.option("--approve", is_flag=True, help="Let the next wave begin that waits for approval.")
 @command
@@ -32,4 +33,4 @@ def resume(settings: Settings, run: str | None, provision: bool, approve: bool, 
 
         return resume(settings.fleet(may_be_empty=True), run, provision=provision, execution=execution, watch=watch)
 
-    return migrate(settings, work)
+    return migrate(settings, work, execution)

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.agreeing import agree, allowing_loss
 from orchestrator.cli.group import command
-from orchestrator.cli.options import backing_up, executing, execution_from, selecting, selection_from
+from orchestrator.cli.options import backing_up, executing, execution_from, handing_over, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
 from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @selecting
 @executing
 @backing_up
+@handing_over
 @everyone_option
 @click.option("--to-before", is_flag=True, help="Take along what later runs have done to these tenants.")
 @allowing_loss
@@ -49,4 +50,4 @@ def rollback(
     def work(watch: Watch) -> Any:
         return rollback(fleet, run, **asked, watch=watch)
 
-    return migrate(settings, work)
+    return migrate(settings, work, asked["execution"])

@@ -14,7 +14,7 @@ import click
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from orchestrator.actions.execution import Watch
+    from orchestrator.actions.execution import Execution, Watch
     from orchestrator.rollout.result import RunResult
     from orchestrator.rollout.stop import Stop
 
@@ -66,11 +66,18 @@ def carry_out(work: Coroutine[Any, Any, _T]) -> _T:
         raise SystemExit(128 + ended[0]) from None
 
 
-def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]]) -> int:
+def migrate(
+    settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]], execution: Execution | None = None
+) -> int:
     """Run a migrating use case and show its result.
 
     The first SIGINT or SIGTERM lets running tenants finish, the second cuts them off; either way the journal is
-    complete.
+    complete. Where workers have the run, it ends the looking on alone.
+
+    Args:
+        settings: the common options.
+        work: the use case.
+        execution: how it is carried out.
 
     Returns:
         The exit code.
@@ -86,21 +93,71 @@ def migrate(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunR
 
         stop = Stop()
         with observing(settings) as observer:
-            _listen(stop)
+            listen(stop, leaving=elsewhere)
             return await work(Watch(observer, stop))
 
+    elsewhere = execution is not None and execution.handed_over
     result = asyncio.run(run())
+    if elsewhere and result.run.finished_at is None:
+        return _left(settings, result, asked=execution is not None and execution.detach)
     show_run(settings, result)
     if result.run.status == "interrupted" and _received:
         return 128 + _received[0]
     return 0 if result.satisfied else 1
 
 
+def follow(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunResult]]) -> tuple[RunResult, int | None]:
+    """Look on at a run that others carry out.
+
+    Returns:
+        The run, and the exit code where it was left before its end.
+    """
+    import asyncio
+
+    from orchestrator.cli.observing import observing
+
+    async def run() -> RunResult:
+        from orchestrator.actions.execution import Watch
+        from orchestrator.rollout.stop import Stop
+
+        stop = Stop()
+        with observing(settings) as observer:
+            listen(stop, leaving=True)
+            return await work(Watch(observer, stop))
+
+    result = asyncio.run(run())
+    return result, 128 + _received[0] if _received and result.run.finished_at is None else None
+
+
+def _left(settings: Settings, result: RunResult, *, asked: bool) -> int:
+    """Tell of a run that goes on without us."""
+    from orchestrator.cli.render import print_json
+
+    run = result.run.id
+    if settings.json:
+        print_json(result)
+    else:
+        click.echo(f"run {run} is with the workers; look on with: orchestrator runs show {run} --follow")
+    return 0 if asked or not _received else 128 + _received[0]
+
+
+def serve(stop: Stop) -> list[int]:
+    """Have signals end a service: the first lets it finish what it is at. Returns where they are listed."""
+    listen(stop)
+    return _received
+
+
 #: Signals received, in order; a process runs one migrating command.
 _received: list[int] = []
 
 
-def _listen(stop: Stop) -> None:
+def listen(stop: Stop, *, leaving: bool = False) -> None:
+    """Have SIGINT and SIGTERM request ``stop``, in the running event loop.
+
+    Args:
+        stop: of what is under way.
+        leaving: whether that is only looked on at.
+    """
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -108,11 +165,12 @@ def _listen(stop: Stop) -> None:
     def received(number: signal.Signals) -> None:
         _received.append(number)
         stop.request()
-        text = (
-            "cutting off what is running"
-            if stop.at_once.is_set()
-            else "no new tenant starts; waiting for those that run (once more to cut them off)"
-        )
+        if leaving:
+            text = "the run goes on without you; orchestrator runs pause and runs cancel end it"
+        elif stop.at_once.is_set():
+            text = "cutting off what is running"
+        else:
+            text = "no new tenant starts; waiting for those that run (once more to cut them off)"
         click.echo(f"{number.name}: {text}", err=True)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.group import command
 from orchestrator.cli.render import counted, print_json, print_table, show_run
-from orchestrator.cli.running import read
+from orchestrator.cli.running import follow, read
 from orchestrator.cli.settings import Settings
 from orchestrator.cli.standing import heads_of
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.actions.execution import Watch
     from orchestrator.actions.runs import RunList
     from orchestrator.journal.records import RunRecord
     from orchestrator.rollout.result import RunResult
@@ -86,13 +87,18 @@ def _show_tenant(found: RunList, tenant: str) -> None:
 @runs.command()
 @click.argument("run")
 @click.option("--md", is_flag=True, help="As a report in Markdown, for a ticket.")
+@click.option(
+    "--follow", "follows", is_flag=True, help="Look on until it is over; then the exit code is that of the run."
+)
 @command
-def show(settings: Settings, run: str, md: bool) -> int:
+def show(settings: Settings, run: str, md: bool, follows: bool) -> int:
     """Show RUN (an id, the start of one, or last): every tenant, and failures by cause."""
     from orchestrator.actions.runs import show_run as read_run
 
     if md and settings.json:
         raise UsageError("--md and --json exclude each other", hint=f"orchestrator runs show {run} --md")
+    if follows:
+        return _follow(settings, run, md)
     result = read(read_run(settings.fleet(), run))
     if result.run.command == "rehearse" and not settings.json:
         _show_rehearsal(result, md=md)
@@ -120,6 +126,23 @@ def show(settings: Settings, run: str, md: bool) -> int:
         click.echo()
     show_run(settings, result)
     return 0
+
+
+def _follow(settings: Settings, run: str, md: bool) -> int:
+    """As the command that began the run would have ended."""
+    from orchestrator.rollout.report import report
+
+    def work(watch: Watch) -> Any:
+        from orchestrator.actions.distributing.following import follow_run
+
+        return follow_run(settings.fleet(), run, watch)
+
+    result, left = follow(settings, work)
+    if md:
+        click.echo(report(result), nl=False)
+    else:
+        show_run(settings, result)
+    return left if left is not None else 0 if result.satisfied else 1
 
 
 def _show_rehearsal(result: RunResult, *, md: bool) -> None:

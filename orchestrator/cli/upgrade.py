@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
-from orchestrator.cli.options import backing_up, executing, execution_from, provisioning, selecting, selection_from
+from orchestrator.cli.options import (
+    backing_up,
+    executing,
+    execution_from,
+    handing_over,
+    provisioning,
+    selecting,
+    selection_from,
+)
 from orchestrator.cli.running import migrate
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 @selecting
 @executing
 @backing_up
+@handing_over
 @provisioning
 @click.option("--plan", "plan_file", metavar="FILE", help="Run this plan (see plan --out), if all is still as it was.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and touch nothing.")
@@ -53,4 +62,4 @@ def upgrade(
             plan=plan_file,
         )
 
-    return migrate(settings, work)
+    return migrate(settings, work, execution)

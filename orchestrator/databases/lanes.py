@@ -165,9 +165,10 @@ class Lanes:
         finally:
             self._busy -= 1
 
-    async def close(self) -> None:
-        """Close those that nobody uses."""
-        idle, self._idle = self._idle, []
+    async def close(self, keep: int = 0) -> None:
+        """Close those that nobody uses, but for as many as may stay open beside those in use."""
+        stay = max(0, keep - self._busy)
+        idle, self._idle = self._idle[stay:], self._idle[:stay]
         await asyncio.gather(*(lane.close() for lane in idle))
 
     async def forget(self, database: str) -> None:

@@ -74,24 +74,14 @@ class Login:
             os.close(descriptor)
 
 
-def login(url: str, database: str | None, application: str, encoding: str | None = "UTF8") -> Login:
-    """What the address ``url`` comes to for libpq.
+def parameters(url: str) -> dict[str, str]:
+    """What the address ``url`` comes to, by libpq's names; the password included where it has one.
 
     Args:
         url: with its secrets put in, as :func:`~orchestrator.databases.address.parse` takes it.
-        database: in place of the address's own; ``None`` for that.
-        application: how the connection names itself to the server.
-        encoding: of what the program writes and reads; ``None`` for the database's own.
-
-    Raises:
-        ConfigurationError: a parameter cannot be handed on.
     """
     parts = urls.split(url)
     query = dict(parts.query)
-    if "sslpassword" in query:
-        raise ConfigurationError(
-            "the URL's `sslpassword` cannot be handed to pg_dump", hint="use a key without a password for backups"
-        )
     if mode := query.pop("ssl", None):
         query.setdefault("sslmode", _SSL.get(mode, mode))
     if wait := query.pop("timeout", None):
@@ -103,8 +93,38 @@ def login(url: str, database: str | None, application: str, encoding: str | None
         "port": ports.strip(",") and ports,
         "user": parts.user,
         "dbname": parts.database,
+        "password": parts.password,
         **query,
     }
+    return {name: value for name, value in given.items() if value}
+
+
+def arguments(url: str) -> dict[str, str]:
+    """The same without what is asyncpg's alone, for a driver that is made on libpq."""
+    given = parameters(url)
+    known = {name: value for name, value in given.items() if name in _VARIABLES or name in ("password", "sslpassword")}
+    if not {"host", "hostaddr"} & known.keys() and "PGHOST" not in os.environ:
+        known["host"] = _USUAL_PLACES
+    return known
+
+
+def login(url: str, database: str | None, application: str, encoding: str | None = "UTF8") -> Login:
+    """What the address ``url`` comes to for libpq's programs.
+
+    Args:
+        url: with its secrets put in, as :func:`~orchestrator.databases.address.parse` takes it.
+        database: in place of the address's own; ``None`` for that.
+        application: how the connection names itself to the server.
+        encoding: of what the program writes and reads; ``None`` for the database's own.
+
+    Raises:
+        ConfigurationError: a parameter cannot be handed on.
+    """
+    given = parameters(url)
+    if "sslpassword" in given:
+        raise ConfigurationError(
+            "the URL's `sslpassword` cannot be handed to pg_dump", hint="use a key without a password for backups"
+        )
     if database is not None:
         given["dbname"] = database
     variables = {variable: value for name, variable in _VARIABLES.items() if (value := given.get(name))}
@@ -113,7 +133,7 @@ def login(url: str, database: str | None, application: str, encoding: str | None
     if encoding is not None:
         variables["PGCLIENTENCODING"] = encoding
     variables["PGAPPNAME"] = application.encode()[:63].decode(errors="ignore")
-    return Login(variables, query.get("password") or parts.password)
+    return Login(variables, given.get("password"))
 
 
 def _escaped(password: str) -> str:

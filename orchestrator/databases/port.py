@@ -277,8 +277,12 @@ class Database(Protocol):
         """Keep no more than ``most`` connections open, as long as no more are used at once."""
         ...
 
-    async def close(self) -> None:
-        """Close whatever connections are kept; the next use opens new ones."""
+    async def close(self, keep: int = 0) -> None:
+        """Close connections that nobody uses; the next use opens new ones.
+
+        Args:
+            keep: so many may stay open, those in use included.
+        """
         ...
 
     def scope_sql(self, tenant: Tenant) -> str:

@@ -436,9 +436,9 @@ class PostgreSQL:
         """Connections that wait for another tenant count, too."""
         self._lanes.limit = most
 
-    async def close(self) -> None:
+    async def close(self, keep: int = 0) -> None:
         """Close the connections that wait for another tenant."""
-        await self._lanes.close()
+        await self._lanes.close(keep)
 
     def scope_sql(self, tenant: Tenant) -> str:
         """The search path, as a session has it."""

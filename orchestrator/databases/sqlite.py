@@ -219,7 +219,7 @@ class SQLite:
     def limit_connections(self, most: int) -> None:
         """None are kept."""
 
-    async def close(self) -> None:
+    async def close(self, keep: int = 0) -> None:
         """No connection is kept."""
 
     def scope_sql(self, tenant: Tenant) -> str:

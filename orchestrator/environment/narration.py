@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.migration.scope import StepDone
-from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.watching import Beginning
 from orchestrator.rollout.waves import WaveRecord
 from orchestrator.statuses import OPEN
 
@@ -15,7 +15,7 @@ from orchestrator.statuses import OPEN
 class Narrator:
     """An observer that prints."""
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """Says what begins."""
         some = "1 tenant" if len(plan.tenants) == 1 else f"{len(plan.tenants)} tenants"
         _say(f"run {run}: {plan.command} of {some}")

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
 from orchestrator.fleet.secrets import mask
-from orchestrator.journal import reading, writing
+from orchestrator.journal import following, reading, writing
 from orchestrator.journal.faults import explained
 from orchestrator.journal.last_seen import LastSeen, last_seen
 from orchestrator.journal.pending import Pending
@@ -137,7 +137,8 @@ class Journal:
         await self._whole(self._write_start(run, attempts))
         self._running.add(run.id)
         self._runs[run.id] = run
-        self._kept.attempts.update({(each.run, each.tenant): each for each in attempts})
+        if self._may_be_lost:
+            self._kept.attempts.update({(each.run, each.tenant): each for each in attempts})
         if self._pulse is None:
             self._pulse = Pulse(self._store.again, lambda: tuple(self._running), HEARTBEAT_INTERVAL)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
@@ -145,7 +146,9 @@ class Journal:
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
-        self._pending.attempts[attempt.run, attempt.tenant] = self._kept.attempts[attempt.run, attempt.tenant] = attempt
+        self._pending.attempts[attempt.run, attempt.tenant] = attempt
+        if self._may_be_lost:
+            self._kept.attempts[attempt.run, attempt.tenant] = attempt
         self._recorded.set()
 
     def record_event(self, event: EventRecord) -> None:
@@ -161,7 +164,9 @@ class Journal:
 
     def record_step(self, step: StepRecord) -> None:
         """Note how far a step outside any transaction has come. Returns at once; :meth:`flush` waits."""
-        self._pending.steps[step.tenant] = self._kept.steps[step.tenant] = step
+        self._pending.steps[step.tenant] = step
+        if self._may_be_lost:
+            self._kept.steps[step.tenant] = step
         self._recorded.set()
 
     async def finish_run(self, run_id: str, status: RunStatus, finished_at: datetime) -> None:
@@ -280,6 +285,44 @@ class Journal:
             status = await reading.status_of(connection, run_id)
         return status if status in (RunStatus.PAUSED, RunStatus.CANCELLED) else None
 
+    async def standing(self, run_id: str) -> RunStatus | None:
+        """How a run stands that others carry out, who may be about to end it; ``None`` for one that is not there."""
+        async with self._store.reading() as connection:
+            return await reading.status_of(connection, run_id)
+
+    async def turn(self, run_id: str, status: RunStatus, was: RunStatus) -> None:
+        """Tell those who work on a run how it stands, unless somebody has asked for something else than ``was``."""
+        async with self._store.writing() as connection:
+            await following.turn(connection, run_id, status, was)
+
+    async def attempts_of(self, run_id: str, tenants: Collection[str]) -> list[AttemptRecord]:
+        """What a run did to some tenants, in no order."""
+        async with self._reading() as connection:
+            return await following.attempts_of(connection, run_id, tenants)
+
+    async def mark(self) -> str | None:
+        """For :meth:`changes`: from now on."""
+        async with self._store.reading() as connection:
+            return await following.mark(connection)
+
+    async def changes(self, run_id: str, mark: str | None) -> tuple[str | None, list[AttemptRecord]]:
+        """What was written of a run's attempts since ``mark``, and the mark for the next time.
+
+        Args:
+            run_id: the run.
+            mark: ``None`` the first time.
+        """
+        async with self._store.reading() as connection:
+            return await following.changed_attempts(connection, run_id, mark)
+
+    def let_go(self, run_id: str) -> None:
+        """Others carry out from now on a run that was started here."""
+        self._running.discard(run_id)
+        self._runs.pop(run_id, None)
+        if not self._running:
+            self._stop_pulse()
+            self._kept.take()
+
     async def open_steps(self, tenant: str | None = None) -> list[tuple[StepRecord, RunRecord | None]]:
         """Steps outside transactions that nobody has seen the end of, of one tenant where given, each with its run."""
         if not self.exists or self._store.is_earlier:
@@ -350,6 +393,11 @@ class Journal:
         unsaved = self._pending.take()
         if unsaved.has_news:
             raise self._save(unsaved) from self._fault
+
+    @property
+    def _may_be_lost(self) -> bool:
+        """A file may be removed while it is in use; and a worker must not remember every tenant that it ever met."""
+        return self._store.dialect == "sqlite"
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:

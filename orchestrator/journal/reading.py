@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
@@ -21,6 +22,9 @@ LAST = "last"
 _SIMILAR_AMONG = 1000
 #: Runs named when a shortened id fits several.
 _NAMED = 5
+
+#: Attempts that are fetched at once.
+_AT_ONCE = 5000
 
 #: Runs of one second are told apart by nothing better than their ids.
 _NEWEST_FIRST = (runs.c.started_at.desc(), runs.c.id.desc())
@@ -96,7 +100,16 @@ async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRe
     """The run's attempts in the order given when it started; tenants that joined later come last."""
     query = select(attempts).where(attempts.c.run == run)
     order = (attempts.c.position.is_(None), attempts.c.position, attempts.c.started_at, attempts.c.tenant)
-    return [attempt_record(row) for row in await connection.execute(query.order_by(*order))]
+    return await many_attempts(connection, query.order_by(*order))
+
+
+async def many_attempts(connection: AsyncConnection, query: Select[Any]) -> list[AttemptRecord]:
+    """What a query for attempts finds, fetched in parts: each has to be answered in time, however large the fleet."""
+    found: list[AttemptRecord] = []
+    async with connection.stream(query) as result:
+        async for rows in result.partitions(_AT_ONCE):
+            found.extend(map(attempt_record, rows))
+    return found
 
 
 async def attempts_on(connection: AsyncConnection, tenant: str, ids: Collection[str]) -> list[AttemptRecord]:

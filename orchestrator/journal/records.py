@@ -17,6 +17,9 @@ from orchestrator.statuses import RunStatus, TenantStatus
 #: A run on another machine counts as alive while its last heartbeat is younger than this.
 HEARTBEAT_LIFETIME = timedelta(seconds=30)
 
+#: The option of a run that names who attempts its tenants, where that is not the process that began it.
+EXECUTOR = "executor"
+
 #: Letters and digits that are not mistaken for each other, in type or read aloud; no vowels, so no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 
@@ -72,6 +75,11 @@ class RunRecord:
     options: Mapping[str, Any] = field(default_factory=dict)
     #: When its process last said that it is there.
     heartbeat_at: datetime | None = None
+
+    @property
+    def executor(self) -> str | None:
+        """Who attempts its tenants; ``None`` for the process that began it."""
+        return self.options.get(EXECUTOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +191,7 @@ def new_run_id() -> str:
 
 
 def alive(run: RunRecord, now: datetime) -> bool:
-    """Whether the process that carries out ``run`` is still there.
+    """Whether the process that carries out ``run`` is still there, or another one surely takes its place.
 
     On this machine the process is looked up, and its start compared, so that a number given out again is not taken
     for it. A process that cannot be seen from here (another machine, another container, before a reboot) is judged
@@ -193,6 +201,9 @@ def alive(run: RunRecord, now: datetime) -> bool:
         run: the run as the journal has it.
         now: the present, timezone aware.
     """
+    if run.executor is not None:
+        # Workers carry it on, whichever of them are there: it goes on until it is ended.
+        return True
     actor = run.actor
     if actor.host == socket.gethostname():
         realm = process.process_realm()

@@ -10,6 +10,9 @@ from orchestrator.journal.encoding import masked, moment
 from orchestrator.journal.records import Actor, AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 
+#: Looked up, which takes a fraction of what making one does.
+_STATUSES = {status.value: status for status in TenantStatus}
+
 
 def run_row(run: RunRecord) -> dict[str, Any]:
     """``run`` as a row of the runs table."""
@@ -76,19 +79,22 @@ def attempt_row(attempt: AttemptRecord, position: int | None = None) -> dict[str
 
 def attempt_record(row: Row[Any]) -> AttemptRecord:
     """The attempt that ``row`` of the attempts table holds."""
+    values: Any = row
+    # In the table's order, not by name: that takes half as long, and a run may have a hundred thousand of them.
+    run, tenant, _, wave, status, before, after, attempts, duration_ms, path, error, started_at, finished_at = values
     return AttemptRecord(
-        run=row.run,
-        tenant=row.tenant,
-        wave=row.wave,
-        status=TenantStatus(row.status),
-        from_heads=None if row.from_heads is None else tuple(row.from_heads),
-        to_heads=None if row.to_heads is None else tuple(row.to_heads),
-        attempts=row.attempts,
-        duration_ms=row.duration_ms,
-        path=row.path,
-        error=row.error,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
+        run,
+        tenant,
+        wave,
+        _STATUSES[status],
+        None if before is None else tuple(before),
+        None if after is None else tuple(after),
+        attempts,
+        duration_ms,
+        path,
+        error,
+        started_at,
+        finished_at,
     )
 
 

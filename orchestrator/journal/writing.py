@@ -25,6 +25,9 @@ from orchestrator.statuses import RunStatus
 #: Characters of a point in time that SQLAlchemy's type for SQLite reads back: all but the offset, which is UTC's.
 _MOMENT_LENGTH = len("2026-11-22 21:53:07.123456")
 
+#: Rows of one statement: each has to be answered in time, however large the fleet is.
+_AT_ONCE = 5000
+
 _RUN = runs.c.id == bindparam("run")
 _BEAT = update(runs).where(_RUN).values(heartbeat_at=bindparam("at"))
 _FINISH = update(runs).where(_RUN).values(status=bindparam("to"), finished_at=bindparam("at"))
@@ -33,7 +36,9 @@ _FINISH = update(runs).where(_RUN).values(status=bindparam("to"), finished_at=bi
 async def write_start(connection: AsyncConnection, run: RunRecord, selected: Sequence[AttemptRecord]) -> None:
     """Write ``run`` and the attempts on its ``selected`` tenants, which keep this order."""
     await _write(connection, runs, [run_row(run)])
-    await _write(connection, attempts, [attempt_row(attempt, position) for position, attempt in enumerate(selected)])
+    rows = [attempt_row(attempt, position) for position, attempt in enumerate(selected)]
+    for start in range(0, len(rows), _AT_ONCE):
+        await _write(connection, attempts, rows[start : start + _AT_ONCE])
 
 
 async def write_asked(connection: AsyncConnection, run: str, status: RunStatus) -> bool:

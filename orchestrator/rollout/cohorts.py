@@ -204,10 +204,9 @@ def _confirms(now: Sequence[Recorded], stored: Sequence[Recorded]) -> bool:
 
 
 class Cohorts:
-    """The cohorts of one run.
+    """The cohorts of one run, in this process.
 
     Args:
-        plan: whom it means; ``None`` where everybody is to go through Alembic.
         history: the shared directory.
         databases: by server name.
         transcripts: what earlier runs recorded.
@@ -216,26 +215,34 @@ class Cohorts:
 
     def __init__(
         self,
-        plan: Plan | None,
         history: History,
         databases: Mapping[str, Database],
         transcripts: Transcripts,
         *,
         verify_all: bool = False,
     ) -> None:
+        self._history = history
+        self._databases = databases
+        self._transcripts = transcripts
+        self._verify_all = verify_all
         self._cohorts: dict[Kind, Cohort] = {}
-        if plan is None or plan.command == "stamp":
+
+    def expect(self, plan: Plan) -> None:
+        """Have the tenants of ``plan`` go alike, with those before them; whom nobody expects is not replayed."""
+        if plan.command == "stamp":
             return
         todo = [each for each in plan.tenants if each.verdict is TenantStatus.PENDING]
-        can = Counter(kind_of(each) for each in todo if databases[each.tenant.server].replays)
+        can = Counter(kind_of(each) for each in todo if self._databases[each.tenant.server].replays)
         for kind, count in can.items():
+            if kind in self._cohorts:
+                continue
             # What is sent on the way back is the same, whatever asks for it.
             direction = direction_of(plan.command)
-            impure = history.impurities(kind.path, direction)
+            impure = self._history.impurities(kind.path, direction)
             if len(impure) == len(kind.path):
                 continue
-            stored = transcripts.load(direction, kind)
-            cohort = Cohort(direction, kind, transcripts, impure, verify_all, _stored=stored)
+            stored = self._transcripts.load(direction, kind)
+            cohort = Cohort(direction, kind, self._transcripts, impure, self._verify_all, _stored=stored)
             # Recording is worth it where somebody is left to be replayed.
             if count > cohort._wanted:
                 self._cohorts[kind] = cohort

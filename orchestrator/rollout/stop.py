@@ -16,7 +16,7 @@ class CutOff(Exception):
     """What was waited for did not end before the run was to stop at once."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stop:
     """Shared by a run and whoever may stop it. The first signal lets running tenants finish, the second does not."""
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, StepRecord
     from orchestrator.migration.scope import StepDone
-    from orchestrator.rollout.plan import Plan
     from orchestrator.rollout.waves import WaveRecord
 
 
@@ -40,10 +39,39 @@ class Recorder(Protocol):
         ...
 
 
+class Beginning(Protocol):
+    """What begins: a plan, or a run that somebody begins to watch while others carry it out."""
+
+    @property
+    def command(self) -> str:
+        """``upgrade``, for example."""
+        ...
+
+    @property
+    def requested(self) -> str | None:
+        """The target as typed; of a rollback, the run that it takes back."""
+        ...
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """The revisions that tenants end at."""
+        ...
+
+    @property
+    def waves(self) -> Sequence[object]:
+        """As many as there are."""
+        ...
+
+    @property
+    def tenants(self) -> Sequence[object]:
+        """As many as there are."""
+        ...
+
+
 class Observer(Protocol):
     """Whoever watches a run as it goes: a terminal, usually."""
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """The run begins."""
         ...
 
@@ -63,7 +91,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that does not look."""
 
-    def started(self, plan: Plan, run: str) -> None:
+    def started(self, plan: Beginning, run: str) -> None:
         """Ignored."""
 
     def tenant(self, attempt: AttemptRecord) -> None:

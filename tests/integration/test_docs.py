@@ -28,6 +28,8 @@ FROM_NOTHING = {
 }
 #: This page shows a part of what `orchestrator demo` prints.
 DEMO_PAGE = "README.md"
+#: This page needs DBOS: tests/distributed/test_howto.py follows it.
+DISTRIBUTED_PAGE = "docs/howto/distributed.md"
 #: This page's Python is run.
 PYTHON_PAGE = "docs/python.md"
 
@@ -96,7 +98,11 @@ def begin_with_project(reader: Reader) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page != DEMO_PAGE and any(block.language == "console" for block in blocks(page))],
+    [
+        page
+        for page in PAGES
+        if page not in (DEMO_PAGE, DISTRIBUTED_PAGE) and any(block.language == "console" for block in blocks(page))
+    ],
 )
 def test_page_can_be_followed(reader: Reader, page: str) -> None:
     """Every command on the page ends as the page says and prints what the page shows; every file on it is used."""

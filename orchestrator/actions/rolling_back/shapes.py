@@ -17,7 +17,7 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.plan import Plan
-from orchestrator.rollout.run import SHAPE
+from orchestrator.rollout.tries import SHAPE
 from orchestrator.statuses import TenantStatus
 
 #: The option of a rollback's record with what its tenants are to look like, by tenant id.

@@ -1,0 +1,196 @@
+"""The worker that has a run as a whole: it carries the run on from wherever it stands, as ``resume`` does.
+
+So nothing of a run is kept in the engine but that it is to be done: where it stands is in the journal, where tenants
+are is in their databases. When this worker dies, the next one begins here again. A bake ends when the journal says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.actions.attempting import NOT_SEEN
+from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
+from orchestrator.actions.distributing.muster import OtherDirectory
+from orchestrator.actions.distributing.place import places_known, queues_of
+from orchestrator.actions.execution import Watch
+from orchestrator.actions.project import Project
+from orchestrator.actions.resume import resume
+from orchestrator.actions.stopping import ended_as
+from orchestrator.engine.client import OPEN as NOT_OVER
+from orchestrator.engine.client import Engine
+from orchestrator.engine.queues import Queues
+from orchestrator.errors import JournalError, OrchestratorError
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.history.directory import History
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.chunks import Chunk
+from orchestrator.rollout.distributed import ChunkExecutor
+from orchestrator.rollout.executor import Executor
+from orchestrator.rollout.plan import Plan, PlannedWave, Request
+from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.watching import Silent
+from orchestrator.statuses import RunStatus
+
+#: Seconds between two looks at chunks that an earlier worker has given out, and until a journal is asked again.
+_LOOK, _AGAIN = 0.25, 1.0
+
+log = logging.getLogger("orchestrator.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers, as one run's executors see them. See :class:`~orchestrator.actions.execution.Workforce`."""
+
+    engine: Engine
+    job: RunJob
+
+    def executor(
+        self,
+        project: Project,
+        journal: Journal,
+        record: RunRecord,
+        plan: Plan,
+        request: Request,
+        budgets: Mapping[str, tuple[str, int]],
+        earlier: Mapping[str, AttemptRecord],
+    ) -> Executor:
+        """What gives them chunks of ``plan``."""
+        missing = {each.tenant.id for each in plan.tenants if each.state in NOT_SEEN}
+        caps: dict[str, int] = {}
+        for identity, cap in budgets.values():
+            caps[identity] = min(cap, caps.get(identity, cap))
+        execution = self.job.execution
+        same_cause = None if execution.continue_on_error else project.fleet.policy.same_cause
+
+        def job(wave: PlannedWave, chunk: Chunk, failures: int) -> dict[str, Any]:
+            names = [each.tenant.id for each in chunk.tenants]
+            return ChunkJob.of(
+                record.id,
+                wave,
+                chunk,
+                missing=tuple(name for name in names if name in missing),
+                tried={name: earlier[name].attempts for name in names if name in earlier and earlier[name].attempts},
+                cap=caps[chunk.server],
+                failures=failures,
+                same_cause=same_cause,
+                provision=request.provision,
+                execution=execution,
+                fresh=not earlier,
+                digest=project.history.digest,
+            ).as_json()
+
+        async def disconnect() -> None:
+            await asyncio.gather(*(database.close() for database in project.databases.values()))
+
+        return ChunkExecutor(
+            run=record.id,
+            engine=self.engine,
+            journal=journal,
+            queues=queues_of(project),
+            budgets=budgets,
+            places=places_known(project),
+            jobs=execution.jobs,
+            job=job,
+            disconnect=disconnect,
+            earlier=earlier,
+        )
+
+
+async def carry_out(
+    fleet: Fleet, engine: Engine, journal: Journal, queues: Queues, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Do a run as a whole.
+
+    Args:
+        fleet: as loaded.
+        engine: opened.
+        journal: opened for writing, to look into; the run opens its own.
+        queues: of this worker.
+        given: what was put into the queue, with ``id`` and ``again``.
+
+    Raises:
+        OtherDirectory: the directory is no longer the one that this worker began with.
+
+    Returns:
+        ``status``, or ``error`` with ``message`` and ``hint`` where it could not be carried out.
+    """
+    job = RunJob.from_json(given)
+    again = bool(given["again"])
+    digest = await asyncio.to_thread(lambda: History.beside(fleet.root).digest)
+    if Queues(queues.fleet, digest[:12]) != queues:
+        raise OtherDirectory(
+            f"the shared directory here is no longer {queues.digest}, which run {job.run} is of",
+            hint="put the same files there, and start the worker again",
+        )
+    log.info("run %s: %s", job.run, "carried on, whose worker is gone" if again else "begun")
+    ended: dict[str, Any] | None = None
+    while ended is None:
+        try:
+            await _adopt(engine, queues, job.run)
+            ended = await _carried_on(fleet, engine, journal, job, again=again)
+        except JournalError as error:
+            # While its server is away, nothing can be decided; whether this process may go on, its slot will say.
+            log.warning("run %s: %s; tried again", job.run, error.message)
+            await asyncio.sleep(_AGAIN)
+            again = True
+    log.info("run %s: %s, %s chunks", job.run, ended.get("status") or ended["error"]["message"], ended.get("chunks", 0))
+    return ended
+
+
+async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, *, again: bool) -> dict[str, Any]:
+    asked = await journal.standing(job.run)
+    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED):
+        # Before anybody was begun.
+        await ended_as(journal, job.run, asked)
+        return {"status": asked.value}
+    execution = replace(job.execution, workforce=Crew(engine, job))
+    try:
+        result = await resume(
+            fleet,
+            job.run,
+            provision=job.provision,
+            execution=execution,
+            watch=Watch(Silent(), Stop()),
+            fresh=job.fresh and not again,
+        )
+    except JournalError:
+        raise
+    except OrchestratorError as error:
+        await ended_as(journal, job.run, RunStatus.FAILED)
+        return {"error": {"message": error.message, "hint": error.hint}}
+    except Exception as error:
+        log.exception("run %s broke", job.run)
+        await ended_as(journal, job.run, RunStatus.INTERRUPTED)
+        return {"error": {"message": f"{type(error).__name__}: {error}", "hint": f"orchestrator resume {job.run}"}}
+    chunks = 0
+    for run in (result.run.id, *(wave.rolled_back for wave in result.waves if wave.rolled_back is not None)):
+        chunks += await _forget(engine, run)
+    return {"status": result.run.status.value, "chunks": chunks}
+
+
+async def _adopt(engine: Engine, queues: Queues, run: str) -> None:
+    """Wait for what a worker before has given out: as long as somebody is at it, nobody else is to be."""
+    # It may have died while it held them.
+    await asyncio.to_thread(lambda: engine.release(engine.queues_of_chunks(queues)))
+    standings = await asyncio.to_thread(engine.under, f"{run}:")
+    while any(standing in NOT_OVER for standing in standings.values()):
+        await asyncio.sleep(_LOOK)
+        standings = await asyncio.to_thread(engine.under, f"{run}:")
+    await _forget(engine, run)
+
+
+async def _forget(engine: Engine, run: str) -> int:
+    """Take the chunks of a run out of the engine that are over: what they came to is in the journal.
+
+    Returns:
+        How many they were.
+    """
+    found = await asyncio.to_thread(engine.under, f"{run}:")
+    over = [id for id, standing in found.items() if standing not in NOT_OVER]
+    await asyncio.to_thread(engine.forget, over)
+    return len(over)

@@ -1,0 +1,84 @@
+"""A run's workflows in the engine: one for each time that it was given to workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from orchestrator.actions.distributing.place import Place
+from orchestrator.engine.client import OPEN, Engine, Standing
+from orchestrator.fleet.fleet import Fleet
+
+
+@asynccontextmanager
+async def opened_engine(place: Place) -> AsyncIterator[Engine]:
+    """The engine, opened and closed off the event loop.
+
+    Raises:
+        OrchestratorError: DBOS is not installed, or its database cannot be used.
+    """
+    opening = Engine.opened(place.url, place.masked)
+    engine = await asyncio.to_thread(opening.__enter__)
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(opening.__exit__, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """How a run stands with the engine."""
+
+    run: str
+    #: The last time it was given out; 0 for never.
+    time: int
+    standing: Standing | None
+
+    @property
+    def is_open(self) -> bool:
+        """Workers have it, or will."""
+        return self.standing in OPEN
+
+    @property
+    def id(self) -> str:
+        """The workflow of the last time."""
+        return workflow_id(self.run, self.time)
+
+    @property
+    def next_id(self) -> str:
+        """The workflow of the next time."""
+        return workflow_id(self.run, self.time + 1)
+
+
+def workflow_id(run: str, time: int) -> str:
+    """The run's own id the first time."""
+    return run if time <= 1 else f"{run}+{time}"
+
+
+async def given(engine: Engine, run: str) -> Given:
+    """How ``run`` stands with the engine."""
+    time, standing = 0, None
+    while True:
+        id = workflow_id(run, time + 1)
+        found = (await asyncio.to_thread(engine.standings, [id])).get(id)
+        if found is None:
+            return Given(run, time, standing)
+        time, standing = time + 1, found
+
+
+async def taken_back(fleet: Fleet, run: str) -> bool:
+    """Take ``run`` back unless a worker has it. Returns whether nobody has it now."""
+    async with opened_engine(Place.of(fleet)) as engine:
+        now = await given(engine, run)
+        if now.standing is Standing.QUEUED:
+            await asyncio.to_thread(engine.cancel, [now.id])
+            # Whoever has taken it in this very moment finds what it was asked to end as.
+        return now.standing is not Standing.TAKEN
+
+
+async def is_with_workers(fleet: Fleet, run: str) -> bool:
+    """Whether workers have ``run``, or will: not so where the engine has lost it, or it broke."""
+    async with opened_engine(Place.of(fleet)) as engine:
+        return (await given(engine, run)).is_open
