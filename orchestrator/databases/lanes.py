@@ -171,7 +171,7 @@ class Lanes:
         idle, self._idle = self._idle[stay:], self._idle[:stay]
         await asyncio.gather(*(lane.close() for lane in idle))
 
-    async def forget(self, database: str) -> None:
+    async def forget(self, database: str | None) -> None:
         """Close those to ``database`` that nobody uses: it is to be renamed, copied or dropped."""
         gone = [lane for lane in self._idle if lane.database == database]
         self._idle = [lane for lane in self._idle if lane.database != database]

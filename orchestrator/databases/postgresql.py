@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -255,7 +255,7 @@ class PostgreSQL:
     @asynccontextmanager
     async def session(self, tenant: Tenant, application: str, limits: Limits) -> AsyncIterator[PostgreSQLSession]:
         """A connection that nobody else uses meanwhile; tenants of one database use it one after the other."""
-        async with self._lanes.taken(tenant.database) as lane:
+        async with self._lane(tenant.database) as lane:
             lane.used = lane.locked = True
 
             async def second() -> _RawConnection:
@@ -276,7 +276,7 @@ class PostgreSQL:
         self, tenant: Tenant, steps: Sequence[Step], version_table: str, application: str, limits: Limits
     ) -> None:
         """One message to the server, on a connection that tenants of one database use one after the other."""
-        async with self._lanes.taken(tenant.database) as lane:
+        async with self._lane(tenant.database) as lane:
             place = await self._place(lane, tenant, version_table, application, limits)
             await lane.raw.execute(script(place, steps))
 
@@ -291,7 +291,7 @@ class PostgreSQL:
     ) -> str:
         """One message to fill it, a look at what came of it, one message to commit."""
         assert tenant.schema is not None
-        async with self._lanes.taken(tenant.database) as lane:
+        async with self._lane(tenant.database) as lane:
             lane.used = lane.locked = True
             place = await self._place(lane, tenant, version_table, application, limits)
             await lane.raw.execute(fill(place, made))
@@ -351,7 +351,7 @@ class PostgreSQL:
     async def keep_template(self, made: Tenant, template: str, note: Mapping[str, Any]) -> str | None:
         """Renamed, closed and noted in one transaction."""
         assert made.database is not None
-        await self._lanes.forget(made.database)
+        await self._forget(made.database)
         async with self._maintenance() as raw:
             refused = await templates.keep(raw, made.database, template, note)
             if refused is None:
@@ -579,7 +579,7 @@ class PostgreSQL:
             # Locked there by whoever makes or drops scratch databases: the one that all of them work from.
             async with self._maintenance() as raw:
                 maintenance = str(await raw.fetchval("SELECT current_database()"))
-            cloner = Cloner(source, maintenance, self._lanes.forget)
+            cloner = Cloner(source, maintenance, self._forget)
             async with cloner.clone(tenant, cloning) as made:
                 yield made
 
@@ -710,7 +710,7 @@ class PostgreSQL:
             raise BackupError(failure.message, passing=passing, hint=failure.hint) from error
 
     async def _provision_schema(self, tenant: Tenant) -> None:
-        async with self._lanes.taken(tenant.database) as lane:
+        async with self._lane(tenant.database) as lane:
             # IF NOT EXISTS alone needs the right to create even where nothing is to be made.
             if not await lane.raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", tenant.schema):
                 await no_other_aside(lane.raw, tenant, tenant.schema or "", leaving=False)
@@ -727,6 +727,20 @@ class PostgreSQL:
         """The address, with its secrets read now."""
         direct = self._server.direct_url.resolve() if self._server.direct_url is not None else ""
         return direct or self._server.url.resolve()
+
+    def _lane(self, database: str | None) -> AbstractAsyncContextManager[Lane]:
+        return self._lanes.taken(self._as_named(database))
+
+    async def _forget(self, database: str | None) -> None:
+        await self._lanes.forget(self._as_named(database))
+
+    def _as_named(self, database: str | None) -> str | None:
+        """``None`` for the database of the server's address: under two names, lanes to it would push each other out.
+
+        As far as the address is known: it may hold a secret that takes long to read.
+        """
+        own = None if self._parsed is None else self._parsed[1].database
+        return None if database == own else database
 
     async def _connect_for_many(self, database: str | None) -> _RawConnection:
         # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant.
@@ -787,7 +801,7 @@ class PostgreSQL:
             seen: how many tenants' tables are looked at.
         """
         try:
-            async with self._lanes.taken(database) as lane:
+            async with self._lane(database) as lane:
                 lane.used = True
                 lane.seen(seen)
                 yield lane.raw

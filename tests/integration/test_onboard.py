@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -280,6 +281,23 @@ def test_in_bulk(signup: Project) -> None:
     assert sorted(listed(signup)) == sorted(f"t{number}" for number in range(40))
     assert [len(notes(signup, f"t{number}")) for number in range(4)] == [0, 2, 0, 2]
     assert set(statuses(signup.json("onboard", "--from", "new.csv")).values()) == {"already_current"}
+
+
+async def test_connections_serve_one_newcomer_after_the_other(signup: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names the database of the server's address gets the same connections as who does not."""
+    opened, connect = [], asyncpg.connect
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        opened.append(options.get("database"))
+        return await connect(*args, **options)
+
+    fleet = orchestrator.load(signup.workspace.path / "tenants.yaml", may_be_empty=True)
+    async with orchestrator.onboarding(fleet) as desk:
+        await desk.prepare()
+        monkeypatch.setattr(asyncpg, "connect", counted)
+        result = await desk.onboard(*(f"t{number}" for number in range(32)), execution=Execution(jobs=8))
+    assert result.satisfied, result.as_json()
+    assert len(opened) <= 12, opened
 
 
 def test_bad_rows(signup: Project) -> None:
