@@ -33,7 +33,7 @@ from orchestrator.actions.distributing.jobs import ChunkJob
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.servers import Servers
-from orchestrator.databases.port import Reading
+from orchestrator.databases.answers import Reading
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal

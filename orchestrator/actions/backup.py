@@ -10,9 +10,9 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.servers import Tenants
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import TenantLocked
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

@@ -12,8 +12,8 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.rolling_back.places import SEEN, places_event
 from orchestrator.actions.stopping import heeding
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.journal.journal import Journal

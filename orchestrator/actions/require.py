@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import shlex
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.connect import connect
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Reading
 from orchestrator.errors import HistoryError, OrchestratorError, RevisionMissing, SelectionError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.nearest import did_you_mean

@@ -18,9 +18,9 @@ from orchestrator.actions.restoring.found_backups import Found, Listed, backups_
 from orchestrator.actions.restoring.neighbours import neighbours
 from orchestrator.actions.restoring.steps import RestoredSteps
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Reading
 from orchestrator.errors import BackupError, OrchestratorError, RestoreUnknown, SelectionError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

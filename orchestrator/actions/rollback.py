@@ -14,8 +14,8 @@ from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.rolling_back.places import Place, blocked_elsewhere, known_places, moved_places, places_of
 from orchestrator.actions.rolling_back.shapes import OPTION, shapes_before
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import SelectionError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.graph import Graph

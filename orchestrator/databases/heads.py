@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import asyncpg
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Reading
 from orchestrator.databases.script import identifier
 from orchestrator.fleet.tenant import Tenant
 

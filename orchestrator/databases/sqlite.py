@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from orchestrator.databases.answers import Check, Reading, certainly, never
 from orchestrator.databases.asides import Aside, Leave, Leaving, require_ours
 from orchestrator.databases.claims import Claim, Found, Marker, Pool, Stock
 from orchestrator.databases.cloning import Clone, Cloning, Footprint
@@ -35,7 +36,6 @@ from orchestrator.databases.findings import Finding, Level
 from orchestrator.databases.fingerprint_sqlite import fingerprint_file
 from orchestrator.databases.own_names import SCRATCH
 from orchestrator.databases.own_thread import on_own_thread
-from orchestrator.databases.port import Check, Reading, certainly, never
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.sizes import Size, sizes_in_file
 from orchestrator.databases.sqlite_asides import (

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Database, Reading
+from orchestrator.databases.port import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 

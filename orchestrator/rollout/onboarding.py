@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Template
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Reading, Session
+from orchestrator.databases.port import Session
 from orchestrator.errors import OnboardingError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position

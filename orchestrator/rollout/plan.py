@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import HistoryError, UsageError
 from orchestrator.fleet.fleet import FailureBudget, Fleet, Wave
 from orchestrator.fleet.tenant import Tenant

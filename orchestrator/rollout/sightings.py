@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Database, Reading
+from orchestrator.databases.port import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 

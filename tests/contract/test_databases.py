@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.databases.cloning import Cloning
 from orchestrator.databases.connect import connect
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Database, Reading, Session
+from orchestrator.databases.port import Database, Session
 from orchestrator.errors import DatabaseError, OrchestratorError, TenantLocked, Unprovisioned
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

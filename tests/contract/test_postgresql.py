@@ -14,7 +14,7 @@ import pytest
 from pydantic_core import PydanticCustomError
 from sqlalchemy import text
 
-from orchestrator.databases.port import Check
+from orchestrator.databases.answers import Check
 from orchestrator.databases.postgresql import PostgreSQL
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.secrets import Template

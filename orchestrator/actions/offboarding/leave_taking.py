@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from orchestrator.actions.project import Project
 from orchestrator.actions.restoring.neighbours import neighbours
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Found, Holds, Marker
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Reading
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.sources import DatabaseSource, SchemaSource, SqlSource
 from orchestrator.fleet.tenant import Tenant

@@ -11,9 +11,9 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.set_aside import DROPPED, asides_of, forget_steps, now, place_name
 from orchestrator.actions.project import Project, opened_project
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.asides import Aside
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import OnboardingError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

@@ -15,10 +15,10 @@ from orchestrator.actions.onboarding.belonging import finds_itself
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project, opened_project, require_selection
 from orchestrator.actions.servers import Tenants, selection_of
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.asides import Aside, require_way_back
 from orchestrator.databases.departures import Stage
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Reading
 from orchestrator.errors import OnboardingError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.actions.onboarding.making import template_of
 from orchestrator.actions.project import Project
+from orchestrator.databases.answers import never
 from orchestrator.databases.claims import Pool, Stock, Template
-from orchestrator.databases.port import never
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Isolation, Tenant
 

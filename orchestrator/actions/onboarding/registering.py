@@ -15,7 +15,8 @@ from typing import Any
 from orchestrator.actions.onboarding.belonging import finder, require_same, told, writable
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.actions.sources import read_sources
-from orchestrator.databases.port import Check, Database
+from orchestrator.databases.answers import Check
+from orchestrator.databases.port import Database
 from orchestrator.errors import ConfigurationError, DatabaseError, OrchestratorError
 from orchestrator.fleet import registry
 from orchestrator.fleet.clashes import clashes, same_place

@@ -9,9 +9,9 @@ from orchestrator.actions.onboarding.desk import Entry, entries_of
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import read_project
 from orchestrator.actions.servers import opened_servers
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Found, Holds, Marker
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import OnboardingError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.newcomers import read_newcomers

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.databases.port import Reading
+from orchestrator.databases.answers import Reading
 from orchestrator.fleet.fleet import Fleet, Policy, Wave
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.history.directory import History

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 
 import pytest
 
+from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Reading
 from orchestrator.errors import HistoryError, UsageError
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.selection import Selection
