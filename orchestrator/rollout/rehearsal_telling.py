@@ -213,7 +213,7 @@ def compared(found: Document) -> str:
     return (
         f"rehearsal {found['rehearsal']} had said {_seconds(found['s'])}"
         f" ({_seconds(found['low_s'])} to {_seconds(found['high_s'])}) for {count}{foreseen};"
-        f" it took {_seconds(found['measured_s'])}, {beside:.2f} of that: {hit}"
+        f" it took {_seconds(found['measured_s'])}, {beside:.1f} times that: {hit}"
     )
 
 

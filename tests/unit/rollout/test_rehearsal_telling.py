@@ -103,7 +103,7 @@ def test_compared_with_the_run() -> None:
     """A run's line says what had been said, what it took, and whether that was within it."""
     found = {"rehearsal": "id", "s": 10.0, "low_s": 6.0, "high_s": 16.0, "tenants": 3}
     found |= {"unforeseen": 0, "not_replayed": 0}
-    assert telling.compared({**found, "measured_s": 12.0}).endswith("it took 12.0 s, 1.20 of that: as expected")
+    assert telling.compared({**found, "measured_s": 12.0}).endswith("it took 12.0 s, 1.2 times that: as expected")
     assert telling.compared({**found, "measured_s": 30.0}).endswith("outside of what was expected")
     assert telling.compared({**found, "measured_s": 30.0, "not_replayed": 2}).endswith(
         "2 went through Alembic, and were to be replayed"
