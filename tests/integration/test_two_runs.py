@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.actions import execute
+from orchestrator.actions import attempting
 from orchestrator.actions.execute import Execution
 from orchestrator.rollout.result import RunResult
 from tests.catalog import catalogs, difference
@@ -57,7 +57,7 @@ async def test_each_tenant_gets_its_own(
             return False
 
         # No Alembic at hand fails it.
-        monkeypatch.setattr(execute, "self_check", failed)
+        monkeypatch.setattr(attempting, "self_check", failed)
     project = make_project(tmp_path, {"r1": BODY}, schemas(database, *TENANTS))
 
     results = await at_once(project, [TENANTS[::2], TENANTS[1::2]])

@@ -131,7 +131,8 @@ def _none_overwritten(history: History) -> Iterator[None]:
     generate = script._generate_template
 
     def refusing(source: Path, file: Path, **arguments: Any) -> None:
-        if Path(file).exists():
+        # Whatever else is wrong with either of them, Alembic is to say.
+        if Path(source).exists() and Path(file).exists():
             raise HistoryError(
                 f"there is a file {Path(file).name} already, and it would be written over",
                 hint="put %%(rev)s into file_template in alembic.ini, or give another message",
