@@ -1,0 +1,86 @@
+"""What becomes of a run whose worker is gone, or that is taken back: by the parts themselves, with no worker there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.actions.distributing.controlling import carry_out
+from orchestrator.actions.distributing.given import opened_engine
+from orchestrator.actions.distributing.jobs import RunJob
+from orchestrator.actions.distributing.place import Place, queues_of
+from orchestrator.actions.execution import Execution
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import opened_project
+from orchestrator.engine.client import Engine
+from orchestrator.engine.queues import PLACES, Queues
+from orchestrator.fleet.load import load
+from orchestrator.journal.journal import Journal
+from orchestrator.rollout.result import RunResult
+from orchestrator.statuses import RunStatus
+from tests.projects import Project, statuses
+from tests.workers import steered_project, tenants
+
+DBOS = Execution(executor="dbos")
+DETACHED = replace(DBOS, detach=True)
+THREE = ["a", "b", "c"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: str) -> Project:
+    """Three tenants, and nobody at work."""
+    made = steered_project(tmp_path, database)
+    tenants(made, database, *THREE)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a worker has in its hands."""
+
+    project: Project
+    engine: Engine
+    journal: Journal
+    queues: Queues
+    digest: str
+
+    async def take_over(self, job: RunJob) -> dict[str, Any]:
+        """What a worker does with a run that another one had, as far as it needs nobody else."""
+        fleet = load(self.project.path / "tenants.yaml", may_be_empty=True)
+        async with asyncio.timeout(30):
+            given = {**job.as_json(), "id": job.run, "again": True}
+            return await carry_out(fleet, self.engine, self.journal, self.queues, given)
+
+    async def shown(self, run: str) -> RunResult:
+        """The run as the journal has it."""
+        return await orchestrator.show_run(self.project.fleet, run)
+
+
+@pytest.fixture
+async def hands(project: Project) -> AsyncIterator[Hands]:
+    """A worker's, in this process."""
+    fleet = project.fleet
+    async with opened_engine(Place.of(fleet)) as engine, opened_journal(fleet) as journal:
+        async with opened_project(fleet) as opened:
+            queues, digest = queues_of(opened), opened.history.digest
+        await asyncio.to_thread(engine.register, queues, PLACES, 1)
+        yield Hands(project, engine, journal, queues, digest)
+
+
+async def test_by_one_with_another_fleet(project: Project, hands: Hands, database: str) -> None:
+    """A worker whose tenants.yaml lacks tenants of the run does not take them for gone when it takes the run over."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    whole = project.fleet
+    tenants(project, database)
+
+    ended = await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+
+    assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
+    left = await orchestrator.show_run(whole, run)
+    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
