@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 import orchestrator
@@ -18,13 +20,14 @@ from orchestrator.actions.distributing.place import Place, queues_of
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
-from orchestrator.engine.client import Engine
+from orchestrator.actions.stopping import cancel
+from orchestrator.engine.client import Engine, Standing
 from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.fleet.load import load
 from orchestrator.journal.journal import Journal
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
-from tests.projects import Project, statuses
+from tests.projects import Project, statuses, until
 from tests.workers import steered_project, tenants
 
 DBOS = Execution(executor="dbos")
@@ -84,3 +87,28 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
     left = await orchestrator.show_run(whole, run)
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+
+
+@asynccontextmanager
+async def locked(url: str, table: str) -> AsyncIterator[asyncpg.Connection]:
+    """Nobody can write into a table of the journal."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def test_taken_back_while_somebody_looks_on(project: Project, hands: Hands, database: str) -> None:
+    """The journal says how the run has ended before whoever looks on can see that no worker has it any more."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    async with locked(database, "orchestrator_attempts") as connection:
+        asked = asyncio.create_task(cancel(project.fleet, run))
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'orchestrator_attempts'::regclass"
+        await until(lambda: connection.fetch(waiting), bool)
+        assert hands.engine.standings([run]) == {run: Standing.QUEUED}
+    await asked
+    assert hands.engine.standings([run]) == {run: Standing.CANCELLED}
+    assert (await hands.shown(run)).run.status is RunStatus.CANCELLED
