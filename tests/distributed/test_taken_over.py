@@ -22,12 +22,13 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
 from orchestrator.engine.client import Engine, Standing
-from orchestrator.engine.queues import PLACES, Queues
+from orchestrator.engine.queues import PLACES, SCHEMA, Queues
 from orchestrator.fleet.load import load
 from orchestrator.journal.journal import Journal
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 from tests.projects import Project, statuses, until
+from tests.servers import execute, fetch
 from tests.workers import steered_project, tenants
 
 DBOS = Execution(executor="dbos")
@@ -87,6 +88,29 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
     left = await orchestrator.show_run(whole, run)
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+
+
+async def test_approved_once(project: Project, hands: Hands, database: str) -> None:
+    """An approval lets the wave be followed that waited when it was given, and not the next, whoever has the run."""
+    order = [{"name": name, "count": 1, "approve": "manual"} for name in ("first", "second")]
+    tenants(project, database, *THREE, waves=order)
+    run = (await project.upgrade()).run.id
+    second = await orchestrator.resume(project.fleet, run, provision=True, execution=Execution(approve=True))
+    assert [(wave.name, wave.state.value) for wave in second.waves] == [("first", "done"), ("second", "waiting")]
+    execute(database, f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL WHERE id = '{run}'")
+
+    approving = RunJob(run, True, replace(DBOS, approve=True), fresh=False, approves="first")
+    assert (await hands.take_over(approving))["status"] == "paused"
+    assert statuses(await hands.shown(run)) == {"a": "succeeded", "b": "succeeded", "c": "not_started"}
+
+
+async def test_what_was_approved_is_told(project: Project, hands: Hands, database: str) -> None:
+    """Whoever gives the run to workers tells them which wave it was that waited."""
+    tenants(project, database, *THREE, waves=[{"name": "first", "count": 1, "approve": "manual"}])
+    run = (await project.upgrade()).run.id
+    await orchestrator.resume(project.fleet, run, execution=replace(DETACHED, approve=True))
+    ((told,),) = fetch(database, f"SELECT inputs FROM {SCHEMA}.workflow_input WHERE workflow_uuid = '{run}'")
+    assert '"approves":"first"' in told.replace(": ", ":")
 
 
 @asynccontextmanager

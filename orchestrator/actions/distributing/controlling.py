@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.actions.attempting import NOT_SEEN
+from orchestrator.actions.distributing.given import waiting_wave
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.muster import OtherDirectory
 from orchestrator.actions.distributing.place import places_known, queues_of
@@ -148,7 +149,9 @@ async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJo
         # Before anybody was begun.
         await ended_as(journal, job.run, asked)
         return {"status": asked.value}
-    execution = replace(job.execution, workforce=Crew(engine, job))
+    # Where an earlier worker has let that wave be followed, another may wait by now, which nobody has approved.
+    approve = job.approves is not None and await waiting_wave(journal, job.run) == job.approves
+    execution = replace(job.execution, approve=approve, workforce=Crew(engine, job))
     try:
         result = await resume(
             fleet,

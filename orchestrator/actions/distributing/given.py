@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from orchestrator.actions.distributing.place import Place
 from orchestrator.engine.client import OPEN, Engine, Standing
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.journal.journal import Journal
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import WaveState, waves_of
 
 
 @asynccontextmanager
@@ -66,6 +69,12 @@ async def given(engine: Engine, run: str) -> Given:
         if found is None:
             return Given(run, time, standing)
         time, standing = time + 1, found
+
+
+async def waiting_wave(journal: Journal, run: str) -> str | None:
+    """The wave of ``run`` that waits for somebody's approval."""
+    waves = waves_of(await journal.events(run, kind=WAVE_EVENT))
+    return next((wave.name for wave in waves.values() if wave.state is WaveState.WAITING), None)
 
 
 async def taken_back(fleet: Fleet, run: str, end: Callable[[], Awaitable[None]]) -> None:

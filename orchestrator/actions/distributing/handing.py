@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 
 from orchestrator.actions.distributing.following import followed
-from orchestrator.actions.distributing.given import given, opened_engine
+from orchestrator.actions.distributing.given import given, opened_engine, waiting_wave
 from orchestrator.actions.distributing.jobs import RunJob
 from orchestrator.actions.distributing.place import (
     Place,
@@ -74,7 +74,8 @@ async def handed_over(
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
         await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
         journal.let_go(record.id)
-        job = RunJob(record.id, request.provision, execution, fresh=not earlier)
+        approves = await waiting_wave(journal, record.id) if execution.approve else None
+        job = RunJob(record.id, request.provision, execution, fresh=not earlier, approves=approves)
         await asyncio.to_thread(engine.enqueue_run, Piece(before.next_id, queues.runs, job.as_json()))
         watch.observer.started(plan, record.id)
         await _look_for_workers(engine, queues)

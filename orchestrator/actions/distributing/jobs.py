@@ -27,6 +27,8 @@ class RunJob:
     execution: Execution
     #: It has just been planned, and nobody has touched a tenant for it.
     fresh: bool
+    #: The wave that waited when somebody approved; ``None`` where nobody has.
+    approves: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the queue."""
@@ -35,12 +37,13 @@ class RunJob:
             "provision": self.provision,
             "execution": execution_as_json(self.execution),
             "fresh": self.fresh,
+            "approves": self.approves,
         }
 
     @classmethod
     def from_json(cls, job: Mapping[str, Any]) -> RunJob:
         """What :meth:`as_json` made."""
-        return cls(job["run"], job["provision"], execution_from_json(job["execution"]), job["fresh"])
+        return cls(job["run"], job["provision"], execution_from_json(job["execution"]), job["fresh"], job["approves"])
 
 
 @dataclass(frozen=True, slots=True)
