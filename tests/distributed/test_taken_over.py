@@ -90,6 +90,18 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
 
 
+async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str) -> None:
+    """A run whose budget is used up is not begun again by the worker that takes it over."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    execute(database, f"UPDATE orchestrator_runs SET status = 'failed' WHERE id = '{run}'")
+
+    assert await hands.take_over(RunJob(run, True, DBOS, fresh=True)) == {"status": "failed"}
+
+    left = await hands.shown(run)
+    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+    assert left.run.finished_at is not None
+
+
 async def test_approved_once(project: Project, hands: Hands, database: str) -> None:
     """An approval lets the wave be followed that waited when it was given, and not the next, whoever has the run."""
     order = [{"name": name, "count": 1, "approve": "manual"} for name in ("first", "second")]

@@ -145,8 +145,8 @@ async def carry_out(
 
 async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, *, again: bool) -> dict[str, Any]:
     asked = await journal.standing(job.run)
-    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED):
-        # Before anybody was begun.
+    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED):
+        # Before anybody was begun; or the worker before had used up the budget, and only waited for what was under way.
         await ended_as(journal, job.run, asked)
         return {"status": asked.value}
     # Where an earlier worker has let that wave be followed, another may wait by now, which nobody has approved.
