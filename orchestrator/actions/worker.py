@@ -16,11 +16,11 @@ from orchestrator.actions.distributing.controlling import carry_out
 from orchestrator.actions.distributing.given import opened_engine
 from orchestrator.actions.distributing.jobs import ChunkJob
 from orchestrator.actions.distributing.muster import Muster, OtherDirectory
-from orchestrator.actions.distributing.place import Place, places_known, queues_of
+from orchestrator.actions.distributing.place import Place, queues_of
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.engine.client import Engine
-from orchestrator.engine.queues import Queues
+from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.engine.runtime import Slot, launch
 from orchestrator.engine.slots import DEFAULT_SLOTS
 from orchestrator.errors import JournalError, OrchestratorError
@@ -196,11 +196,11 @@ async def work(
         engine = await stack.enter_async_context(opened_engine(place))
         journal = await stack.enter_async_context(opened_journal(fleet))
         async with opened_project(fleet) as project:
-            queues, places, servers = queues_of(project), places_known(project), len(project.fleet.servers)
-        await asyncio.to_thread(engine.register, queues, places, servers)
+            queues, servers = queues_of(project), len(project.fleet.servers)
+        await asyncio.to_thread(engine.register, queues, PLACES, servers)
         slot = await asyncio.to_thread(Slot.take, place.url, queues, slots)
         worker = Worker(fleet.path, engine, journal, queues, stop)
-        names = [queues.runs, *(queues.chunks(budget) for budget in places)]
+        names = [queues.runs, *(queues.chunks(places) for places in PLACES)]
         runtime = launch(place.url, slot, names, worker.run, worker.chunk, engine)
         looking = [asyncio.create_task(worker.heed()), asyncio.create_task(worker.look_for_others())]
         stack.pop_all()

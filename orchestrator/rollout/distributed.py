@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from orchestrator.databases.failures import Failure
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine, Piece, Standing
-from orchestrator.engine.queues import Queues, poll_interval
+from orchestrator.engine.queues import PLACES, Queues, poll_interval
 from orchestrator.errors import JournalError
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
@@ -46,8 +46,6 @@ class ChunkExecutor:
     queues: Queues
     #: Each server's physical identity and how many tenants it takes at once, by name.
     budgets: Mapping[str, tuple[str, int]]
-    #: Numbers of chunks at once on a server that workers have a queue for.
-    places: Sequence[int]
     #: Tenants at once over all; ``None`` for whatever the servers take.
     jobs: int | None
     #: What a worker has to be told of a chunk.
@@ -69,7 +67,7 @@ class ChunkExecutor:
         # One that idles here would count against the server's budget as well.
         await self.disconnect()
         jobs = self.jobs if wave.settings.jobs is None else min(self.jobs or wave.settings.jobs, wave.settings.jobs)
-        self._waiting = cut(todo, self.budgets, self.places, jobs)
+        self._waiting = cut(todo, self.budgets, PLACES, jobs)
         names = sorted({self.queues.chunks(chunk.places) for chunks in self._waiting.values() for chunk in chunks})
         await self._surely(lambda: self.journal.turn(self.run, RunStatus.RUNNING, RunStatus.FAILED))
         await self._ask(self.engine.release, names)

@@ -16,7 +16,7 @@ from orchestrator.actions.attempting import NOT_SEEN
 from orchestrator.actions.distributing.given import waiting_wave
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.muster import OtherDirectory
-from orchestrator.actions.distributing.place import places_known, queues_of
+from orchestrator.actions.distributing.place import queues_of
 from orchestrator.actions.execution import Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.resume import resume
@@ -94,7 +94,6 @@ class Crew:
             journal=journal,
             queues=queues_of(project),
             budgets=budgets,
-            places=places_known(project),
             jobs=execution.jobs,
             job=job,
             disconnect=disconnect,
