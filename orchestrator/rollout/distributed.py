@@ -77,9 +77,11 @@ class ChunkExecutor:
         while True:
             if ledger.may_start(wave):
                 await self._give(wave, ledger, jobs)
-            elif self._out and not held:
-                await self._hold(names)
-                held = True
+            elif self._out:
+                if not held:
+                    await self._hold(names)
+                    held = True
+                await self._take_back()
             if not self._out:
                 break
             await asyncio.sleep(pause)
@@ -125,6 +127,9 @@ class ChunkExecutor:
         # Who is looking for work just now has still read that there may be some. What is taken must not be cancelled:
         # it would go on, and no longer be counted.
         await asyncio.sleep(2 * poll_interval(len(self.budgets)) + _LOOK[0])
+
+    async def _take_back(self) -> None:
+        """What waits in a held queue, nobody will take: also what a worker had that has died since."""
         standings = await self._ask(self.engine.standings, list(self._out))
         await self._ask(self.engine.cancel, [id for id, standing in standings.items() if standing is Standing.QUEUED])
 
@@ -143,14 +148,22 @@ class ChunkExecutor:
         names = [each.tenant.id for id in over for each in self._out[id].tenants]
         if not over:
             return
+        cut_off = {}
         for attempt in await self._surely(lambda: self.journal.attempts_of(self.run, names)):
             self._hear(attempt, ledger)
+            if attempt.status is TenantStatus.RUNNING and attempt != self.earlier.get(attempt.tenant):
+                cut_off[attempt.tenant] = attempt
         for id in over:
             chunk = self._out.pop(id)
             left = chunk.left(each.tenant.id for each in chunk.tenants if each.tenant.id not in self._heard)
             if not left.tenants:
                 continue
             standing = standings.get(id)
+            if standing is Standing.CANCELLED:
+                # Its worker has died of it, or with it, and nobody begins it again.
+                for name in cut_off.keys() & {each.tenant.id for each in left.tenants}:
+                    self._heard[name] = ended = _interrupted(cut_off[name])
+                    ledger.note(ended)
             if standing in (Standing.BROKEN, Standing.GIVEN_UP) or left.rounds > _ROUNDS:
                 log.warning("chunk %s is not done: %s", id, standing.value if standing else "gone")
                 for planned in left.tenants:
@@ -190,3 +203,7 @@ class ChunkExecutor:
             except (JournalError, DBAPIError) as error:
                 log.warning("%s; asked again", str(error).partition("\n")[0])
                 await asyncio.sleep(_AGAIN)
+
+
+def _interrupted(attempt: AttemptRecord) -> AttemptRecord:
+    return replace(attempt, status=TenantStatus.INTERRUPTED, finished_at=datetime.now(UTC))

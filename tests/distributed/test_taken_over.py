@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,16 @@ from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
 from orchestrator.engine.client import Engine, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
+from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.load import load
+from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import AttemptRecord
+from orchestrator.rollout.chunks import Chunk
+from orchestrator.rollout.distributed import ChunkExecutor
+from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
-from orchestrator.statuses import RunStatus
+from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
 from tests.servers import execute, fetch
 from tests.workers import steered_project, tenants
@@ -148,3 +154,70 @@ async def test_taken_back_while_somebody_looks_on(project: Project, hands: Hands
     await asked
     assert hands.engine.standings([run]) == {run: Standing.CANCELLED}
     assert (await hands.shown(run)).run.status is RunStatus.CANCELLED
+
+
+def planned(name: str) -> PlannedTenant:
+    """A tenant that is behind."""
+    tenant = Tenant(name, "main", Isolation.SCHEMA, name)
+    pending = TenantStatus.BEHIND, "heads", ("r2",), ("r2",), TenantStatus.PENDING
+    return PlannedTenant(tenant, "postgresql", "18", (), *pending)
+
+
+def executor(hands: Hands, run: str) -> ChunkExecutor:
+    """One that gives out chunks of ``run``."""
+
+    def job(wave: PlannedWave, chunk: Chunk, failures: int) -> Mapping[str, Any]:
+        return {"tenants": [each.tenant.id for each in chunk.tenants], "failures": failures, "wave": wave.name}
+
+    async def disconnect() -> None:
+        """Nothing is open here."""
+
+    budgets = {"main": ("db:5432", 4)}
+    return ChunkExecutor(run, hands.engine, hands.journal, hands.queues, budgets, None, job, disconnect, {})
+
+
+@dataclass(slots=True)
+class Draining:
+    """A ledger whose budget is used up as soon as something has been given out, and whose worker dies then."""
+
+    url: str
+    #: What becomes of the chunk at each look, beginning with the second.
+    becomes: list[str]
+    noted: list[AttemptRecord] = field(default_factory=list)
+
+    def may_start(self, wave: PlannedWave) -> bool:
+        """The first time."""
+        first = not fetch(self.url, f"SELECT FROM {SCHEMA}.workflow_status WHERE name = 'orchestrator.chunk'")
+        if not first and self.becomes:
+            change = f"UPDATE {SCHEMA}.workflow_status SET status = '{self.becomes.pop(0)}'"
+            execute(self.url, f"{change} WHERE name = 'orchestrator.chunk'")
+        return first
+
+    def failures(self, wave: PlannedWave) -> int:
+        """Of no account."""
+        return 0
+
+    def note(self, attempt: AttemptRecord) -> None:
+        """Kept."""
+        self.noted.append(attempt)
+
+    def hear(self, attempt: AttemptRecord) -> None:
+        """The same."""
+        self.noted.append(attempt)
+
+
+async def test_a_worker_dies_while_the_run_drains(project: Project, hands: Hands, database: str) -> None:
+    """Its chunk, put back into a held queue, is not waited for; whom it was at is told as interrupted."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    (first, *_) = (await hands.shown(run)).tenants
+    hands.journal.record(replace(first, status=TenantStatus.RUNNING, attempts=1))
+    await hands.journal.flush()
+    todo = [planned(name) for name in THREE]
+    wave = PlannedWave("all", tuple(todo), FailureBudget(0), Wave("all"))
+    ledger = Draining(database, [Standing.TAKEN.value, Standing.QUEUED.value])
+
+    async with asyncio.timeout(20):
+        await executor(hands, run).carry_out(wave, todo, ledger)
+
+    assert set(hands.engine.under(f"{run}:").values()) == {Standing.CANCELLED}
+    assert [(each.tenant, each.status) for each in ledger.noted] == [("a", TenantStatus.INTERRUPTED)]
