@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,9 @@ class ChunkExecutor:
     earlier: Mapping[str, AttemptRecord]
     #: How many chunks the run has had.
     given: int = 0
+    #: Tells its chunks from those of the run's other executors (of tenants that have joined), which the engine still
+    #: has. Random: who takes a run over waits for the chunks of before, and forgets them, before he gives out any.
+    part: str = field(default_factory=lambda: f"{secrets.token_hex(3)}-")
     _out: dict[str, Chunk] = field(default_factory=dict)
     _waiting: dict[str, deque[Chunk]] = field(default_factory=dict)
     #: Attempts that were told of, by tenant id.
@@ -110,7 +114,7 @@ class ChunkExecutor:
                     continue
                 chunk = chunks.popleft()
                 self.given += 1
-                id = f"{self.run}:{wave.name}:{self.given}"
+                id = f"{self.run}:{wave.name}:{self.part}{self.given}"
                 self._out[id] = chunk
                 busy[server] = busy.get(server, 0) + 1
                 at_once += chunk.width

@@ -28,7 +28,7 @@ from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
-from orchestrator.rollout.chunks import Chunk
+from orchestrator.rollout.chunks import Chunk, cut
 from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
@@ -221,3 +221,12 @@ async def test_a_worker_dies_while_the_run_drains(project: Project, hands: Hands
 
     assert set(hands.engine.under(f"{run}:").values()) == {Standing.CANCELLED}
     assert [(each.tenant, each.status) for each in ledger.noted] == [("a", TenantStatus.INTERRUPTED)]
+
+
+async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
+    """Another executor of the same run and wave gives out chunks that the engine does not take for the first one's."""
+    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
+    for one in (executor(hands, "run"), executor(hands, "run")):
+        one._waiting = cut(wave.tenants, one.budgets, PLACES)
+        await one._give(wave, Draining("", []), None)
+    assert len(hands.engine.under("run:all:")) == 2
