@@ -15,12 +15,13 @@ import pytest
 import orchestrator
 from orchestrator.actions.distributing.controlling import carry_out
 from orchestrator.actions.distributing.given import opened_engine
-from orchestrator.actions.distributing.jobs import RunJob
+from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.place import Place, queues_of
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
+from orchestrator.actions.worker import Worker
 from orchestrator.engine.client import Engine, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
 from orchestrator.fleet.fleet import FailureBudget, Wave
@@ -32,6 +33,7 @@ from orchestrator.rollout.chunks import Chunk, cut
 from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.stop import Stop
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
 from tests.servers import execute, fetch
@@ -230,3 +232,37 @@ async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
         one._waiting = cut(wave.tenants, one.budgets, PLACES)
         await one._give(wave, Draining("", []), None)
     assert len(hands.engine.under("run:all:")) == 2
+
+
+async def test_a_run_given_out_again_is_met_anew(project: Project, hands: Hands, database: str) -> None:
+    """A worker reads tenants.yaml again for a run that it knows from an earlier time, and not for each chunk."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    def job(part: str) -> ChunkJob:
+        return ChunkJob.of(
+            run,
+            wave,
+            Chunk("db:5432", 1, 1, wave.tenants),
+            part=part,
+            missing=(),
+            tried={},
+            cap=1,
+            failures=0,
+            same_cause=None,
+            provision=True,
+            execution=DBOS,
+            fresh=True,
+            digest=hands.digest,
+        )
+
+    before = await worker._muster(job(run))
+    assert await worker._muster(job(run)) is before
+    tenants(project, database, "new")
+    now = await worker._muster(job(f"{run}+2"))
+    try:
+        assert [each.id for each in now.project.fleet.tenants] == ["new"]
+        assert list(worker._musters.values()) == [now]
+    finally:
+        await now.close()

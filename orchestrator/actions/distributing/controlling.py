@@ -49,6 +49,8 @@ class Crew:
 
     engine: Engine
     job: RunJob
+    #: The workflow of this time that the run was given to workers.
+    part: str
 
     def executor(
         self,
@@ -74,6 +76,7 @@ class Crew:
                 record.id,
                 wave,
                 chunk,
+                part=self.part,
                 missing=tuple(name for name in names if name in missing),
                 tried={name: earlier[name].attempts for name in names if name in earlier and earlier[name].attempts},
                 cap=caps[chunk.server],
@@ -132,7 +135,7 @@ async def carry_out(
     while ended is None:
         try:
             await _adopt(engine, queues, job.run)
-            ended = await _carried_on(fleet, engine, journal, job, again=again)
+            ended = await _carried_on(fleet, engine, journal, job, str(given["id"]), again=again)
         except JournalError as error:
             # While its server is away, nothing can be decided; whether this process may go on, its slot will say.
             log.warning("run %s: %s; tried again", job.run, error.message)
@@ -142,7 +145,9 @@ async def carry_out(
     return ended
 
 
-async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, *, again: bool) -> dict[str, Any]:
+async def _carried_on(
+    fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, part: str, *, again: bool
+) -> dict[str, Any]:
     asked = await journal.standing(job.run)
     if asked in (RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED):
         # Before anybody was begun; or the worker before had used up the budget, and only waited for what was under way.
@@ -150,7 +155,7 @@ async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJo
         return {"status": asked.value}
     # Where an earlier worker has let that wave be followed, another may wait by now, which nobody has approved.
     approve = job.approves is not None and await waiting_wave(journal, job.run) == job.approves
-    execution = replace(job.execution, approve=approve, workforce=Crew(engine, job))
+    execution = replace(job.execution, approve=approve, workforce=Crew(engine, job, part))
     try:
         result = await resume(
             fleet,

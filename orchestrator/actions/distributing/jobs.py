@@ -51,6 +51,8 @@ class ChunkJob:
     """A chunk of a wave."""
 
     run: str
+    #: The workflow of the run as a whole: another one each time that the run is given to workers.
+    part: str
     wave: str
     #: Their ids, in the order in which to begin.
     tenants: tuple[str, ...]
@@ -86,6 +88,7 @@ class ChunkJob:
         wave: PlannedWave,
         chunk: Chunk,
         *,
+        part: str,
         missing: tuple[str, ...],
         tried: Mapping[str, int],
         cap: int,
@@ -99,6 +102,7 @@ class ChunkJob:
         """What there is to say of ``chunk``."""
         return cls(
             run,
+            part,
             wave.name,
             tuple(each.tenant.id for each in chunk.tenants),
             {each.tenant.id: each.target for each in chunk.tenants},
