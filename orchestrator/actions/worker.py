@@ -33,7 +33,7 @@ from orchestrator.statuses import RunStatus
 #: Seconds between two looks whether a run is to end, and whether runs wait for other workers than this one.
 _LOOK, _LOOK_FOR_OTHERS = 1.0, 5.0
 #: A run that stands like this begins nobody more.
-_ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED})
+_ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED})
 
 #: A run, and which time that it was given to workers.
 _Part = tuple[str, str]

@@ -16,7 +16,7 @@ from orchestrator.databases.failures import Failure
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine, Piece, Standing
 from orchestrator.engine.queues import PLACES, Queues, poll_interval
-from orchestrator.errors import JournalError
+from orchestrator.engine.surely import surely
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.chunks import Chunk, cut
@@ -30,8 +30,6 @@ _AHEAD = 3
 _ROUNDS = 50
 #: Seconds between two looks at how it goes: at least, as a multiple of what a look takes, and at most.
 _LOOK = (0.1, 2.0, 2.0)
-#: Seconds until the engine or the journal is asked again that gave no answer.
-_AGAIN = 0.5
 
 log = logging.getLogger("orchestrator.run")
 T = TypeVar("T")
@@ -198,15 +196,7 @@ class ChunkExecutor:
         return await self._surely(lambda: asyncio.to_thread(function, *given))
 
     async def _surely(self, asked: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask until there is an answer: while the server is away, nothing can be decided."""
-        from sqlalchemy.exc import DBAPIError
-
-        while True:
-            try:
-                return await asked()
-            except (JournalError, DBAPIError) as error:
-                log.warning("%s; asked again", str(error).partition("\n")[0])
-                await asyncio.sleep(_AGAIN)
+        return await surely(asked, log)
 
 
 def _interrupted(attempt: AttemptRecord) -> AttemptRecord:

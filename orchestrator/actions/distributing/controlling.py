@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.actions.attempting import NOT_SEEN
 from orchestrator.actions.distributing.given import waiting_wave
@@ -24,6 +24,7 @@ from orchestrator.actions.stopping import ended_as
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine
 from orchestrator.engine.queues import Queues
+from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
@@ -41,6 +42,7 @@ from orchestrator.statuses import RunStatus
 _LOOK, _AGAIN = 0.25, 1.0
 
 log = logging.getLogger("orchestrator.worker")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +185,11 @@ async def _carried_on(
 async def _adopt(engine: Engine, queues: Queues, run: str) -> None:
     """Wait for what a worker before has given out: as long as somebody is at it, nobody else is to be."""
     # It may have died while it held them.
-    await asyncio.to_thread(lambda: engine.release(engine.queues_of_chunks(queues)))
-    standings = await asyncio.to_thread(engine.under, f"{run}:")
+    await _asked(lambda: engine.release(engine.queues_of_chunks(queues)))
+    standings = await _asked(lambda: engine.under(f"{run}:"))
     while any(standing in NOT_OVER for standing in standings.values()):
         await asyncio.sleep(_LOOK)
-        standings = await asyncio.to_thread(engine.under, f"{run}:")
+        standings = await _asked(lambda: engine.under(f"{run}:"))
     await _forget(engine, run)
 
 
@@ -197,7 +199,12 @@ async def _forget(engine: Engine, run: str) -> int:
     Returns:
         How many they were.
     """
-    found = await asyncio.to_thread(engine.under, f"{run}:")
+    found = await _asked(lambda: engine.under(f"{run}:"))
     over = [id for id, standing in found.items() if standing not in NOT_OVER]
-    await asyncio.to_thread(engine.forget, over)
+    await _asked(lambda: engine.forget(over))
     return len(over)
+
+
+async def _asked(function: Callable[[], T]) -> T:
+    """What the engine answers, when it does."""
+    return await surely(lambda: asyncio.to_thread(function), log)
