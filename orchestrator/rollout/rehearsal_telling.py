@@ -57,6 +57,8 @@ def verdict(document: Document) -> str:
         return f"rehearsed to {target} on {count}: {len(failed)} failed"
     if wrong:
         return f"rehearsed to {target} on {count}: all went up, {len(wrong)} not back as it was"
+    if any(clone["changed_rows"] for clone in clones):
+        return f"rehearsed to {target} on {count}: up, down and up to the same tables, but not to the same rows"
     if all(clone["again_same"] for clone in clones):
         return f"rehearsed to {target} on {count}: up, down and up, each time the same"
     return f"rehearsed to {target} on {count}: all went up"
