@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from orchestrator.actions.project import Project, migrating
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.abroad import Watched
 from orchestrator.migration.attempt import Migrator, Work
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.seam import self_check
@@ -50,6 +51,10 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Record
         application="orchestrator scratch",
         concurrent=await self_check(),
     )
+    if recording is None and tenant.schema is not None:
+        # It is beside real tenants: what it would do to them, or to what they share, must not be committed.
+        shared = project.fleet.server_of(tenant).extensions_schema
+        recording = Watched(home=(tenant.schema, *([shared] if shared else [])))
     work = Work.of(project.history, "upgrade", target)
     with migrating(migrator):
         outcome = await migrator.attempt(tenant, work, recording=recording)

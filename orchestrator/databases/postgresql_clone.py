@@ -29,6 +29,7 @@ from orchestrator.databases.script import identifier
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 
+_CONNECTED = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)"
 _RawConnection: TypeAlias = asyncpg.Connection
 
 #: What a copy does without: owners and rights, because all of it belongs to the migrating role and nobody else may look
@@ -113,9 +114,12 @@ class Cloner:
             await self.forget(self.source.database)
             template = f"TEMPLATE {identifier(self.source.database)}"
             try:
-                return "template", await stack.enter_async_context(self._placed(place, template))
+                # The server would wait five seconds for whoever is there, and let nobody else in meanwhile.
+                if not await self._in_use():
+                    return "template", await stack.enter_async_context(self._placed(place, template))
             except asyncpg.ObjectInUseError:
-                notes.append("somebody is connected to its database, which was dumped instead of being copied")
+                pass
+            notes.append("somebody is connected to its database, which was dumped instead of being copied")
         try:
             return "pg_dump", await stack.enter_async_context(self._placed(place, made))
         except asyncpg.InsufficientPrivilegeError as error:
@@ -123,6 +127,13 @@ class Cloner:
                 "a clone is a database beside the tenant's, and the migrating role may not make one",
                 hint="ALTER ROLE ... CREATEDB for the role in the server's url, or rehearse with a role that has it",
             ) from error
+
+    async def _in_use(self) -> bool:
+        raw = await self.source.connect(self.maintenance)
+        try:
+            return bool(await raw.fetchval(_CONNECTED, self.source.database))
+        finally:
+            await raw.close(timeout=5)
 
     @asynccontextmanager
     async def _placed(self, like: Tenant, made: str) -> AsyncIterator[tuple[str, _RawConnection]]:

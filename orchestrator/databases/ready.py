@@ -34,9 +34,11 @@ _RawConnection: TypeAlias = asyncpg.Connection
 #: The shape and the heads of a database, by its name and the version table's.
 Look: TypeAlias = Callable[[str, str], Awaitable[tuple[str | None, tuple[str, ...]]]]
 
-#: Those that this role may rename and drop, by how their names begin.
+#: Those that this role may rename and drop, by how their names begin. A DROP that was cut off leaves an invalid one
+#: (datconnlimit -2), all else as it was: it is as good as open, nobody takes it.
 _ALL = """
-SELECT datname AS name, xmin::text AS altered_by, datallowconn AS open, shobj_description(oid, 'pg_database') AS note
+SELECT datname AS name, xmin::text AS altered_by, datallowconn OR datconnlimit = -2 AS open,
+    shobj_description(oid, 'pg_database') AS note
 FROM pg_database WHERE datname ^@ $1 AND pg_has_role(datdba, 'USAGE') ORDER BY 1
 """
 _HINTS = {

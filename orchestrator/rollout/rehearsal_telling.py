@@ -57,6 +57,8 @@ def verdict(document: Document) -> str:
         return f"rehearsed to {target} on {count}: {len(failed)} failed"
     if wrong:
         return f"rehearsed to {target} on {count}: all went up, {len(wrong)} not back as it was"
+    if any(clone["changed_rows"] for clone in clones):
+        return f"rehearsed to {target} on {count}: up, down and up to the same tables, but not to the same rows"
     if all(clone["again_same"] for clone in clones):
         return f"rehearsed to {target} on {count}: up, down and up, each time the same"
     return f"rehearsed to {target} on {count}: all went up"
@@ -101,7 +103,7 @@ def _trouble(one: Document) -> Iterator[str]:
 
 def locks(document: Document) -> list[LockTold]:
     """Locks that keep the application waiting, the longest first; in the direction of the run."""
-    worst: dict[tuple[str, str], LockTold] = {}
+    longest: dict[tuple[str, str, str], LockTold] = {}
     for clone, one, measured in _ups(document):
         for lock in measured["locks"]:
             if lock["blocks"] is None:
@@ -109,14 +111,21 @@ def locks(document: Document) -> list[LockTold]:
             told = LockTold(
                 one["revision"], lock["table"], lock["mode"], lock["blocks"], lock["held_ms"], clone["tenant"]
             )
-            known = worst.get((told.revision, told.table))
-            if known is None or _weight(told) > _weight(known):
-                worst[told.revision, told.table] = told
-    return sorted(worst.values(), key=lambda each: (-each.held_ms, each.table))
+            known = longest.get((told.revision, told.table, told.blocks))
+            if known is None or told.held_ms > known.held_ms:
+                longest[told.revision, told.table, told.blocks] = told
+    found = [each for each in longest.values() if not any(_covers(other, each) for other in longest.values())]
+    return sorted(found, key=lambda each: (-each.held_ms, each.table))
 
 
-def _weight(lock: LockTold) -> tuple[int, float]:
-    return _STRENGTH.index(lock.mode) if lock.mode in _STRENGTH else -1, lock.held_ms
+def _covers(one: LockTold, other: LockTold) -> bool:
+    """Whether ``other`` says nothing that ``one`` does not: a stronger lock on the table, held as long."""
+    same = (one.revision, one.table) == (other.revision, other.table)
+    return same and _strength(one) > _strength(other) and one.held_ms >= other.held_ms
+
+
+def _strength(lock: LockTold) -> int:
+    return _STRENGTH.index(lock.mode) if lock.mode in _STRENGTH else -1
 
 
 def _ups(document: Document) -> Iterator[tuple[Document, Document, Document]]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.actions.onboarding.making import Made, NotMade, Way, make, prepare
+from orchestrator.actions.onboarding.making import Made, NotMade, Way, make, prepare, template_for
 from orchestrator.actions.project import Project as Opened
 from orchestrator.actions.project import opened_project
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
@@ -307,6 +307,18 @@ async def test_what_holds_to_the_end_is_not_replayed_as_one(tmp_path: Path, data
         blueprint = await prepare(project, acme, "heads")
         assert "r1: holds to the end of its transaction" in blueprint.closed[Way.REPLAY]
         assert (await made(project, acme)).way is Way.SNAPSHOT
+
+
+async def test_no_template_for_whom_env_differs(tmp_path: Path, database: str, pg: PostgresServer) -> None:
+    """What env.py configures may go into rows, which no shape shows: only who is alike is copied."""
+    env = ENV.replace("transaction_per_migration=True", "transaction_per_migration='late' not in tenant.tags")
+    async with opened(make_project(tmp_path, STATIC, schemas(database, "acme"), env)) as (project, acme):
+        blueprint = await prepare(project, alone(acme, "like"), "heads")
+        like = await template_for(project, alone(acme, "making_l"), "heads")
+        late = await template_for(project, replace(alone(acme, "making_l"), tags=("late",)), "heads")
+        drop(pg, database, blueprint.template)
+    assert like is not None
+    assert late is None
 
 
 async def test_env_that_differs(tmp_path: Path, database: str) -> None:

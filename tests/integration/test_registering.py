@@ -135,6 +135,19 @@ async def test_many_in_one_go(
     assert len(await ids(fleet)) == 21
 
 
+async def test_who_is_there_already_keeps_nobody_out(make_fleet: Callable[..., Fleet], database: str) -> None:
+    """Of newcomers in one go, a glob finds every second one by itself; the others go into tenants.yaml."""
+    fleet = make_fleet({"schemas": "t_*", "server": "main"})
+    names = [f"{kind}_{number}" for number in range(3) for kind in ("t", "other")]
+    for name in names:
+        execute(database, f"CREATE SCHEMA {name}")
+    tenants = [Tenant(name, "main", Isolation.SCHEMA, name) for name in names]
+    async with opened_servers(fleet) as servers:
+        done = await register_all(servers, fleet, tenants)
+    assert all(isinstance(each, Registration) for each in done), done
+    assert await ids(fleet) == sorted(["old", *names])
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [

@@ -140,6 +140,37 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "alembic/versions/add_phone.py").read_text() == first
 
 
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DROP TABLE IF EXISTS public.plans", "drops or empties something in public"),
+        ("CREATE OR REPLACE FUNCTION public.price() RETURNS int LANGUAGE sql AS ''SELECT 1''", "changes public.price"),
+        ("DO $$BEGIN ALTER FUNCTION public.price() STRICT; END$$", "changes public.price"),
+        ("CREATE SCHEMA beside", "changes beside."),
+    ],
+)
+@pytest.mark.parametrize("way", ["revision", "drift"])
+def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, told: str, way: str) -> None:
+    """A scratch schema is beside real tenants: a revision that changes what they share is not committed there."""
+    price = "CREATE FUNCTION public.price() RETURNS int LANGUAGE sql AS 'SELECT 42'"
+    execute(database, f"CREATE TABLE public.plans (id int); INSERT INTO public.plans VALUES (1); {price}")
+    body = "op.execute(" + repr(statement.replace("''", "'")) + ")"
+    env = ENV.replace("OPTIONS", "target_metadata=metadata")
+    project = make_project(tmp_path, {"a1": TABLE, "a2": body}, schemas(database, "acme"), env)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    if way == "revision":
+        refused(project, lambda: write(project, autogenerate=True), told, "-x tenant=acme")
+    else:
+        execute(database, "CREATE SCHEMA acme; CREATE TABLE acme.alembic_version (version_num text)")
+        execute(database, "INSERT INTO acme.alembic_version VALUES ('a2')")
+        (odd,) = asyncio.run(orchestrator.drift(project.fleet)).as_json()["not_compared"]
+        assert told in odd["error"]["message"]
+    assert fetch(database, "SELECT id FROM public.plans") == [(1,)]
+    assert fetch(database, "SELECT public.price()") == [(42,)]
+    assert fetch(database, "SELECT proisstrict FROM pg_proc WHERE proname = 'price'") == [(False,)]
+    assert fetch(database, "SELECT FROM pg_namespace WHERE nspname = 'beside'") == []
+
+
 def test_hooks_without_a_database(tmp_path: Path) -> None:
     """With revision_environment env.py's hooks count for a plain revision, too; the server may be away."""
     hook = "process_revision_directives=lambda c, r, d: setattr(d[0], 'rev_id', 'named')"

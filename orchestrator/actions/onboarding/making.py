@@ -180,6 +180,28 @@ async def template_of(project: Project, tenant: Tenant, target: str) -> Template
     return Template(found.template, found.shape, found.heads, project.loop.version_table)
 
 
+async def template_for(project: Project, tenant: Tenant, target: str) -> Template | None:
+    """:func:`template_of`, but only where env.py does for ``tenant`` what it did for the template.
+
+    A revision may look at what env.py configures, and put it into rows: no shape would show that.
+
+    Raises:
+        OrchestratorError: no such target, or no connection.
+    """
+    maker = _Maker(project)
+    kind = await maker.store.kind(tenant, target)
+    blueprint = await maker.store.load(tenant, kind)
+    if blueprint is None or blueprint.template is None:
+        return None
+    migrator = await maker.migrator("orchestrator onboard", Limits())
+    try:
+        maker.compare_env(migrator, tenant, target, kind, blueprint)
+    except Exception:
+        # Whatever it is, Alembic then says it, on the way that always can be gone.
+        return None
+    return Template(blueprint.template, blueprint.shape, blueprint.heads, project.loop.version_table)
+
+
 class _NotTaken(Exception):
     """This way cannot be taken; the message says why."""
 
@@ -225,7 +247,7 @@ class _Maker:
                 raise _NotTaken("nothing is prepared for it")
             if way in blueprint.closed:
                 raise _NotTaken(blueprint.closed[way])
-            self._compare_env(migrator, tenant, target, kind, blueprint)
+            self.compare_env(migrator, tenant, target, kind, blueprint)
             if way is Way.TEMPLATE:
                 await self._copy(migrator, tenant, kind, blueprint)
             else:
@@ -238,7 +260,7 @@ class _Maker:
             raise _NotTaken(_told(describe(error).message)) from error
         return blueprint.heads
 
-    def _compare_env(self, migrator: Migrator, tenant: Tenant, target: str, kind: Kind, blueprint: Blueprint) -> None:
+    def compare_env(self, migrator: Migrator, tenant: Tenant, target: str, kind: Kind, blueprint: Blueprint) -> None:
         """Make sure that env.py does for this tenant what it did for the blueprint."""
         if not migrator.concurrent:
             raise _NotTaken("this Alembic is not known well enough to ask env.py what it would do")

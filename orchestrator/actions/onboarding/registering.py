@@ -91,8 +91,9 @@ async def register_all(
                 unlisted.append(tenant)
             else:
                 done[tenant.id] = entered
-            # For the next one, this one is there.
-            whole = replace(whole, tenants=(*whole.tenants, tenant))
+            if all(each.id != tenant.id for each in whole.tenants):
+                # For the next one, this one is there.
+                whole = replace(whole, tenants=(*whole.tenants, tenant))
     written = await _written_down(fleet, unlisted)
     done |= written
     try:
@@ -188,7 +189,9 @@ def _refuse_taken(whole: Fleet, fleet: Fleet, tenant: Tenant) -> None:
     if tenant.server not in servers:
         message = f"tenant `{tenant.id}` is on an unknown server `{tenant.server}`"
         raise ConfigurationError(message, hint=suggestion(tenant.server, servers))
-    for _, first, problem in clashes([*whole.tenants, tenant], servers):
+    for number, first, problem in clashes([*whole.tenants, tenant], servers):
+        if number < len(whole.tenants):
+            continue  # two others, whom this one has nothing to do with
         other = whole.tenants[first]
         raise ConfigurationError(f"{problem.message} (`{other.id}`, {_where(whole, other)})", hint=problem.hint)
 

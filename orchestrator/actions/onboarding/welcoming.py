@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.actions.onboarding.adoption import Adoption
-from orchestrator.actions.onboarding.making import Made, make_fast, template_of
+from orchestrator.actions.onboarding.making import Made, make_fast, template_for
 from orchestrator.actions.onboarding.pooling import pool_for
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
@@ -134,7 +134,7 @@ async def _fast(project: Project, tenant: Tenant, work: Work) -> Outcome | None:
 async def _template(project: Project, tenant: Tenant, work: Work) -> Template | None:
     if tenant.isolation is not Isolation.DATABASE or tenant.schema is not None:
         return None
-    return await template_of(project, tenant, work.target)
+    return await template_for(project, tenant, work.target)
 
 
 def _refuse_our_names(tenant: Tenant) -> None:

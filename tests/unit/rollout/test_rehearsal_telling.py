@@ -44,7 +44,7 @@ WRITES, ALL = "writes", "reads and writes"
 
 
 def test_the_worst_lock_of_each_table_comes_first() -> None:
-    """Of all clones and both times up, the strongest lock on a table is told, on the clone that held it longest."""
+    """On the clone that held it longest; a weaker one beside a stronger one only where it was held longer."""
     found = document(
         clone("acme", revision("r1", measured(lock("a", "ShareLock", 900, WRITES), lock("b", "ShareLock", 5, WRITES)))),
         clone(
@@ -57,7 +57,10 @@ def test_the_worst_lock_of_each_table_comes_first() -> None:
         ),
     )
     told = [(each.table, each.mode, each.held_ms, each.tenant) for each in telling.locks(found)]
-    assert told == [("b", "ShareLock", 40, "globex"), ("a", "AccessExclusiveLock", 30, "globex")]
+    strong = ("a", "AccessExclusiveLock", 30, "globex")
+    assert told == [("a", "ShareLock", 900, "acme"), ("b", "ShareLock", 40, "globex"), strong]
+    found["clones"][0]["revisions"][0]["up"]["locks"][0]["held_ms"] = 20
+    assert [each.mode for each in telling.locks(found)] == ["ShareLock", "AccessExclusiveLock"]
 
 
 def test_what_cannot_be_undone() -> None:
