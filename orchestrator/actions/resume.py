@@ -105,7 +105,8 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
-            if fresh:
+            if execution.workforce is not None:
+                # Who is truly gone was written down by the command that has given the run to the workers.
                 _require_same_fleet(project.fleet.tenants, left)
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
@@ -231,7 +232,7 @@ async def _require_abandoned(fleet: Fleet, record: RunRecord) -> None:
 
 
 def _require_same_fleet(tenants: Sequence[Tenant], meant: Collection[str]) -> None:
-    """Refuse a run that was planned elsewhere a moment ago, for tenants that are not in the fleet here.
+    """Refuse a run that was planned elsewhere, for tenants that are not in the fleet here.
 
     Raises:
         ConfigurationError: there are such.

@@ -16,11 +16,11 @@ from orchestrator.actions.distributing.controlling import carry_out
 from orchestrator.actions.distributing.given import opened_engine
 from orchestrator.actions.distributing.jobs import ChunkJob
 from orchestrator.actions.distributing.muster import Muster, OtherDirectory
-from orchestrator.actions.distributing.place import Place, places_known, queues_of
+from orchestrator.actions.distributing.place import Place, queues_of
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.engine.client import Engine
-from orchestrator.engine.queues import Queues
+from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.engine.runtime import Slot, launch
 from orchestrator.engine.slots import DEFAULT_SLOTS
 from orchestrator.errors import JournalError, OrchestratorError
@@ -33,7 +33,10 @@ from orchestrator.statuses import RunStatus
 #: Seconds between two looks whether a run is to end, and whether runs wait for other workers than this one.
 _LOOK, _LOOK_FOR_OTHERS = 1.0, 5.0
 #: A run that stands like this begins nobody more.
-_ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED})
+_ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED})
+
+#: A run, and which time that it was given to workers.
+_Part = tuple[str, str]
 
 log = logging.getLogger("orchestrator.worker")
 
@@ -48,11 +51,11 @@ class Worker:
     queues: Queues
     #: Told to end: nothing more is begun.
     stop: Stop
-    #: The run whose chunks are attempted here, as it was met.
-    _musters: dict[str, Muster] = field(default_factory=dict)
+    #: The run whose chunks are attempted here, as it was met; carried on later, it is met anew.
+    _musters: dict[_Part, Muster] = field(default_factory=dict)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    #: Of each chunk under way, by run.
-    _stops: dict[str, set[Stop]] = field(default_factory=dict)
+    #: Of each chunk under way.
+    _stops: dict[_Part, set[Stop]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
 
     @property
@@ -73,7 +76,8 @@ class Worker:
     async def chunk(self, job: dict[str, Any]) -> dict[str, Any]:
         """A chunk of one."""
         run, stop = str(job["run"]), Stop()
-        stops = self._stops.setdefault(run, set())
+        part = run, str(job["part"])
+        stops = self._stops.setdefault(part, set())
         stops.add(stop)
         try:
             if self.stop.draining or await self._is_ending(run):
@@ -83,7 +87,7 @@ class Worker:
             await until_written(self.journal)
             stops.discard(stop)
             if not stops:
-                self._stops.pop(run, None)
+                self._stops.pop(part, None)
 
     async def _attempted(self, job: dict[str, Any], stop: Stop) -> dict[str, Any]:
         while True:
@@ -114,12 +118,13 @@ class Worker:
 
     async def _muster(self, job: ChunkJob) -> Muster:
         async with self._opening:
-            if job.run not in self._musters:
+            part = job.run, job.part
+            if part not in self._musters:
                 # One run at a time: of the others nothing is needed any more.
-                for run in [run for run in self._musters if run not in self._stops]:
-                    await self._musters.pop(run).close()
-                self._musters[job.run] = await Muster.open(self.path, self.journal, job)
-            return self._musters[job.run]
+                for other in [other for other in self._musters if other not in self._stops]:
+                    await self._musters.pop(other).close()
+                self._musters[part] = await Muster.open(self.path, self.journal, job)
+            return self._musters[part]
 
     async def _is_ending(self, run: str) -> bool:
         while True:
@@ -133,7 +138,7 @@ class Worker:
         """Look from time to time whether runs are to end, and begin nobody more of those."""
         while True:
             await asyncio.sleep(_LOOK)
-            for run, stops in list(self._stops.items()):
+            for (run, _), stops in list(self._stops.items()):
                 with suppress(JournalError):
                     going = [stop for stop in stops if not stop.draining]
                     if going and await self.journal.standing(run) in _ENDING:
@@ -196,11 +201,11 @@ async def work(
         engine = await stack.enter_async_context(opened_engine(place))
         journal = await stack.enter_async_context(opened_journal(fleet))
         async with opened_project(fleet) as project:
-            queues, places, servers = queues_of(project), places_known(project), len(project.fleet.servers)
-        await asyncio.to_thread(engine.register, queues, places, servers)
+            queues, servers = queues_of(project), len(project.fleet.servers)
+        await asyncio.to_thread(engine.register, queues, PLACES, servers)
         slot = await asyncio.to_thread(Slot.take, place.url, queues, slots)
         worker = Worker(fleet.path, engine, journal, queues, stop)
-        names = [queues.runs, *(queues.chunks(budget) for budget in places)]
+        names = [queues.runs, *(queues.chunks(places) for places in PLACES)]
         runtime = launch(place.url, slot, names, worker.run, worker.chunk, engine)
         looking = [asyncio.create_task(worker.heed()), asyncio.create_task(worker.look_for_others())]
         stack.pop_all()

@@ -130,15 +130,17 @@ def follow(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunRe
 
 
 def _left(settings: Settings, result: RunResult, *, asked: bool) -> int:
-    """Tell of a run that goes on without us."""
+    """Tell of a run that goes on without us, or that nobody has any more."""
     from orchestrator.cli.render import print_json
 
     run = result.run.id
     if settings.json:
         print_json(result)
-    else:
+    elif asked or _received:
         click.echo(f"run {run} is with the workers; look on with: orchestrator runs show {run} --follow")
-    return 0 if asked or not _received else 128 + _received[0]
+    else:
+        click.echo(f"run {run} is no longer with the workers, and has no end; go on with: orchestrator resume {run}")
+    return 0 if asked else 128 + _received[0] if _received else 1
 
 
 def serve(stop: Stop) -> list[int]:

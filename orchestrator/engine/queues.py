@@ -18,6 +18,9 @@ SCHEMA = "orchestrator_engine"
 APPLICATION, APPLICATION_VERSION = "orchestrator", "1"
 #: What is run: a run as a whole, and one chunk of one.
 RUN, CHUNK = "orchestrator.run", "orchestrator.chunk"
+#: Chunks at once on a server that there are queues for; always the same, as tenants.yaml may be edited while workers
+#: listen.
+PLACES = (1, 2, 4, 8, 16, 32)
 #: Chunks at once in one worker.
 WORKER_CONCURRENCY = 32
 #: Starts of chunks on one server in a second, for each tenant that it takes at once.

@@ -16,6 +16,7 @@ from orchestrator.engine import slots
 from orchestrator.engine.client import Engine
 from orchestrator.engine.connection import connector, database
 from orchestrator.engine.queues import APPLICATION, APPLICATION_VERSION, CHUNK, RUN, SCHEMA, Queues
+from orchestrator.engine.surely import surely
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -178,5 +179,5 @@ def _register(name: str, function: Workflow, engine: Engine, at_most: int | None
         id = DBOS.workflow_id
         assert id is not None
         # Not by DBOS's own function: inside a workflow that is a step, and a step's first answer is given for ever.
-        times = await asyncio.to_thread(engine.taken, id)
+        times = await surely(lambda: asyncio.to_thread(engine.taken, id), log)
         return await function({**job, "id": id, "again": times > 1})

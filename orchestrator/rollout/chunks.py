@@ -14,6 +14,8 @@ from orchestrator.rollout.plan import PlannedTenant, kind_of
 SMALLEST, LARGEST = 10, 100
 #: Chunks that each place on a server is to have at least, so that all places end at about the same time.
 _PER_PLACE = 4
+#: Of what a server takes, so much is to be used at least.
+_USED = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def cut(
         cap = caps[identity] if jobs is None else min(caps[identity], jobs)
         # With few tenants, a chunk for each place would be smaller than what it costs.
         wanted = min(cap, max(1, len(tenants) // SMALLEST))
-        places = max(number for number in known if number <= wanted)
+        places = max(number for number in known if number <= wanted and _fills(number, cap))
         chunks = [
             Chunk(identity, places, cap // places, part)
             for alike in _alike(tenants)
@@ -71,6 +73,11 @@ def cut(
         begin = {each.tenant.id: number for number, each in enumerate(tenants)}
         found[identity] = deque(sorted(chunks, key=lambda chunk: begin[chunk.tenants[0].tenant.id]))
     return found
+
+
+def _fills(places: int, cap: int) -> bool:
+    """Whether so many chunks of equal width leave no more than a quarter of ``cap`` unused; 1 always does."""
+    return places * (cap // places) >= _USED * cap
 
 
 def _alike(tenants: Sequence[PlannedTenant]) -> Iterable[Sequence[PlannedTenant]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 from orchestrator.databases.failures import Failure
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine, Piece, Standing
-from orchestrator.engine.queues import Queues, poll_interval
-from orchestrator.errors import JournalError
+from orchestrator.engine.queues import PLACES, Queues, poll_interval
+from orchestrator.engine.surely import surely
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.chunks import Chunk, cut
@@ -29,8 +30,6 @@ _AHEAD = 3
 _ROUNDS = 50
 #: Seconds between two looks at how it goes: at least, as a multiple of what a look takes, and at most.
 _LOOK = (0.1, 2.0, 2.0)
-#: Seconds until the engine or the journal is asked again that gave no answer.
-_AGAIN = 0.5
 
 log = logging.getLogger("orchestrator.run")
 T = TypeVar("T")
@@ -46,8 +45,6 @@ class ChunkExecutor:
     queues: Queues
     #: Each server's physical identity and how many tenants it takes at once, by name.
     budgets: Mapping[str, tuple[str, int]]
-    #: Numbers of chunks at once on a server that workers have a queue for.
-    places: Sequence[int]
     #: Tenants at once over all; ``None`` for whatever the servers take.
     jobs: int | None
     #: What a worker has to be told of a chunk.
@@ -58,6 +55,9 @@ class ChunkExecutor:
     earlier: Mapping[str, AttemptRecord]
     #: How many chunks the run has had.
     given: int = 0
+    #: Tells its chunks from those of the run's other executors (of tenants that have joined), which the engine still
+    #: has. Random: who takes a run over waits for the chunks of before, and forgets them, before he gives out any.
+    part: str = field(default_factory=lambda: f"{secrets.token_hex(3)}-")
     _out: dict[str, Chunk] = field(default_factory=dict)
     _waiting: dict[str, deque[Chunk]] = field(default_factory=dict)
     #: Attempts that were told of, by tenant id.
@@ -69,7 +69,7 @@ class ChunkExecutor:
         # One that idles here would count against the server's budget as well.
         await self.disconnect()
         jobs = self.jobs if wave.settings.jobs is None else min(self.jobs or wave.settings.jobs, wave.settings.jobs)
-        self._waiting = cut(todo, self.budgets, self.places, jobs)
+        self._waiting = cut(todo, self.budgets, PLACES, jobs)
         names = sorted({self.queues.chunks(chunk.places) for chunks in self._waiting.values() for chunk in chunks})
         await self._surely(lambda: self.journal.turn(self.run, RunStatus.RUNNING, RunStatus.FAILED))
         await self._ask(self.engine.release, names)
@@ -79,9 +79,11 @@ class ChunkExecutor:
         while True:
             if ledger.may_start(wave):
                 await self._give(wave, ledger, jobs)
-            elif self._out and not held:
-                await self._hold(names)
-                held = True
+            elif self._out:
+                if not held:
+                    await self._hold(names)
+                    held = True
+                await self._take_back()
             if not self._out:
                 break
             await asyncio.sleep(pause)
@@ -110,7 +112,7 @@ class ChunkExecutor:
                     continue
                 chunk = chunks.popleft()
                 self.given += 1
-                id = f"{self.run}:{wave.name}:{self.given}"
+                id = f"{self.run}:{wave.name}:{self.part}{self.given}"
                 self._out[id] = chunk
                 busy[server] = busy.get(server, 0) + 1
                 at_once += chunk.width
@@ -127,6 +129,9 @@ class ChunkExecutor:
         # Who is looking for work just now has still read that there may be some. What is taken must not be cancelled:
         # it would go on, and no longer be counted.
         await asyncio.sleep(2 * poll_interval(len(self.budgets)) + _LOOK[0])
+
+    async def _take_back(self) -> None:
+        """What waits in a held queue, nobody will take: also what a worker had that has died since."""
         standings = await self._ask(self.engine.standings, list(self._out))
         await self._ask(self.engine.cancel, [id for id, standing in standings.items() if standing is Standing.QUEUED])
 
@@ -145,14 +150,22 @@ class ChunkExecutor:
         names = [each.tenant.id for id in over for each in self._out[id].tenants]
         if not over:
             return
+        cut_off = {}
         for attempt in await self._surely(lambda: self.journal.attempts_of(self.run, names)):
             self._hear(attempt, ledger)
+            if attempt.status is TenantStatus.RUNNING and attempt != self.earlier.get(attempt.tenant):
+                cut_off[attempt.tenant] = attempt
         for id in over:
             chunk = self._out.pop(id)
             left = chunk.left(each.tenant.id for each in chunk.tenants if each.tenant.id not in self._heard)
             if not left.tenants:
                 continue
             standing = standings.get(id)
+            if standing is Standing.CANCELLED:
+                # Its worker has died of it, or with it, and nobody begins it again.
+                for name in cut_off.keys() & {each.tenant.id for each in left.tenants}:
+                    self._heard[name] = ended = _interrupted(cut_off[name])
+                    ledger.note(ended)
             if standing in (Standing.BROKEN, Standing.GIVEN_UP) or left.rounds > _ROUNDS:
                 log.warning("chunk %s is not done: %s", id, standing.value if standing else "gone")
                 for planned in left.tenants:
@@ -183,12 +196,8 @@ class ChunkExecutor:
         return await self._surely(lambda: asyncio.to_thread(function, *given))
 
     async def _surely(self, asked: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask until there is an answer: while the server is away, nothing can be decided."""
-        from sqlalchemy.exc import DBAPIError
+        return await surely(asked, log)
 
-        while True:
-            try:
-                return await asked()
-            except (JournalError, DBAPIError) as error:
-                log.warning("%s; asked again", str(error).partition("\n")[0])
-                await asyncio.sleep(_AGAIN)
+
+def _interrupted(attempt: AttemptRecord) -> AttemptRecord:
+    return replace(attempt, status=TenantStatus.INTERRUPTED, finished_at=datetime.now(UTC))

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from orchestrator.engine.queues import SCHEMA
 from tests.projects import Project, held
 from tests.servers import execute, fetch
 from tests.workers import GATE, start_worker, steered_project, tenants, workers
@@ -171,6 +172,21 @@ def test_before_anybody_has_begun(project: Project, command: Workspace) -> None:
     command.run("downgrade", "base", "--all", "--yes", "--allow-data-loss", *DBOS, "--detach")
     assert command.run("runs", "cancel", "last").returncode == 0
     assert command.json("runs", "show", "last")["status"] == "cancelled"
+
+
+def test_nobody_has_it_any_more(project: Project, command: Workspace, url: str) -> None:
+    """Whoever looks on at a run that the engine has lost ends with 1, not with 0, and says how to go on."""
+    process = upgrade(command)
+    assert process.stderr is not None
+    while "no worker is there yet" not in process.stderr.readline():
+        assert process.poll() is None
+    run = command.json("runs", "show", "last")["run"]
+    execute(url, f"DELETE FROM {SCHEMA}.workflow_status WHERE workflow_uuid = '{run}'")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip()) == (
+        1,
+        f"run {run} is no longer with the workers, and has no end; go on with: orchestrator resume {run}",
+    ), err
 
 
 def test_another_directory_takes_nothing(project: Project, command: Workspace, tmp_path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 
 import psycopg
 import pytest
+from dbos import error as engine_errors
+from sqlalchemy.exc import TimeoutError
 
 from orchestrator.engine import slots
 from orchestrator.engine.client import Engine, Piece, Standing
 from orchestrator.engine.connection import connector
 from orchestrator.engine.queues import SCHEMA, STARTS, WORKER_CONCURRENCY, Queues
 from orchestrator.engine.runtime import Slot
-from orchestrator.errors import UsageError
+from orchestrator.engine.surely import surely
+from orchestrator.errors import JournalError, UsageError
 from tests.servers import execute, fetch
 
 QUEUES = Queues("fleet", "digest")
@@ -156,3 +160,22 @@ def held_slot(url: str) -> psycopg.Connection[object]:
     connection.autocommit = True
     connection.execute("SELECT pg_advisory_lock(%s, 7)", (slots.NAMESPACE,))
     return connection
+
+
+@pytest.mark.parametrize(
+    "error",
+    [JournalError("away"), TimeoutError("no connection is free"), engine_errors.DBOSException("away")],
+    ids=repr,
+)
+async def test_asked_until_there_is_an_answer(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever cannot answer just now, the server, its pool or the engine, is asked again, and that is said."""
+    answers: list[Exception | str] = [error, "here"]
+
+    async def asked() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert await surely(asked, logging.getLogger("orchestrator.run")) == "here"
+    assert "asked again" in caplog.text

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.actions.attempting import NOT_SEEN
+from orchestrator.actions.distributing.given import waiting_wave
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.muster import OtherDirectory
-from orchestrator.actions.distributing.place import places_known, queues_of
+from orchestrator.actions.distributing.place import queues_of
 from orchestrator.actions.execution import Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.resume import resume
@@ -23,6 +24,7 @@ from orchestrator.actions.stopping import ended_as
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine
 from orchestrator.engine.queues import Queues
+from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
@@ -40,6 +42,7 @@ from orchestrator.statuses import RunStatus
 _LOOK, _AGAIN = 0.25, 1.0
 
 log = logging.getLogger("orchestrator.worker")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Crew:
 
     engine: Engine
     job: RunJob
+    #: The workflow of this time that the run was given to workers.
+    part: str
 
     def executor(
         self,
@@ -73,6 +78,7 @@ class Crew:
                 record.id,
                 wave,
                 chunk,
+                part=self.part,
                 missing=tuple(name for name in names if name in missing),
                 tried={name: earlier[name].attempts for name in names if name in earlier and earlier[name].attempts},
                 cap=caps[chunk.server],
@@ -93,7 +99,6 @@ class Crew:
             journal=journal,
             queues=queues_of(project),
             budgets=budgets,
-            places=places_known(project),
             jobs=execution.jobs,
             job=job,
             disconnect=disconnect,
@@ -132,7 +137,7 @@ async def carry_out(
     while ended is None:
         try:
             await _adopt(engine, queues, job.run)
-            ended = await _carried_on(fleet, engine, journal, job, again=again)
+            ended = await _carried_on(fleet, engine, journal, job, str(given["id"]), again=again)
         except JournalError as error:
             # While its server is away, nothing can be decided; whether this process may go on, its slot will say.
             log.warning("run %s: %s; tried again", job.run, error.message)
@@ -142,13 +147,17 @@ async def carry_out(
     return ended
 
 
-async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, *, again: bool) -> dict[str, Any]:
+async def _carried_on(
+    fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, part: str, *, again: bool
+) -> dict[str, Any]:
     asked = await journal.standing(job.run)
-    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED):
-        # Before anybody was begun.
+    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED):
+        # Before anybody was begun; or the worker before had used up the budget, and only waited for what was under way.
         await ended_as(journal, job.run, asked)
         return {"status": asked.value}
-    execution = replace(job.execution, workforce=Crew(engine, job))
+    # Where an earlier worker has let that wave be followed, another may wait by now, which nobody has approved.
+    approve = job.approves is not None and await waiting_wave(journal, job.run) == job.approves
+    execution = replace(job.execution, approve=approve, workforce=Crew(engine, job, part))
     try:
         result = await resume(
             fleet,
@@ -176,11 +185,11 @@ async def _carried_on(fleet: Fleet, engine: Engine, journal: Journal, job: RunJo
 async def _adopt(engine: Engine, queues: Queues, run: str) -> None:
     """Wait for what a worker before has given out: as long as somebody is at it, nobody else is to be."""
     # It may have died while it held them.
-    await asyncio.to_thread(lambda: engine.release(engine.queues_of_chunks(queues)))
-    standings = await asyncio.to_thread(engine.under, f"{run}:")
+    await _asked(lambda: engine.release(engine.queues_of_chunks(queues)))
+    standings = await _asked(lambda: engine.under(f"{run}:"))
     while any(standing in NOT_OVER for standing in standings.values()):
         await asyncio.sleep(_LOOK)
-        standings = await asyncio.to_thread(engine.under, f"{run}:")
+        standings = await _asked(lambda: engine.under(f"{run}:"))
     await _forget(engine, run)
 
 
@@ -190,7 +199,12 @@ async def _forget(engine: Engine, run: str) -> int:
     Returns:
         How many they were.
     """
-    found = await asyncio.to_thread(engine.under, f"{run}:")
+    found = await _asked(lambda: engine.under(f"{run}:"))
     over = [id for id, standing in found.items() if standing not in NOT_OVER]
-    await asyncio.to_thread(engine.forget, over)
+    await _asked(lambda: engine.forget(over))
     return len(over)
+
+
+async def _asked(function: Callable[[], T]) -> T:
+    """What the engine answers, when it does."""
+    return await surely(lambda: asyncio.to_thread(function), log)

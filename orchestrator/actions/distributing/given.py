@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from orchestrator.actions.distributing.place import Place
 from orchestrator.engine.client import OPEN, Engine, Standing
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.journal.journal import Journal
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import WaveState, waves_of
 
 
 @asynccontextmanager
@@ -68,14 +71,29 @@ async def given(engine: Engine, run: str) -> Given:
         time, standing = time + 1, found
 
 
-async def taken_back(fleet: Fleet, run: str) -> bool:
-    """Take ``run`` back unless a worker has it. Returns whether nobody has it now."""
+async def waiting_wave(journal: Journal, run: str) -> str | None:
+    """The wave of ``run`` that waits for somebody's approval."""
+    waves = waves_of(await journal.events(run, kind=WAVE_EVENT))
+    return next((wave.name for wave in waves.values() if wave.state is WaveState.WAITING), None)
+
+
+async def taken_back(fleet: Fleet, run: str, end: Callable[[], Awaitable[None]]) -> None:
+    """Take ``run`` back unless a worker has it.
+
+    Args:
+        fleet: says where the engine is.
+        run: its id; what it is to end as has been asked for in the journal.
+        end: writes into the journal that it has ended.
+    """
     async with opened_engine(Place.of(fleet)) as engine:
         now = await given(engine, run)
+        if now.standing is Standing.TAKEN:
+            return
+        # First: whoever looks on reads there how it has ended, as soon as it is no longer in the queue.
+        await end()
         if now.standing is Standing.QUEUED:
             await asyncio.to_thread(engine.cancel, [now.id])
             # Whoever has taken it in this very moment finds what it was asked to end as.
-        return now.standing is not Standing.TAKEN
 
 
 async def is_with_workers(fleet: Fleet, run: str) -> bool:

@@ -7,20 +7,14 @@ import logging
 from dataclasses import replace
 
 from orchestrator.actions.distributing.following import followed
-from orchestrator.actions.distributing.given import given, opened_engine
+from orchestrator.actions.distributing.given import given, opened_engine, waiting_wave
 from orchestrator.actions.distributing.jobs import RunJob
-from orchestrator.actions.distributing.place import (
-    Place,
-    places_known,
-    queues_of,
-    require_reachable,
-    require_shared_register,
-)
+from orchestrator.actions.distributing.place import Place, queues_of, require_reachable, require_shared_register
 from orchestrator.actions.execution import DBOS, Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.runs import result_of
 from orchestrator.engine.client import Engine, Piece
-from orchestrator.engine.queues import Queues
+from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.errors import UsageError
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EXECUTOR, AttemptRecord, RunRecord
@@ -70,11 +64,12 @@ async def handed_over(
         # Those that the plan was made with would count on the servers beside the workers' own.
         await asyncio.gather(*(database.close() for database in project.databases.values()))
         queues = queues_of(project)
-        await asyncio.to_thread(engine.register, queues, places_known(project), len(project.fleet.servers))
+        await asyncio.to_thread(engine.register, queues, PLACES, len(project.fleet.servers))
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
         await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
         journal.let_go(record.id)
-        job = RunJob(record.id, request.provision, execution, fresh=not earlier)
+        approves = await waiting_wave(journal, record.id) if execution.approve else None
+        job = RunJob(record.id, request.provision, execution, fresh=not earlier, approves=approves)
         await asyncio.to_thread(engine.enqueue_run, Piece(before.next_id, queues.runs, job.as_json()))
         watch.observer.started(plan, record.id)
         await _look_for_workers(engine, queues)

@@ -27,6 +27,8 @@ class RunJob:
     execution: Execution
     #: It has just been planned, and nobody has touched a tenant for it.
     fresh: bool
+    #: The wave that waited when somebody approved; ``None`` where nobody has.
+    approves: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the queue."""
@@ -35,12 +37,13 @@ class RunJob:
             "provision": self.provision,
             "execution": execution_as_json(self.execution),
             "fresh": self.fresh,
+            "approves": self.approves,
         }
 
     @classmethod
     def from_json(cls, job: Mapping[str, Any]) -> RunJob:
         """What :meth:`as_json` made."""
-        return cls(job["run"], job["provision"], execution_from_json(job["execution"]), job["fresh"])
+        return cls(job["run"], job["provision"], execution_from_json(job["execution"]), job["fresh"], job["approves"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class ChunkJob:
     """A chunk of a wave."""
 
     run: str
+    #: The workflow of the run as a whole: another one each time that the run is given to workers.
+    part: str
     wave: str
     #: Their ids, in the order in which to begin.
     tenants: tuple[str, ...]
@@ -83,6 +88,7 @@ class ChunkJob:
         wave: PlannedWave,
         chunk: Chunk,
         *,
+        part: str,
         missing: tuple[str, ...],
         tried: Mapping[str, int],
         cap: int,
@@ -96,6 +102,7 @@ class ChunkJob:
         """What there is to say of ``chunk``."""
         return cls(
             run,
+            part,
             wave.name,
             tuple(each.tenant.id for each in chunk.tenants),
             {each.tenant.id: each.target for each in chunk.tenants},

@@ -55,11 +55,6 @@ def queues_of(project: Project) -> Queues:
     return Queues.of(project.identity, project.history.digest)
 
 
-def places_known(project: Project) -> tuple[int, ...]:
-    """Numbers of chunks at once on a server that its workers have queues for: what its servers take, and 1."""
-    return tuple(sorted({1, *(server.max_concurrency for server in project.fleet.servers.values())}))
-
-
 def require_shared_register(fleet: Fleet, tenants: Iterable[Tenant]) -> None:
     """Refuse newcomers that a worker would write into a tenants.yaml of its own.
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from orchestrator.engine.queues import PLACES
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.rollout.chunks import LARGEST, Chunk, cut
 from orchestrator.rollout.plan import PlannedTenant, kind_of
@@ -71,11 +72,19 @@ def test_one_server_and_kind_each() -> None:
 
 
 def test_no_queue_for_so_many() -> None:
-    """Where workers have no queue for a server's number of places, the next smaller one is taken, and wider chunks."""
-    (chunk, *_) = cut(tenants("main", 100), {"main": ("db1:5432", 6)}, [1, 4])["db1:5432"]
+    """Where workers have no queue for a server's number of places, a smaller one is taken, and wider chunks."""
+    (chunk, *_) = cut(tenants("main", 100), {"main": ("db1:5432", 5)}, [1, 4])["db1:5432"]
     assert (chunk.places, chunk.width) == (4, 1)
     (chunk, *_) = cut(tenants("main", 100), {"main": ("db1:5432", 3)}, [1, 4])["db1:5432"]
     assert (chunk.places, chunk.width) == (1, 3)
+
+
+@pytest.mark.parametrize("cap", range(1, 101))
+def test_queues_that_there_always_are(cap: int) -> None:
+    """Whatever number a server takes, its chunks go to a queue that workers listen to, and use three quarters of it."""
+    for chunk in cut(tenants("main", 2000), {"main": ("db1:5432", cap)}, PLACES)["db1:5432"]:
+        assert chunk.places in PLACES
+        assert 0.75 * cap <= at_once(chunk) <= cap
 
 
 def test_what_is_left() -> None:

@@ -1,0 +1,268 @@
+"""What becomes of a run whose worker is gone, or that is taken back: by the parts themselves, with no worker there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+import orchestrator
+from orchestrator.actions.distributing.controlling import carry_out
+from orchestrator.actions.distributing.given import opened_engine
+from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
+from orchestrator.actions.distributing.place import Place, queues_of
+from orchestrator.actions.execution import Execution
+from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.project import opened_project
+from orchestrator.actions.stopping import cancel
+from orchestrator.actions.worker import Worker
+from orchestrator.engine.client import Engine, Standing
+from orchestrator.engine.queues import PLACES, SCHEMA, Queues
+from orchestrator.fleet.fleet import FailureBudget, Wave
+from orchestrator.fleet.load import load
+from orchestrator.fleet.tenant import Isolation, Tenant
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import AttemptRecord
+from orchestrator.rollout.chunks import Chunk, cut
+from orchestrator.rollout.distributed import ChunkExecutor
+from orchestrator.rollout.plan import PlannedTenant, PlannedWave
+from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.stop import Stop
+from orchestrator.statuses import RunStatus, TenantStatus
+from tests.projects import Project, statuses, until
+from tests.servers import execute, fetch
+from tests.workers import steered_project, tenants
+
+DBOS = Execution(executor="dbos")
+DETACHED = replace(DBOS, detach=True)
+THREE = ["a", "b", "c"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: str) -> Project:
+    """Three tenants, and nobody at work."""
+    made = steered_project(tmp_path, database)
+    tenants(made, database, *THREE)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a worker has in its hands."""
+
+    project: Project
+    engine: Engine
+    journal: Journal
+    queues: Queues
+    digest: str
+
+    async def take_over(self, job: RunJob) -> dict[str, Any]:
+        """What a worker does with a run that another one had, as far as it needs nobody else."""
+        fleet = load(self.project.path / "tenants.yaml", may_be_empty=True)
+        async with asyncio.timeout(30):
+            given = {**job.as_json(), "id": job.run, "again": True}
+            return await carry_out(fleet, self.engine, self.journal, self.queues, given)
+
+    async def shown(self, run: str) -> RunResult:
+        """The run as the journal has it."""
+        return await orchestrator.show_run(self.project.fleet, run)
+
+
+@pytest.fixture
+async def hands(project: Project) -> AsyncIterator[Hands]:
+    """A worker's, in this process."""
+    fleet = project.fleet
+    async with opened_engine(Place.of(fleet)) as engine, opened_journal(fleet) as journal:
+        async with opened_project(fleet) as opened:
+            queues, digest = queues_of(opened), opened.history.digest
+        await asyncio.to_thread(engine.register, queues, PLACES, 1)
+        yield Hands(project, engine, journal, queues, digest)
+
+
+async def test_by_one_with_another_fleet(project: Project, hands: Hands, database: str) -> None:
+    """A worker whose tenants.yaml lacks tenants of the run does not take them for gone when it takes the run over."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    whole = project.fleet
+    tenants(project, database)
+
+    ended = await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+
+    assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
+    left = await orchestrator.show_run(whole, run)
+    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+
+
+async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str) -> None:
+    """A run whose budget is used up is not begun again by the worker that takes it over."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    execute(database, f"UPDATE orchestrator_runs SET status = 'failed' WHERE id = '{run}'")
+
+    assert await hands.take_over(RunJob(run, True, DBOS, fresh=True)) == {"status": "failed"}
+
+    left = await hands.shown(run)
+    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+    assert left.run.finished_at is not None
+
+
+async def test_approved_once(project: Project, hands: Hands, database: str) -> None:
+    """An approval lets the wave be followed that waited when it was given, and not the next, whoever has the run."""
+    order = [{"name": name, "count": 1, "approve": "manual"} for name in ("first", "second")]
+    tenants(project, database, *THREE, waves=order)
+    run = (await project.upgrade()).run.id
+    second = await orchestrator.resume(project.fleet, run, provision=True, execution=Execution(approve=True))
+    assert [(wave.name, wave.state.value) for wave in second.waves] == [("first", "done"), ("second", "waiting")]
+    execute(database, f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL WHERE id = '{run}'")
+
+    approving = RunJob(run, True, replace(DBOS, approve=True), fresh=False, approves="first")
+    assert (await hands.take_over(approving))["status"] == "paused"
+    assert statuses(await hands.shown(run)) == {"a": "succeeded", "b": "succeeded", "c": "not_started"}
+
+
+async def test_what_was_approved_is_told(project: Project, hands: Hands, database: str) -> None:
+    """Whoever gives the run to workers tells them which wave it was that waited."""
+    tenants(project, database, *THREE, waves=[{"name": "first", "count": 1, "approve": "manual"}])
+    run = (await project.upgrade()).run.id
+    await orchestrator.resume(project.fleet, run, execution=replace(DETACHED, approve=True))
+    ((told,),) = fetch(database, f"SELECT inputs FROM {SCHEMA}.workflow_input WHERE workflow_uuid = '{run}'")
+    assert '"approves":"first"' in told.replace(": ", ":")
+
+
+@asynccontextmanager
+async def locked(url: str, table: str) -> AsyncIterator[asyncpg.Connection]:
+    """Nobody can write into a table of the journal."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def test_taken_back_while_somebody_looks_on(project: Project, hands: Hands, database: str) -> None:
+    """The journal says how the run has ended before whoever looks on can see that no worker has it any more."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    async with locked(database, "orchestrator_attempts") as connection:
+        asked = asyncio.create_task(cancel(project.fleet, run))
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'orchestrator_attempts'::regclass"
+        await until(lambda: connection.fetch(waiting), bool)
+        assert hands.engine.standings([run]) == {run: Standing.QUEUED}
+    await asked
+    assert hands.engine.standings([run]) == {run: Standing.CANCELLED}
+    assert (await hands.shown(run)).run.status is RunStatus.CANCELLED
+
+
+def planned(name: str) -> PlannedTenant:
+    """A tenant that is behind."""
+    tenant = Tenant(name, "main", Isolation.SCHEMA, name)
+    pending = TenantStatus.BEHIND, "heads", ("r2",), ("r2",), TenantStatus.PENDING
+    return PlannedTenant(tenant, "postgresql", "18", (), *pending)
+
+
+def executor(hands: Hands, run: str) -> ChunkExecutor:
+    """One that gives out chunks of ``run``."""
+
+    def job(wave: PlannedWave, chunk: Chunk, failures: int) -> Mapping[str, Any]:
+        return {"tenants": [each.tenant.id for each in chunk.tenants], "failures": failures, "wave": wave.name}
+
+    async def disconnect() -> None:
+        """Nothing is open here."""
+
+    budgets = {"main": ("db:5432", 4)}
+    return ChunkExecutor(run, hands.engine, hands.journal, hands.queues, budgets, None, job, disconnect, {})
+
+
+@dataclass(slots=True)
+class Draining:
+    """A ledger whose budget is used up as soon as something has been given out, and whose worker dies then."""
+
+    url: str
+    #: What becomes of the chunk at each look, beginning with the second.
+    becomes: list[str]
+    noted: list[AttemptRecord] = field(default_factory=list)
+
+    def may_start(self, wave: PlannedWave) -> bool:
+        """The first time."""
+        first = not fetch(self.url, f"SELECT FROM {SCHEMA}.workflow_status WHERE name = 'orchestrator.chunk'")
+        if not first and self.becomes:
+            change = f"UPDATE {SCHEMA}.workflow_status SET status = '{self.becomes.pop(0)}'"
+            execute(self.url, f"{change} WHERE name = 'orchestrator.chunk'")
+        return first
+
+    def failures(self, wave: PlannedWave) -> int:
+        """Of no account."""
+        return 0
+
+    def note(self, attempt: AttemptRecord) -> None:
+        """Kept."""
+        self.noted.append(attempt)
+
+    def hear(self, attempt: AttemptRecord) -> None:
+        """The same."""
+        self.noted.append(attempt)
+
+
+async def test_a_worker_dies_while_the_run_drains(project: Project, hands: Hands, database: str) -> None:
+    """Its chunk, put back into a held queue, is not waited for; whom it was at is told as interrupted."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    (first, *_) = (await hands.shown(run)).tenants
+    hands.journal.record(replace(first, status=TenantStatus.RUNNING, attempts=1))
+    await hands.journal.flush()
+    todo = [planned(name) for name in THREE]
+    wave = PlannedWave("all", tuple(todo), FailureBudget(0), Wave("all"))
+    ledger = Draining(database, [Standing.TAKEN.value, Standing.QUEUED.value])
+
+    async with asyncio.timeout(20):
+        await executor(hands, run).carry_out(wave, todo, ledger)
+
+    assert set(hands.engine.under(f"{run}:").values()) == {Standing.CANCELLED}
+    assert [(each.tenant, each.status) for each in ledger.noted] == [("a", TenantStatus.INTERRUPTED)]
+
+
+async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
+    """Another executor of the same run and wave gives out chunks that the engine does not take for the first one's."""
+    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
+    for one in (executor(hands, "run"), executor(hands, "run")):
+        one._waiting = cut(wave.tenants, one.budgets, PLACES)
+        await one._give(wave, Draining("", []), None)
+    assert len(hands.engine.under("run:all:")) == 2
+
+
+async def test_a_run_given_out_again_is_met_anew(project: Project, hands: Hands, database: str) -> None:
+    """A worker reads tenants.yaml again for a run that it knows from an earlier time, and not for each chunk."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    def job(part: str) -> ChunkJob:
+        return ChunkJob.of(
+            run,
+            wave,
+            Chunk("db:5432", 1, 1, wave.tenants),
+            part=part,
+            missing=(),
+            tried={},
+            cap=1,
+            failures=0,
+            same_cause=None,
+            provision=True,
+            execution=DBOS,
+            fresh=True,
+            digest=hands.digest,
+        )
+
+    before = await worker._muster(job(run))
+    assert await worker._muster(job(run)) is before
+    tenants(project, database, "new")
+    now = await worker._muster(job(f"{run}+2"))
+    try:
+        assert [each.id for each in now.project.fleet.tenants] == ["new"]
+        assert list(worker._musters.values()) == [now]
+    finally:
+        await now.close()
