@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.fleet.tenant import Limits
 from tests.command_line import FIRST, SECOND, THIRD, assert_error
 from tests.command_line import Project as CommandLine
-from tests.projects import Project, files, make_project, schemas, with_role
+from tests.projects import ENV, Project, files, make_project, schemas, with_role
 from tests.servers import PostgresServer, execute, fetch
 
 NOTES = """
@@ -195,6 +195,16 @@ async def test_what_does_not_go_up(tmp_path: Path, database: str, pg: PostgresSe
     assert "same" not in globex["error"]["message"]
     assert report.exit_code == 1
     assert left(pg) == []
+
+
+async def test_all_in_one_transaction(tmp_path: Path, database: str) -> None:
+    """Clones stop after each revision; where a run does not, its locks last longer, and that is said."""
+    revisions = {"r1": NOTES, "r2": HEAVY, "r3": NOTES.replace("notes", "more")}
+    env = ENV.replace(", transaction_per_migration=True", "")
+    project = make_project(tmp_path, revisions, schemas(database, "acme"), env)
+    await project.upgrade("r1")
+    report = await orchestrator.rehearse(project.fleet, tenants=["acme"])
+    assert any("one transaction" in note for note in report.as_json()["clones"][0]["notes"])
 
 
 async def test_who_is_picked(tmp_path: Path, database: str) -> None:

@@ -20,6 +20,12 @@ from orchestrator.migration.attempt import Migrator
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.rehearsal import CloneRehearsed
 
+#: Clones stop after each revision, to be looked at.
+_ONE_TRANSACTION = (
+    "env.py puts all revisions into one transaction: a run holds each lock until the last of them is done, longer than"
+    " told here; transaction_per_migration=True ends that"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
@@ -76,10 +82,13 @@ class Rehearsal:
                 result = replace(
                     result, way=clone.way, took=clone.took, bytes=clone.bytes, notes=(*result.notes, *clone.notes)
                 )
+                there = await self._as_cloned(planned, clone.tenant)
+                if len(there.path) > len(self.project.history.transactions(there.path)) == 1:
+                    result = replace(result, notes=(*result.notes, _ONE_TRANSACTION))
                 passes = Passes(
                     self.project,
                     migrator,
-                    await self._as_cloned(planned, clone.tenant),
+                    there,
                     clone,
                     meter,
                     how.down,
