@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,9 +107,9 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
 
 
 @pytest.fixture
-def role(pg: PostgresServer, make_database: Callable[..., str]) -> Any:
-    """A database, and the address of it for a role of the test's own."""
-    url = make_database()
+def role(pg: PostgresServer) -> Any:
+    """A database, and the address of it for a role of the test's own; it goes first, with what the role has."""
+    url = pg.create_database()
     name = f"migrator_{urlsplit(url).path.lstrip('/')}"
     execute(url, f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD 'unused'")
     yield url, with_role(url, name, "unused"), name
