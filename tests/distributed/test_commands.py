@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from orchestrator.engine.queues import SCHEMA
-from tests.projects import Project, held
+from tests.projects import Project, held, until
 from tests.servers import execute, fetch
 from tests.workers import GATE, start_worker, steered_project, tenants, workers
 from tests.workspace import Workspace
@@ -57,9 +57,7 @@ async def arrived(gate: asyncpg.Connection, count: int = 1) -> None:
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 42 "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    async with asyncio.timeout(60):
-        while await gate.fetchval(waiting) < count:  # noqa: ASYNC110  no event announces it
-            await asyncio.sleep(0.02)
+    await until(lambda: gate.fetchval(waiting), lambda there: there >= count)
 
 
 def upgrade(command: Workspace, *options: str) -> subprocess.Popen[str]:

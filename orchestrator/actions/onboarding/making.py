@@ -191,15 +191,14 @@ async def template_for(project: Project, tenant: Tenant, target: str) -> Templat
     maker = _Maker(project)
     kind = await maker.store.kind(tenant, target)
     blueprint = await maker.store.load(tenant, kind)
-    if blueprint is None or blueprint.template is None:
-        return None
-    migrator = await maker.migrator("orchestrator onboard", Limits())
-    try:
-        maker.compare_env(migrator, tenant, target, kind, blueprint)
-    except Exception:
-        # Whatever it is, Alembic then says it, on the way that always can be gone.
-        return None
-    return Template(blueprint.template, blueprint.shape, blueprint.heads, project.loop.version_table)
+    if blueprint is not None and blueprint.template is not None:
+        try:
+            migrator = await maker.migrator("orchestrator onboard", Limits())
+            maker.compare_env(migrator, tenant, target, kind, blueprint)
+        except Exception:
+            # Whatever it is, Alembic then says it, on the way that always can be gone.
+            return None
+    return await template_of(project, tenant, target)
 
 
 class _NotTaken(Exception):
