@@ -15,6 +15,24 @@ from orchestrator.migration.seam import self_check
 from orchestrator.statuses import TenantStatus
 
 
+class Escaping(DatabaseError):
+    """Revisions would have changed what is not the scratch tenant's own; that was not committed.
+
+    Args:
+        touched: what it is, for people: ``touches public.plans``.
+    """
+
+    def __init__(self, message: str, *, hint: str, touched: str) -> None:
+        super().__init__(message, hint=hint)
+        self.touched = touched
+
+
+def watched(project: Project, tenant: Tenant) -> Watched:
+    """A recording of a scratch schema; it lets nothing be done to the real tenants beside it, or to what they share."""
+    shared = project.fleet.server_of(tenant).extensions_schema
+    return Watched(home=(tenant.schema or "", *([shared] if shared else [])))
+
+
 @asynccontextmanager
 async def scratch_tenant(
     project: Project, like: Tenant, *targets: str, recording: Recording | None = None
@@ -41,6 +59,7 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Record
     """Migrate a scratch tenant to ``target``, through Alembic; may be asked again, with a later target.
 
     Raises:
+        Escaping: on the way, what is not its own would have been changed.
         DatabaseError: it did not get there.
     """
     migrator = Migrator(
@@ -52,15 +71,19 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Record
         concurrent=await self_check(),
     )
     if recording is None and tenant.schema is not None:
-        # It is beside real tenants: what it would do to them, or to what they share, must not be committed.
-        shared = project.fleet.server_of(tenant).extensions_schema
-        recording = Watched(home=(tenant.schema, *([shared] if shared else [])))
+        recording = watched(project, tenant)
     work = Work.of(project.history, "upgrade", target)
     with migrating(migrator):
         outcome = await migrator.attempt(tenant, work, recording=recording)
     failure = outcome.failure
     if outcome.status not in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):
         where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
+        if isinstance(recording, Watched) and recording.prevented and recording.abroad is not None:
+            raise Escaping(
+                f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",
+                hint="the database is as it was; what is shared belongs into a history of its own",
+                touched=recording.abroad,
+            )
         what = failure.message if failure is not None else outcome.status.value
         raise DatabaseError(
             f"the revisions do not lead from an empty tenant to {target}{where}: {what}",

@@ -17,12 +17,12 @@ import alembic
 import sqlalchemy
 
 from orchestrator.actions.project import Project
-from orchestrator.actions.scratch import bring, scratch_tenant
+from orchestrator.actions.scratch import Escaping, bring, scratch_tenant, watched
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import describe
 from orchestrator.databases.script import Snapshot, Step
 from orchestrator.databases.snapshot import snapshot
-from orchestrator.errors import BackupError, DatabaseError
+from orchestrator.errors import BackupError
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.history.directory import History
 from orchestrator.history.surroundings import digest_of, imported, passing
@@ -195,15 +195,13 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Blueprin
     async with AsyncExitStack() as places:
         for _ in range(_TWO):
             empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
-            watched = Watched(home=(empty.schema or "", *_shared(project, tenant)))
+            recording = watched(project, empty)
             try:
-                await bring(project, empty, target, watched)
-            except DatabaseError as error:
-                if watched.prevented:
-                    raise _Different(f"{watched.abroad}, and a scratch tenant must not") from error
-                raise
+                await bring(project, empty, target, recording)
+            except Escaping as error:
+                raise _Different(f"{error.touched}, and a scratch tenant must not") from error
             pair.append(empty)
-            recordings.append(watched)
+            recordings.append(recording)
         blueprint = await _alike(project, pair, target)
         path = project.history.path("upgrade", (), target)
         step = whole(proven(recordings[0], recordings[1], project.history.impurities(path, "upgrade")))
@@ -356,11 +354,6 @@ def _passing(history: History) -> str | None:
         if (found := passing(Path(script.path))) is not None:
             return f"{script.revision} may depend on more than the database: {found}"
     return None
-
-
-def _shared(project: Project, tenant: Tenant) -> tuple[str, ...]:
-    extensions = project.fleet.server_of(tenant).extensions_schema
-    return () if extensions is None else (extensions,)
 
 
 def _files(history: History) -> list[Path]:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from orchestrator.actions.linting.scope import example, stand_in
 from orchestrator.actions.project import Project
 from orchestrator.actions.revising.asked import Asked
-from orchestrator.actions.scratch import bring, scratch_tenant
+from orchestrator.actions.scratch import Escaping, bring, scratch_tenant
 from orchestrator.errors import DatabaseError, HistoryError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.directory import History
-from orchestrator.migration.abroad import Watched
 
 log = logging.getLogger("orchestrator.revision")
 
@@ -92,19 +91,12 @@ async def reference(project: Project, like: Tenant) -> AsyncIterator[Tenant]:
             if len({tenant.server for tenant in project.fleet.tenants}) > 1:
                 error.hint = "; ".join(filter(None, (error.hint, "or compare on another server: --like TENANT")))
             raise
-        if scratch.schema is None:
+        try:
             await bring(project, scratch, target)
-        else:
-            shared = project.fleet.server_of(like).extensions_schema
-            watched = Watched(home=(scratch.schema, *([shared] if shared else [])))
-            try:
-                await bring(project, scratch, target, watched)
-            except DatabaseError as error:
-                if watched.prevented:
-                    raise DatabaseError(
-                        f"no scratch schema can be made: a revision {watched.abroad}, which real tenants share",
-                        hint="compare with a real tenant, which is only read:"
-                        f" alembic -x tenant={like.id} revision --autogenerate -m ...",
-                    ) from error
-                raise
+        except Escaping as error:
+            raise DatabaseError(
+                f"no scratch schema can be made: a revision {error.touched}, which real tenants share",
+                hint="compare with a real tenant, which is only read:"
+                f" alembic -x tenant={like.id} revision --autogenerate -m ...",
+            ) from error
         yield scratch
