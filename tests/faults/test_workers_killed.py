@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
@@ -123,52 +124,69 @@ def at_work(crew: list[Worker], journal: str) -> Worker:
     raise AssertionError
 
 
-async def test_one_of_three(tmp_path: Path, make_database: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class Halfway:
+    """A run on three workers, with some tenants through."""
+
+    project: Project
+    crew: list[Worker]
+    #: The journal's database, which is the engine's, too.
+    journal: str
+    names: list[str]
+    places: tuple[str, str]
+    running: asyncio.Task[RunResult]
+    #: Who was through by then.
+    before: dict[str, AttemptRecord]
+    #: The most connections that each database had at once.
+    most: dict[str, int]
+
+    async def ended(self) -> RunResult:
+        """How it ends: all done, nobody twice, no server with more than its share."""
+        result = await self.running
+        assert_done(result, self.names, *self.places)
+        after = {each.tenant: each.started_at for each in result.tenants}
+        assert {name: after[name] for name in self.before} == {n: each.started_at for n, each in self.before.items()}
+        assert self.most == {urlsplit(place).path[1:]: CAP for place in self.places}
+        return result
+
+
+@asynccontextmanager
+async def halfway(path: Path, make_database: Callable[..., str]) -> AsyncIterator[Halfway]:
+    """Begin such a run."""
+    journal, places = make_database(), (make_database(), make_database())
+    project = steered_project(path, places[0])
+    names = two_servers(project, *places, journal=journal)
+    with workers(project, 3) as crew:
+        async with sampled(journal) as most:
+            running = asyncio.create_task(project.upgrade(execution=DBOS))
+            yield Halfway(project, crew, journal, names, places, running, await begun(project, 10), most)
+
+
+async def test_one_of_three(tmp_path: Path, make_database: Callable[..., str]) -> None:
     """kill -9: what it was at is taken up within 5 s, nothing else is done again, and no server gets too much."""
-    journal, url, other = make_database(), make_database(), make_database()
-    project = steered_project(tmp_path, url)
-    names = two_servers(project, url, other, journal=journal)
-    with workers(project, 3) as crew:
-        async with sampled(journal) as most:
-            running = asyncio.create_task(project.upgrade(execution=DBOS))
-            before = await begun(project, 10)
-            victim = at_work([worker for worker in crew if worker is not controller(crew)], journal)
-            victim.kill()
-            killed = time.monotonic()
-            left = [worker for worker in crew if worker is not victim]
+    async with halfway(tmp_path, make_database) as run:
+        victim = at_work([worker for worker in run.crew if worker is not controller(run.crew)], run.journal)
+        victim.kill()
+        killed = time.monotonic()
+        left = [worker for worker in run.crew if worker is not victim]
 
-            async def told() -> bool:
-                return any(worker.has_said(f"the worker in slot {victim.slot} is gone") for worker in left)
+        async def told() -> bool:
+            return any(worker.has_said(f"the worker in slot {victim.slot} is gone") for worker in left)
 
-            await until(told, bool)
-            took = time.monotonic() - killed
-            result = await running
-
+        await until(told, bool)
+        took = time.monotonic() - killed
+        await run.ended()
     assert took < TAKEN_UP
-    assert_done(result, names, url, other)
-    after = {each.tenant: each for each in result.tenants}
-    assert {name: after[name].started_at for name in before} == {name: before[name].started_at for name in before}
-    assert most == {urlsplit(place).path[1:]: CAP for place in (url, other)}
 
 
-async def test_the_one_that_has_the_run(tmp_path: Path, make_database: Any) -> None:
+async def test_the_one_that_has_the_run(tmp_path: Path, make_database: Callable[..., str]) -> None:
     """Another one carries the run on; whoever looks on sees it to its end."""
-    journal, url, other = make_database(), make_database(), make_database()
-    project = steered_project(tmp_path, url)
-    names = two_servers(project, url, other, journal=journal)
-    with workers(project, 3) as crew:
-        async with sampled(journal) as most:
-            running = asyncio.create_task(project.upgrade(execution=DBOS))
-            before = await begun(project, 10)
-            victim = controller(crew)
-            victim.kill()
-            result = await running
-        assert any(worker.has_said("carried on, whose worker is gone") for worker in crew if worker is not victim)
-
-    assert_done(result, names, url, other)
-    after = {each.tenant: each for each in result.tenants}
-    assert {name: after[name].started_at for name in before} == {name: before[name].started_at for name in before}
-    assert most == {urlsplit(place).path[1:]: CAP for place in (url, other)}
+    async with halfway(tmp_path, make_database) as run:
+        victim = controller(run.crew)
+        victim.kill()
+        result = await run.ended()
+        others = [worker for worker in run.crew if worker is not victim]
+        assert any(worker.has_said("carried on, whose worker is gone") for worker in others)
     assert {each.attempts for each in result.tenants} == {1}
 
 
