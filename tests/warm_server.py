@@ -6,6 +6,7 @@ does from its first line to its exit code is its own; only its imports were made
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import marshal
 import os
@@ -113,6 +114,8 @@ def become(request: dict[str, Any]) -> None:
     for number, stream in enumerate(request["streams"]):
         os.dup2(stream, number)
     os.closerange(3, 64)
+    # Where a command stood that took too long: tests/warm_start.py aborts it.
+    faulthandler.enable()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

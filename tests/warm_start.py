@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 from tests import warm_client
 
@@ -62,16 +63,22 @@ class WarmStart:
             with closing(connection):
                 try:
                     code = warm_client.end(connection, timeout)
-                except BaseException as error:
+                except TimeoutError:
+                    # Its threads' stacks go to its stderr (warm_server.py), and whoever reads of it sees both.
+                    os.kill(pid, signal.SIGABRT)
+                    warm_client.end(connection)
+                    expired = subprocess.TimeoutExpired(command, timeout)
+                    expired.add_note(_text(out) + _text(err))
+                    raise expired from None
+                except BaseException:
                     os.kill(pid, signal.SIGKILL)
-                    if isinstance(error, TimeoutError):
-                        raise subprocess.TimeoutExpired(command, timeout) from None
                     raise
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode().replace("\r\n", "\n").replace("\r", "\n"))
-        return subprocess.CompletedProcess(command, code, *texts)
+            return subprocess.CompletedProcess(command, code, _text(out), _text(err))
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 @functools.cache
