@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from orchestrator.databases.fingerprint_lines import FUNCTIONS, TYPES, lines
+from orchestrator.databases.fingerprint_lines import FUNCTIONS, OWNED, TYPES, lines
 
 #: What a definition's text depends on besides the definition, and what keeps the reading fast and out of the way.
 #: Names in the statements mean PostgreSQL's own. A lock is only ever waited for where a tenant is being altered.
@@ -34,55 +34,45 @@ SET LOCAL enable_mergejoin = off;
 #: relation depends on the type instead. So one schema among thousands costs what is in it, not a look at everything.
 #: ``prolang`` 14 is SQL: only such a function's body may be parsed, and then locks like a view.
 SURVEY = """
-WITH space AS MATERIALIZED (
-    SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY($1::text[]) AND has_schema_privilege(oid, 'USAGE')
-),
-object AS MATERIALIZED (
-    SELECT s.oid AS space, classid, objid FROM space s JOIN pg_depend
-    ON refclassid = 'pg_namespace'::regclass AND refobjid = s.oid AND deptype = 'n'
-    WHERE classid IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass)
-),
-type AS MATERIALIZED (
-    SELECT space, t.oid, typrelid FROM object JOIN pg_type t ON t.oid = objid
-    WHERE classid = 'pg_type'::regclass AND (typcategory <> 'A' OR typtype = 'd')
-),
-relations AS (
-    SELECT space, array_agg(c.oid) AS oids, bool_or(relhasrules) AS has_rules, bool_or(relhastriggers) AS has_triggers,
-        count(*) FILTER (WHERE relkind IN ('r', 'p', 'v', 'm', 'f')) AS locked
-    FROM (
-        SELECT space, objid AS relation FROM object WHERE classid = 'pg_class'::regclass
-        UNION ALL SELECT space, typrelid FROM type WHERE typrelid <> 0
-    ) r JOIN pg_class c ON c.oid = relation WHERE relkind NOT IN ('i', 'I', 't') GROUP BY 1
-),
-types AS (SELECT space, array_agg(oid) AS oids FROM type WHERE typrelid = 0 GROUP BY 1),
-functions AS (
-    SELECT space, array_agg(f.oid) AS oids, bool_or(prolang = 14) AS has_sql
-    FROM object JOIN pg_proc f ON f.oid = objid WHERE classid = 'pg_proc'::regclass GROUP BY 1
-)
-SELECT s.nspname::text, coalesce(r.oids, '{}'), coalesce(t.oids, '{}'), coalesce(f.oids, '{}'),
-    CASE WHEN r.has_rules OR f.has_sql THEN coalesce(r.locked, 0) ELSE 0 END,
-    array_remove(ARRAY[CASE WHEN r.has_rules THEN 'rules' END, CASE WHEN r.has_triggers THEN 'triggers' END,
-        CASE WHEN EXISTS (SELECT FROM pg_policy) THEN 'policies' END, CASE WHEN t.oids IS NOT NULL THEN 'types' END,
-        CASE WHEN f.oids IS NOT NULL THEN 'functions' END], NULL)
-FROM space s LEFT JOIN relations r ON r.space = s.oid LEFT JOIN types t ON t.space = s.oid
-LEFT JOIN functions f ON f.space = s.oid
+SELECT s.nspname::text, coalesce(array_agg(c.oid) FILTER (WHERE relkind IS NOT NULL), '{}'),
+    coalesce(array_agg(t.oid) FILTER (WHERE typrelid = 0), '{}'),
+    coalesce(array_agg(f.oid) FILTER (WHERE prolang IS NOT NULL), '{}'),
+    CASE WHEN bool_or(relhasrules OR prolang = 14) THEN count(*) FILTER (WHERE relkind IN ('r', 'p', 'v', 'm', 'f'))
+        ELSE 0 END,
+    array_remove(ARRAY[CASE WHEN bool_or(relhasrules) THEN 'rules' END,
+        CASE WHEN bool_or(relhastriggers) THEN 'triggers' END, CASE WHEN bool_or(relkind = 'S') THEN 'sequences' END,
+        CASE WHEN bool_or(relkind = 'c') THEN 'composites' END, CASE WHEN bool_or(relkind = 'f') THEN 'foreign' END,
+        CASE WHEN bool_or(reloptions IS NOT NULL) THEN 'options' END,
+        CASE WHEN bool_or(relam >= 12000) THEN 'methods' END, CASE WHEN bool_or(typrelid = 0) THEN 'types' END,
+        CASE WHEN bool_or(prolang IS NOT NULL) THEN 'functions' END,
+        CASE WHEN EXISTS (SELECT FROM pg_policy) THEN 'policies' END,
+        CASE WHEN EXISTS (SELECT FROM pg_inherits) THEN 'parents' END,
+        CASE WHEN EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+            AND classid = 'pg_class'::regclass) THEN 'owned' END], NULL)
+FROM pg_namespace s
+LEFT JOIN pg_depend d ON refclassid = 'pg_namespace'::regclass AND refobjid = s.oid AND deptype = 'n'
+    AND classid IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass)
+LEFT JOIN pg_type t ON t.oid = CASE classid WHEN 'pg_type'::regclass THEN objid END
+    AND (typcategory <> 'A' OR typtype = 'd')
+LEFT JOIN pg_class c ON c.oid = CASE classid WHEN 'pg_class'::regclass THEN objid ELSE typrelid END
+    AND relkind NOT IN ('i', 'I', 't')
+LEFT JOIN pg_proc f ON f.oid = CASE classid WHEN 'pg_proc'::regclass THEN objid END
+WHERE s.nspname = ANY($1::text[]) AND has_schema_privilege(s.oid, 'USAGE')
+GROUP BY s.oid, s.nspname
 """
 
 #: For every schema of ``$1``, in turn: its path is set, then all its lines are read. ``s.ident`` is its name in SQL.
 #: The lines refer to ``s``, which ends with the path: they cannot be read before it is set.
 _SHAPES = """
 WITH relation AS (
-    SELECT relnamespace AS space, array_agg(c.oid) AS oids FROM pg_class c WHERE c.oid = ANY($2::oid[])
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
-    GROUP BY 1
+    SELECT relnamespace AS space, array_agg(c.oid) FILTER (WHERE relkind <> 'S') AS oids,
+        array_agg(c.oid) FILTER (WHERE relkind = 'S') AS sequences
+    FROM pg_class c WHERE c.oid = ANY($2::oid[]) {unowned} GROUP BY 1
 ),
-type AS ({types}),
-function AS ({functions}),
-space AS MATERIALIZED (
-    SELECT n.oid, n.nspname, r.oids AS relations, t.oids AS types, f.oids AS functions
-    FROM pg_namespace n LEFT JOIN relation r ON r.space = n.oid LEFT JOIN type t ON t.space = n.oid
-    LEFT JOIN function f ON f.space = n.oid
-    WHERE n.nspname = ANY($1::text[])
+{grouped}space AS MATERIALIZED (
+    SELECT n.oid, n.nspname, r.oids AS relations, r.sequences{columns}
+    FROM pg_namespace n LEFT JOIN relation r ON r.space = n.oid{joins}
+    WHERE n.nspname = ANY($1::text[]) AND $3::oid[] IS NOT NULL AND $4::oid[] IS NOT NULL
 )
 SELECT s.nspname::text, shape.found, shape.in_its_scope
 FROM (
@@ -97,18 +87,23 @@ CROSS JOIN LATERAL (
 ) shape
 """
 
-_TYPES = """
-    SELECT typnamespace AS space, array_agg(t.oid) AS oids FROM pg_type t WHERE t.oid = ANY($3::oid[])
+#: How else a schema's objects are put together, where there are any.
+_GROUPED = {
+    TYPES: """type AS (
+    SELECT typnamespace AS space, array_agg(t.oid) AS types FROM pg_type t WHERE t.oid = ANY($3::oid[])
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype = 'e')
     GROUP BY 1
-"""
-_FUNCTIONS = """
-    SELECT pronamespace AS space, array_agg(f.oid) AS oids FROM pg_proc f WHERE f.oid = ANY($4::oid[])
+),
+""",
+    FUNCTIONS: """function AS (
+    SELECT pronamespace AS space, array_agg(f.oid) AS functions FROM pg_proc f WHERE f.oid = ANY($4::oid[])
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = f.oid AND deptype = 'e')
     GROUP BY 1
-"""
-#: In the place of either, where there are none.
-_NONE = "SELECT 0::oid AS space, {given}::oid[] AS oids WHERE false"
+),
+""",
+}
+_UNOWNED = """
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')"""
 
 _DIGEST = """left(encode(sha256(convert_to(
             coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex'), 32)"""
@@ -137,9 +132,15 @@ def lines_sql(version: int, kinds: frozenset[str]) -> str:
 
 
 def _shapes(kinds: frozenset[str], found: str, their_lines: str) -> str:
-    types = _TYPES if TYPES in kinds else _NONE.format(given="$3")
-    functions = _FUNCTIONS if FUNCTIONS in kinds else _NONE.format(given="$4")
-    parts = {"{types}": types, "{functions}": functions, "{found}": found, "{lines}": their_lines}
+    there = [kind for kind in _GROUPED if kind in kinds]
+    parts = {
+        "{unowned}": _UNOWNED if OWNED in kinds else "",
+        "{grouped}": "".join(_GROUPED[kind] for kind in there),
+        "{columns}": "".join(f", {kind}" for kind in there),
+        "{joins}": "".join(f" LEFT JOIN {kind[:-1]} ON {kind[:-1]}.space = n.oid" for kind in there),
+        "{found}": found,
+        "{lines}": their_lines,
+    }
     sql = _SHAPES
     for place, text in parts.items():
         sql = sql.replace(place, text)

@@ -16,7 +16,7 @@ from sqlalchemy import MetaData
 from orchestrator.databases.script import Snapshot, Step
 
 #: Counted up whenever the files' form, or how blueprints are made, changes.
-FORMAT = 1
+FORMAT = 2
 #: Files kept: the newest.
 _KEPT = 50
 
