@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from orchestrator.databases.confinement import stands_for_itself
 from orchestrator.databases.measuring import Contents, Held, Inside, Outside, Table
 from orchestrator.databases.script import identifier
 
@@ -21,16 +22,9 @@ if TYPE_CHECKING:
 
 #: PostgreSQL's own tables are below (FirstNormalObjectId).
 _OUTSIDE = """
-    SELECT {wal} AS wal,
-        coalesce(array_agg(l.relation::bigint || ' ' || l.mode) FILTER (WHERE l.database <> 0), '{{}}') AS locks,
-        coalesce(array_agg(l.relation::regclass::text) FILTER (WHERE l.database = 0), '{{}}') AS shared
-    FROM pg_locks l WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND (
-        l.relation >= 16384 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        OR l.database = 0 AND l.mode = 'RowExclusiveLock' AND l.relation = ANY (ARRAY[
-            'pg_authid', 'pg_auth_members', 'pg_database', 'pg_db_role_setting', 'pg_shdescription', 'pg_subscription',
-            'pg_tablespace'
-        ]::regclass[])
-    )
+    SELECT {wal} AS wal, coalesce(array_agg(l.relation::bigint || ' ' || l.mode), '{{}}') AS locks
+    FROM pg_locks l WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND l.relation >= 16384
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _WAL = "(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 #: Partitioned tables have no file; the parts have.
@@ -80,6 +74,10 @@ class PostgreSQLMeter:
                 self.no_wal = f"the server does not tell: {error}"
         return _seen(await self._raw.fetchrow(_OUTSIDE.format(wal="NULL::bigint"), pid))
 
+    def stands_for_itself(self, connection: Connection) -> bool:
+        """In an autocommit block, or after a COMMIT that was sent as SQL."""
+        return stands_for_itself(connection)
+
     def inside(self, connection: Connection) -> Inside:
         """Two questions, in the migration's own transaction."""
         tables: dict[int, Table] = {}
@@ -114,4 +112,4 @@ class PostgreSQLMeter:
 
 def _seen(row: asyncpg.Record) -> Outside:
     pairs = (each.partition(" ") for each in row["locks"])
-    return Outside(frozenset(Held(int(table), mode) for table, _, mode in pairs), row["wal"], frozenset(row["shared"]))
+    return Outside(frozenset(Held(int(table), mode) for table, _, mode in pairs), row["wal"])
