@@ -28,6 +28,7 @@ from sqlalchemy.util import await_only
 from orchestrator.databases.clone_needs import REACHING
 from orchestrator.databases.concurrently import CONCURRENTLY, LEADING
 from orchestrator.databases.failures import shortened
+from orchestrator.databases.postgresql_meter import stands_for_itself
 from orchestrator.databases.script import literal
 from orchestrator.errors import DatabaseError
 
@@ -273,15 +274,6 @@ class Confinement:
         )
         self.refused = self.refused or error
         return error
-
-
-def stands_for_itself(connection: Connection) -> bool:
-    """Whether the next statement on ``connection`` is in no transaction: in an autocommit block, or after a COMMIT."""
-    adapted: Any = connection.connection.dbapi_connection
-    if _raw(connection).is_in_transaction():
-        return False
-    # The driver begins one by itself where it is to, unless it thinks that it has.
-    return adapted.isolation_level == "autocommit" or adapted._transaction is not None
 
 
 def _raw(connection: Connection) -> asyncpg.Connection:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from orchestrator.databases.confinement import stands_for_itself
 from orchestrator.databases.measuring import Contents, Held, Inside, Outside, Table
 from orchestrator.databases.script import identifier
 
@@ -108,6 +107,16 @@ class PostgreSQLMeter:
     def unheard(self, option: str) -> None:
         """Mark its own statements with an execution option, by which listeners know them."""
         self._options[option] = True
+
+
+def stands_for_itself(connection: Connection) -> bool:
+    """Whether the next statement on ``connection`` is in no transaction: in an autocommit block, or after a COMMIT."""
+    raw: Any = connection.connection.driver_connection
+    adapted: Any = connection.connection.dbapi_connection
+    if raw.is_in_transaction():
+        return False
+    # The driver begins one by itself where it is to, unless it thinks that it has.
+    return adapted.isolation_level == "autocommit" or adapted._transaction is not None
 
 
 def _seen(row: asyncpg.Record) -> Outside:
