@@ -139,7 +139,8 @@ async def resume(
                 heartbeat_at=None,
             )
             # Those that are pending with nobody at work are not the run's share of anything yet.
-            before = Earlier({} if fresh else earlier, waves)
+            was = record if execution.workforce is None else None
+            before = Earlier({} if fresh else earlier, waves, record=was)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
     if record.command != "upgrade" or execution.handed_over:
         return result

@@ -32,7 +32,7 @@ from orchestrator.journal.records import (
     alive,
 )
 from orchestrator.journal.store import Store
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.statuses import ASKED, RunStatus, TenantStatus
 
 __all__ = ["Journal", "alive", "default_url"]
 
@@ -119,22 +119,29 @@ class Journal:
             journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
         return journal
 
-    async def start_run(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def start_run(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None = None
+    ) -> RunStatus | None:
         """Write down what is about to happen; on disk when this returns.
 
         Starting a run that is in the journal already carries it on: what is given replaces what was there, the
-        other tenants' attempts and their order stay.
+        other tenants' attempts and their order stay. Only what it was asked to end as while it was planned stays, too.
 
         Args:
             run: the run; its first heartbeat is now unless it has one.
             attempts: one per selected tenant, in the order that :meth:`attempts` is to give them back.
+            was: the run as the journal had it before it was carried on: what it was asked for by then was asked of
+                a process that is gone. ``None`` where whoever asks asks the process that is to carry it out.
+
+        Returns:
+            What it is to end as before anybody is begun; ``None`` where nobody has asked.
 
         Raises:
             JournalError: it could not be written; nothing of it was.
         """
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
-        await self._whole(self._write_start(run, attempts))
+        asked = await self._whole(self._write_start(run, attempts, was))
         self._running.add(run.id)
         self._runs[run.id] = run
         if self._may_be_lost:
@@ -143,6 +150,7 @@ class Journal:
             self._pulse = Pulse(self._store.again, lambda: tuple(self._running), HEARTBEAT_INTERVAL)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
+        return asked
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
@@ -283,7 +291,7 @@ class Journal:
         """What a run under way here was asked to end as by another process; ``None`` while nobody did."""
         async with self._store.reading() as connection:
             status = await reading.status_of(connection, run_id)
-        return status if status in (RunStatus.PAUSED, RunStatus.CANCELLED) else None
+        return status if status in ASKED else None
 
     async def standing(self, run_id: str) -> RunStatus | None:
         """How a run stands that others carry out, who may be about to end it; ``None`` for one that is not there."""
@@ -409,9 +417,13 @@ class Journal:
         """A server undoes what was cut off; a file has to be let go by us."""
         return await (_to_its_end(writing) if self._store.dialect == "sqlite" else writing)
 
-    async def _write_start(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def _write_start(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None
+    ) -> RunStatus | None:
         async with self._one_batch, self._store.writing() as connection:
-            await writing.write_start(connection, run, attempts)
+            asked = await writing.asked_since(connection, run.id, was)
+            await writing.write_start(connection, run if asked is None else replace(run, status=asked), attempts)
+        return asked
 
     async def _write_asked(self, run_id: str, status: RunStatus) -> bool:
         async with self._one_batch, self._store.writing(durable=True) as connection:

@@ -193,6 +193,22 @@ async def test_asked_to_end(stage: Stage, ask: Any) -> None:
     assert sorted(seen(stage)) == list(SIX)
 
 
+async def test_cancelled_while_it_is_planned(stage: Stage) -> None:
+    """What is asked for before the first tenant's turn is heeded as well: nobody is begun."""
+    stage.fleet(*SIX)
+    stage.steer("broken", "a", "b", "c", "d", "e", "f")
+    run = await stage.upgrade()
+    stage.steer("broken")
+    asks = f"{sys.executable} -m orchestrator runs cancel last"
+    stage.fleet(*SIX, hooks={"before_run": [{"command": asks}]})
+
+    again = await orchestrator.resume(stage.project.fleet, run.run.id, execution=stage.how())
+
+    assert again.run.status is RunStatus.CANCELLED
+    assert (await shown(stage, again)).run.status is RunStatus.CANCELLED
+    assert seen(stage) == []
+
+
 async def test_back_again(stage: Stage) -> None:
     """Downgrade, and the rollback of a run: each tenant to the heads that it had before."""
     stage.fleet(*SIX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,39 @@ async def test_what_was_approved_is_told(project: Project, hands: Hands, databas
     await orchestrator.resume(project.fleet, run, execution=replace(DETACHED, approve=True))
     ((told,),) = fetch(database, f"SELECT inputs FROM {SCHEMA}.workflow_input WHERE workflow_uuid = '{run}'")
     assert '"approves":"first"' in told.replace(": ", ":")
+
+
+async def test_paused_while_it_is_planned(project: Project, hands: Hands, database: str) -> None:
+    """A pause that is asked for while a worker plans the run is not written over when it begins."""
+    asks = f"{sys.executable} -m orchestrator runs pause last"
+    tenants(project, database, *THREE, hooks={"before_run": [{"command": asks}]})
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    # A worker has it: otherwise it would be taken back.
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'PENDING' WHERE workflow_uuid = '{run}'")
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "paused"
+    assert statuses(await hands.shown(run)) == dict.fromkeys(THREE, "not_started")
+
+
+async def test_cancelled_while_it_is_handed_over(project: Project, hands: Hands, database: str) -> None:
+    """A run that somebody cancels while the command plans it is not given to workers."""
+    tenants(project, database, *THREE, hooks={"before_run": [{"command": "exit 1"}]})
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'SUCCESS' WHERE workflow_uuid = '{run}'")
+    connection = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            await connection.execute("UPDATE orchestrator_runs SET status = 'cancelled' WHERE id = $1", run)
+            again = asyncio.create_task(orchestrator.resume(project.fleet, run, provision=True, execution=DETACHED))
+            waiting = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+            await until(lambda: connection.fetch(waiting), bool)
+    finally:
+        await connection.close()
+
+    assert (await again).run.status is RunStatus.CANCELLED
+    assert hands.engine.standings([f"{run}+2"]) == {}
+    assert (await hands.shown(run)).run.finished_at is not None
 
 
 @asynccontextmanager
