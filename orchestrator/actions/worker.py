@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from orchestrator.engine.client import Engine
 from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.engine.runtime import Slot, launch
 from orchestrator.engine.slots import DEFAULT_SLOTS
+from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
@@ -108,7 +110,8 @@ class Worker:
                 job = {**job, "again": True}
             except OrchestratorError as error:
                 log.warning("chunk %s: %s\n  hint: %s", job["id"], error.message, error.hint)
-                fail_chunk(self.journal, ChunkJob.from_json(job), error)
+                failed = partial(fail_chunk, self.journal, ChunkJob.from_json(job), error)
+                await surely(failed, log)
                 return {"attempted": 0}
 
     def _leave(self, error: OtherDirectory) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -268,33 +269,53 @@ async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
     assert len(hands.engine.under("run:all:")) == 2
 
 
+def chunk(hands: Hands, run: str, *names: str, part: str | None = None, **tried: int) -> ChunkJob:
+    """What a worker is told of a chunk of ``run`` with these tenants."""
+    wave = PlannedWave("all", tuple(map(planned, names)), FailureBudget(0), Wave("all"))
+    return ChunkJob.of(
+        run,
+        wave,
+        Chunk("db:5432", 1, 1, wave.tenants),
+        part=part or run,
+        missing=names,
+        tried=tried,
+        cap=1,
+        failures=0,
+        same_cause=None,
+        provision=True,
+        execution=DBOS,
+        fresh=not tried,
+        digest=hands.digest,
+    )
+
+
+async def test_a_chunk_that_cannot_be_carried_out(project: Project, hands: Hands) -> None:
+    """A worker that cannot read its tenants.yaml fails those of its chunk that no worker before was through with."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    first, second, third = (await hands.shown(run)).tenants
+    done = replace(first, status=TenantStatus.SUCCEEDED, to_heads=("r2",), attempts=1)
+    found = replace(second, status=TenantStatus.ALREADY_CURRENT, to_heads=("r2",))
+    under_way = replace(third, status=TenantStatus.RUNNING, started_at=datetime.now(UTC))
+    for attempt in (done, found, under_way):
+        hands.journal.record(attempt)
+    (project.path / "tenants.yaml").write_text("tenants: {")
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    await worker.chunk({**chunk(hands, run, *THREE).as_json(), "id": f"{run}:all:1", "again": True})
+
+    left = {each.tenant: each for each in await hands.journal.attempts_of(run, THREE)}
+    assert (left["a"], left["b"]) == (done, found)
+    assert (left["c"].status, left["c"].started_at) == (TenantStatus.FAILED, under_way.started_at)
+
+
 async def test_a_run_given_out_again_is_met_anew(project: Project, hands: Hands, database: str) -> None:
     """A worker reads tenants.yaml again for a run that it knows from an earlier time, and not for each chunk."""
     run = (await project.upgrade(execution=DETACHED)).run.id
-    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
     worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
-
-    def job(part: str) -> ChunkJob:
-        return ChunkJob.of(
-            run,
-            wave,
-            Chunk("db:5432", 1, 1, wave.tenants),
-            part=part,
-            missing=(),
-            tried={},
-            cap=1,
-            failures=0,
-            same_cause=None,
-            provision=True,
-            execution=DBOS,
-            fresh=True,
-            digest=hands.digest,
-        )
-
-    before = await worker._muster(job(run))
-    assert await worker._muster(job(run)) is before
+    before = await worker._muster(chunk(hands, run, "a"))
+    assert await worker._muster(chunk(hands, run, "a")) is before
     tenants(project, database, "new")
-    now = await worker._muster(job(f"{run}+2"))
+    now = await worker._muster(chunk(hands, run, "a", part=f"{run}+2"))
     try:
         assert [each.id for each in now.project.fleet.tenants] == ["new"]
         assert list(worker._musters.values()) == [now]
