@@ -59,6 +59,8 @@ class Worker:
     #: Of each chunk under way.
     _stops: dict[_Part, set[Stop]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    #: What was opened for it. Held for as long as the process lives: let go of, all of it would be closed by the way.
+    _opened: AsyncExitStack | None = None
 
     @property
     def chunks(self) -> int:
@@ -211,7 +213,7 @@ async def work(
         names = [queues.runs, *(queues.chunks(places) for places in PLACES)]
         runtime = launch(place.url, slot, names, worker.run, worker.chunk, engine)
         looking = [asyncio.create_task(worker.heed()), asyncio.create_task(worker.look_for_others())]
-        stack.pop_all()
+        worker._opened = stack.pop_all()
     said(f"worker in slot {slot.number}: directory {queues.digest}, version {queues.version}, {servers} servers")
     while not stop.draining:
         await stop.within(3600.0)

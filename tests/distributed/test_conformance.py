@@ -16,7 +16,7 @@ from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 from tests.distributed.conftest import Stage
-from tests.projects import held, waiting_backend
+from tests.projects import held, until, waiting_backend
 from tests.servers import execute, fetch
 from tests.workers import GATE
 
@@ -191,6 +191,18 @@ async def test_asked_to_end(stage: Stage, ask: Any) -> None:
     again = await orchestrator.resume(stage.project.fleet, record.id, execution=stage.how())
     assert stage.plain(again) == dict.fromkeys(SIX, "succeeded")
     assert sorted(seen(stage)) == list(SIX)
+
+
+async def test_seen_while_it_goes_on(stage: Stage) -> None:
+    """What has become of a tenant is in the journal while others are still being migrated, and that they are."""
+    stage.fleet(*SIX)
+    stage.steer("gated", "b")
+    there = f"SELECT status FROM orchestrator_attempts WHERE tenant ~ '^{stage.prefix}'"
+    async with held(stage.url, GATE) as gate:
+        running = asyncio.create_task(stage.upgrade(replay=False))
+        so = ["running", *["succeeded"] * 5]
+        await until(lambda: gate.fetch(there), lambda rows: sorted(row["status"] for row in rows) == so)
+    assert stage.plain(await running) == dict.fromkeys(SIX, "succeeded")
 
 
 async def test_cancelled_while_it_is_planned(stage: Stage) -> None:
