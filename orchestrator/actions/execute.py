@@ -52,6 +52,8 @@ class Earlier:
     attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
     #: By name.
     waves: Mapping[str, WaveRecord] = field(default_factory=dict)
+    #: Those that failed in this part of it, before another worker took it over.
+    through: Sequence[AttemptRecord] = ()
     #: It is carried on at once, with tenants that have come meanwhile.
     joining: bool = False
     #: The run as the process before left it; ``None`` where what it was asked to end as is asked of this one.
@@ -251,6 +253,7 @@ async def run_plan(
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
         earlier=earlier.attempts,
+        through=earlier.through,
     )
     if not earlier.joining:
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})

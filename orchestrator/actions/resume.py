@@ -6,6 +6,7 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
@@ -27,6 +28,7 @@ from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunReco
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
+from orchestrator.rollout.through import through
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -40,6 +42,7 @@ async def resume(
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
     fresh: bool = False,
+    taken_over: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Carry on a run: the databases say what is left, the journal says who was meant and to what.
 
@@ -53,6 +56,9 @@ async def resume(
         execution: how; not taken over from the run's start.
         watch: who looks on.
         fresh: it has just been planned, for workers to carry it out, and nobody has touched a tenant for it.
+        taken_over: the worker that had it is gone, and this one does what that one would have done: who has failed is
+            not tried again, and what comes after the end is done as well. When attempts had ended that were made
+            before that part of the run, see :func:`~orchestrator.rollout.through.ended_at`; ``None`` to carry it on.
 
     Returns:
         The whole run, tenants that were done before included.
@@ -71,12 +77,12 @@ async def resume(
         # An option of resume's own wins over the run's.
         listed = execution.waves or record.options.get("waves")
         declared = fleet.waves if listed is None else waves_from(listed)
-        back = next((wave for wave in waves.values() if wave.rolled_back is not None), None)
-        if back is not None:
-            raise UsageError(
-                f"wave {back.name} of run {record.id} was taken back by run {back.rolled_back}",
-                hint="begin a new one: orchestrator upgrade",
-            )
+        if taken_over is not None and record.finished_at is not None:
+            ended = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
+            return await _after_the_end(fleet, ended, execution, watch, provision=provision)
+        for unbegun in await _not_taken_back(journal, record, waves):
+            waves[unbegun.name] = unbegun
+            journal.record_event(unbegun.event(record.id))
         if execution.approve and not any(wave.state is WaveState.WAITING for wave in waves.values()):
             raise UsageError(
                 f"no wave of run {record.id} waits for approval", hint=f"go on with: orchestrator resume {record.id}"
@@ -84,8 +90,9 @@ async def resume(
         for gone in _undeclared(declared, waves):
             waves[gone.name] = gone
             journal.record_event(gone.event(record.id))
-        unclosed = _unclosed(record, declared, earlier, waves)
-        if not left and not unclosed:
+        unclosed = _unclosed(record, declared, earlier, waves, of_all=taken_over is not None)
+        failed = {} if taken_over is None else through(earlier.values(), taken_over)
+        if not left and not unclosed and taken_over is None:
             backups = await backups_of(journal, record.id)
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
@@ -94,14 +101,8 @@ async def resume(
             if record.command == "onboard":
                 arriving = await expected(project, fleet, Arrivals.of(record))
                 project, asked = arriving.project, arriving.asked
-            request = Request(
-                record.command,
-                record.requested_target or None,
-                provision or bool(record.options.get("provision")),
-                execution.budget,
-                execution.wave,
-                record.options.get("fixed", {}),
-                waves=declared,
+            request = replace(
+                _request(record, execution, provision=provision),
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
@@ -111,7 +112,7 @@ async def resume(
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
-            still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            still = [tenant for tenant in project.fleet.tenants if tenant.id in left and tenant.id not in failed]
             later = by_tenant(await journal.changes_after(record))
             if record.command == "rollback":
                 request = replace(request, fixed=narrowed(request.fixed, earlier))
@@ -140,15 +141,67 @@ async def resume(
             )
             # Those that are pending with nobody at work are not the run's share of anything yet.
             was = record if execution.workforce is None else None
-            before = Earlier({} if fresh else earlier, waves, record=was)
+            before = Earlier({} if fresh else earlier, waves, tuple(failed.values()), record=was)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
-    if record.command != "upgrade" or execution.handed_over:
+    if execution.handed_over:
         return result
-    result = await undone(fleet, result, replace(execution, waves=listed), watch)
+    return await _after_the_end(fleet, result, execution, watch, provision=provision)
+
+
+async def _after_the_end(
+    fleet: Fleet, result: RunResult, execution: Execution, watch: Watch, *, provision: bool
+) -> RunResult:
+    """Take back what is to be taken back, or carry it on with who has come."""
+    record = result.run
+    if record.command != "upgrade":
+        return result
+    listed = execution.waves or record.options.get("waves")
+    carry_on = partial(resume, fleet, watch=watch, taken_over={})
+    result = await undone(fleet, result, replace(execution, waves=listed), watch, carry_on)
     select = record.options.get("select")
     if select is None:
         return result
+    request = _request(record, execution, provision=provision)
     return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
+
+
+def _request(record: RunRecord, execution: Execution, *, provision: bool) -> Request:
+    """What the run was asked for, and is asked for now."""
+    # An option of resume's own wins over the run's.
+    listed = execution.waves or record.options.get("waves")
+    return Request(
+        record.command,
+        record.requested_target or None,
+        provision or bool(record.options.get("provision")),
+        execution.budget,
+        execution.wave,
+        record.options.get("fixed", {}),
+        waves=None if listed is None else waves_from(listed),
+    )
+
+
+async def _not_taken_back(
+    journal: Journal, record: RunRecord, waves: Mapping[str, WaveRecord]
+) -> tuple[WaveRecord, ...]:
+    """Waves that were about to be taken back when their process was killed, as if that had not been written down.
+
+    Raises:
+        UsageError: a wave was taken back, or is being.
+    """
+    found = [wave for wave in waves.values() if wave.rolled_back is not None]
+    for wave in found:
+        assert wave.rolled_back is not None
+        back = await journal.find(wave.rolled_back)
+        if back is not None:
+            through = back.status is RunStatus.SUCCEEDED
+            raise UsageError(
+                f"wave {wave.name} of run {record.id} was taken back by run {back.id}"
+                + ("" if through else f", which is {back.status.value}"),
+                hint="begin a new one: orchestrator upgrade"
+                if through
+                else f"take back what is left of it: orchestrator resume {back.id}",
+            )
+    return tuple(replace(wave, rolled_back=None) for wave in found)
 
 
 def _settled(
@@ -168,11 +221,21 @@ def _unclosed(
     declared: Sequence[Wave],
     earlier: Mapping[str, AttemptRecord],
     waves: Mapping[str, WaveRecord],
+    *,
+    of_all: bool,
 ) -> frozenset[str]:
-    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for."""
+    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for.
+
+    Args:
+        record: the run.
+        declared: its waves.
+        earlier: what it did, by tenant id.
+        waves: how they stand, by name.
+        of_all: also where no waves are declared, so that there is nothing to close but the run.
+    """
     if record.command == "stamp":
         return frozenset()
-    begun = {attempt.wave for attempt in earlier.values()} & _names(declared) if declared else waves.keys()
+    begun = {attempt.wave for attempt in earlier.values()} & _names(declared) if declared or of_all else waves.keys()
     return frozenset(name for name in begun if name and (name not in waves or waves[name].state is not WaveState.DONE))
 
 

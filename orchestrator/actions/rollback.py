@@ -113,13 +113,27 @@ async def rollback(
         UsageError: the run is no upgrade, or is still going.
         OrchestratorError: other bad input; nothing was touched.
     """
+    return await take_back(fleet, run, new_run_id(), tenants, to_before=to_before, execution=execution, watch=watch)
+
+
+async def take_back(
+    fleet: Fleet,
+    run: str,
+    id: str,
+    tenants: Tenants = (),
+    *,
+    to_before: bool = False,
+    execution: Execution,
+    watch: Watch | None = None,
+) -> RunResult:
+    """The same, as the run ``id``: a new one's, which may be written down before it begins."""
     async with opened_journal(fleet) as journal, opened_project(fleet) as project:
         taken = await _taken(journal, run)
         request, made = await _plan(project, taken, tenants, to_before, execution)
         plan, files = await guarded(project, journal, made, execution)
         shapes = await shapes_before(project, journal, taken.run, taken.changed, plan)
         record = RunRecord(
-            id=new_run_id(),
+            id=id,
             command="rollback",
             target=plan.target,
             requested_target=taken.run.id,

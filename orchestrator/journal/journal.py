@@ -217,6 +217,11 @@ class Journal:
         async with self._reading() as connection:
             return await reading.find_run(connection, name)
 
+    async def find(self, id: str) -> RunRecord | None:
+        """The run with this very id; ``None`` where there is none."""
+        async with self._reading() as connection:
+            return await reading.run_by_id(connection, id)
+
     async def last_run(self, commands: Sequence[str] | None = None, *, without: Sequence[str] = ()) -> RunRecord | None:
         """The run that started last, of those that carried out one of ``commands`` where given; not of ``without``."""
         if not self.exists:

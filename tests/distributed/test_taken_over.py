@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from orchestrator.actions.stopping import cancel
 from orchestrator.actions.worker import Worker
 from orchestrator.engine.client import Engine, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
+from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Isolation, Tenant
@@ -36,10 +38,11 @@ from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
 from tests.servers import execute, fetch
-from tests.workers import steered_project, tenants
+from tests.workers import steered_project, tenants, workers
 
 DBOS = Execution(executor="dbos")
 DETACHED = replace(DBOS, detach=True)
@@ -100,16 +103,98 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
 
 
-async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str) -> None:
-    """A run whose budget is used up is not begun again by the worker that takes it over."""
-    run = (await project.upgrade(execution=DETACHED)).run.id
-    execute(database, f"UPDATE orchestrator_runs SET status = 'failed' WHERE id = '{run}'")
+def failed(attempt: AttemptRecord) -> AttemptRecord:
+    """``attempt`` as a worker has left it that could not migrate the tenant."""
+    error = {"type": "RaiseException", "message": "broken", "sqlstate": "P0001"}
+    changes = {"status": TenantStatus.FAILED, "attempts": attempt.attempts + 1, "error": error}
+    return replace(attempt, **changes, finished_at=datetime.now(UTC))
 
-    assert await hands.take_over(RunJob(run, True, DBOS, fresh=True)) == {"status": "failed"}
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str, status: str) -> None:
+    """A run whose budget is used up is not begun again: its wave has failed, and whoever is to be called is called."""
+    hooks = {moment: [{"command": f"echo {moment} >> called"}] for moment in ("before_wave", "after_wave", "after_run")}
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100}], hooks=hooks)
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    hands.journal.record(failed((await hands.shown(run)).tenants[0]))
+    await hands.journal.flush()
+    execute(database, f"UPDATE orchestrator_runs SET status = '{status}' WHERE id = '{run}'")
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
 
     left = await hands.shown(run)
-    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
-    assert left.run.finished_at is not None
+    assert (left.run.status, left.run.finished_at is None) == (RunStatus.FAILED, False)
+    assert statuses(left) == {"a": "failed", "b": "not_started", "c": "not_started"}
+    assert [(wave.name, wave.state.value, wave.reason) for wave in left.waves] == [
+        ("first", "failed", "1 of 3 tenants failed")
+    ]
+    assert (project.path / "called").read_text().split() == ["before_wave", "after_wave", "after_run"]
+
+
+async def test_failed_before_it_was_resumed(project: Project, hands: Hands, database: str) -> None:
+    """Failures that a run was resumed for are tried again by whoever takes it over; those since then are not."""
+    execute(database, "INSERT INTO public.broken VALUES ('a'), ('b')")
+    run = (await project.upgrade(execution=Execution(continue_on_error=True))).run.id
+    await orchestrator.resume(project.fleet, run, execution=replace(DETACHED, continue_on_error=True))
+    ((told,),) = fetch(database, f"SELECT inputs FROM {SCHEMA}.workflow_input WHERE workflow_uuid = '{run}'")
+    job = RunJob.from_json(json.loads(told)["positionalArgs"][0])
+    assert set(job.ended) == {"a", "b"}
+    a = next(each for each in (await hands.shown(run)).tenants if each.tenant == "a")
+    hands.journal.record(failed(a))
+    await hands.journal.flush()
+    execute(database, f"DELETE FROM {SCHEMA}.workflow_status; DELETE FROM public.broken")
+    with workers(project, 1):
+        await hands.take_over(job)
+    left = await hands.shown(run)
+    assert statuses(left) == {"a": "failed", "b": "succeeded", "c": "succeeded"}
+    assert {each.tenant: each.attempts for each in left.tenants} == {"a": 2, "b": 2, "c": 1}
+
+
+async def given_up(project: Project, database: str) -> str:
+    """A run of workers that are gone: one of its tenants has failed, and the others are through."""
+    execute(database, "INSERT INTO public.broken VALUES ('c')")
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100, "order": "listed"}])
+    run = (await project.upgrade(execution=Execution(jobs=1))).run.id
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100, "on_failure": "rollback"}])
+    execute(
+        database,
+        f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL WHERE id = '{run}'; "
+        f"DELETE FROM orchestrator_events WHERE run = '{run}' AND kind = 'wave'",
+    )
+    return run
+
+
+def rollbacks(database: str) -> list[tuple[str, str]]:
+    """Rollbacks in the journal, and how they stand."""
+    found = fetch(database, "SELECT id, status FROM orchestrator_runs WHERE command = 'rollback'")
+    return [(run, status) for run, status in found]
+
+
+async def test_killed_when_all_were_through(project: Project, hands: Hands, database: str) -> None:
+    """on_failure: rollback is carried out by whoever takes the run over; who takes it over after that does nothing."""
+    run = await given_up(project, database)
+    with workers(project, 1):
+        assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
+    (wave,) = (await hands.shown(run)).waves
+    assert rollbacks(database) == [(wave.rolled_back, "succeeded")]
+    assert {each.to_heads for each in (await hands.shown(str(wave.rolled_back))).tenants} == {()}
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
+    assert rollbacks(database) == [(wave.rolled_back, "succeeded")]
+
+
+async def test_killed_before_the_rollback_was_begun(project: Project, hands: Hands, database: str) -> None:
+    """The run that was written down with the wave is the one that takes it back."""
+    run = await given_up(project, database)
+    execute(database, f"UPDATE orchestrator_runs SET status = 'failed', finished_at = now() WHERE id = '{run}'")
+    meant = WaveRecord("first", WaveState.FAILED, reason="1 of 3 tenants failed", rolled_back="20260101-000000-meant")
+    hands.journal.record_event(meant.event(run))
+    await hands.journal.flush()
+    with workers(project, 1):
+        await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+    assert rollbacks(database) == [(meant.rolled_back, "succeeded")]
+    with pytest.raises(UsageError, match=f"taken back by run {meant.rolled_back}$"):
+        await orchestrator.resume(project.fleet, run)
 
 
 async def test_approved_once(project: Project, hands: Hands, database: str) -> None:

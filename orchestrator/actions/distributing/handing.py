@@ -23,6 +23,7 @@ from orchestrator.journal.records import EXECUTOR, RunRecord
 from orchestrator.rollout.plan import Plan, Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.run import pending
+from orchestrator.rollout.through import ended_at
 
 log = logging.getLogger("orchestrator.run")
 
@@ -68,6 +69,8 @@ async def handed_over(
         queues = queues_of(project)
         await asyncio.to_thread(engine.register, queues, PLACES, len(project.fleet.servers))
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
+        # What is known of the waves is read by the worker that has the run.
+        await journal.flush()
         rows = [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)]
         asked = await journal.start_run(record, rows, earlier.record)
         if asked is not None:
@@ -75,7 +78,8 @@ async def handed_over(
             return await result_of(journal, record.id)
         journal.let_go(record.id)
         approves = await waiting_wave(journal, record.id) if execution.approve else None
-        job = RunJob(record.id, request.provision, execution, fresh=not earlier.attempts, approves=approves)
+        ended = ended_at(earlier.attempts.values())
+        job = RunJob(record.id, request.provision, execution, not earlier.attempts, approves, ended)
         await asyncio.to_thread(engine.enqueue_run, Piece(before.next_id, queues.runs, job.as_json()))
         watch.observer.started(plan, record.id)
         await _look_for_workers(engine, queues)
