@@ -250,7 +250,7 @@ def test_another_fleet(project: Project, command: Workspace, url: str, tmp_path:
 
 def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     """Neither the servers' passwords nor a webhook's address are in the engine's tables, whatever became of the run."""
-    secret, hook = "s3cr3t-passw0rd", "t0ken-of-the-hook"
+    secret, hook, unread = "s3cr3t-passw0rd", "t0ken-of-the-hook", "s0mebody-elses"
     project = steered_project(tmp_path, database)
     url = database.replace("postgres@", f"postgres:{secret}@")
     servers = {"main": {"url": url, "max_concurrency": 2}}
@@ -259,7 +259,11 @@ def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     execute(database, "INSERT INTO public.broken VALUES ('t1')")
     with workers(project, 1):
         document = Workspace(project.path).json("upgrade", "--provision", *DBOS, exit_code=1)
+        hooks["before_run"] = [{"command": f"echo postgresql://app:{unread}@db.internal/app is away; exit 1"}]
+        tenants(project, url, *TEN[:3], servers=servers, hooks=hooks)
+        refused = Workspace(project.path).run("upgrade", *DBOS)
     assert document["summary"]["failed"] == 1
+    assert (refused.returncode, "postgresql://app:***@db.internal/app is away" in refused.stderr) == (2, True)
     names = fetch(
         database, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'orchestrator_engine'"
     )
@@ -269,6 +273,8 @@ def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     assert document["run"] in text
     assert secret not in text
     assert hook not in text
+    assert unread not in text
+    assert "app:***@db.internal/app is away" in text
 
 
 @pytest.fixture

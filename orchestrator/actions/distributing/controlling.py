@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from orchestrator.engine.queues import Queues
 from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.secrets import mask
 from orchestrator.history.directory import History
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
@@ -177,7 +179,7 @@ async def _carried_on(
         await ended_as(journal, job.run, RunStatus.FAILED)
         return {"error": {"message": error.message, "hint": error.hint}}
     except Exception as error:
-        log.exception("run %s broke", job.run)
+        log.error("run %s broke\n%s", job.run, mask(traceback.format_exc().rstrip()))  # noqa: TRY400  unmasked
         await ended_as(journal, job.run, RunStatus.INTERRUPTED)
         return {"error": {"message": f"{type(error).__name__}: {error}", "hint": f"orchestrator resume {job.run}"}}
     chunks = 0
