@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.going import is_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
@@ -24,7 +25,7 @@ from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord, alive
+from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
@@ -70,7 +71,7 @@ async def resume(
     """
     watch = watch or Watch()
     async with opened_journal(fleet) as journal:
-        record = await _resumable(fleet, journal, run, execution)
+        record = await _resumable(journal, run, execution)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
@@ -260,7 +261,7 @@ async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> Ru
     return replace(result, run=record)
 
 
-async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution: Execution) -> RunRecord:
+async def _resumable(journal: Journal, name: str | None, execution: Execution) -> RunRecord:
     record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
@@ -269,28 +270,17 @@ async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
             hint=retry_of(record),
         )
-    if execution.workforce is None and record.finished_at is None and alive(record, datetime.now(UTC)):
-        await _require_abandoned(fleet, record)
+    if execution.workforce is None and await is_going(journal, record):
+        raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
     return record
 
 
-async def _require_abandoned(fleet: Fleet, record: RunRecord) -> None:
-    """Refuse a run that somebody carries out.
-
-    Raises:
-        UsageError: it is still going.
-    """
-    by = f"process {record.actor.pid} on {record.actor.host}"
-    if record.executor is not None:
-        from orchestrator.actions.distributing.given import is_with_workers
-
-        if not await is_with_workers(fleet, record.id):
-            return
-        by = "workers have it"
+def _still_going(record: RunRecord) -> UsageError:
+    by = "workers have it" if record.executor is not None else f"process {record.actor.pid} on {record.actor.host}"
     follow = " --follow" if record.executor is not None else ""
-    raise UsageError(
+    return UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
     )
 

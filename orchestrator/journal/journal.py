@@ -313,6 +313,15 @@ class Journal:
         async with self._reading() as connection:
             return await following.attempts_of(connection, run_id, tenants)
 
+    async def beside(self, query: str) -> list[Sequence[Any]]:
+        """What ``query`` finds in tables that others keep in the journal's database.
+
+        Raises:
+            JournalError: they are not there, or may not be read.
+        """
+        async with self._store.reading() as connection:
+            return [tuple(row) for row in await connection.exec_driver_sql(query)]
+
     async def mark(self) -> str | None:
         """For :meth:`changes`: from now on."""
         async with self._store.reading() as connection:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import asyncpg
@@ -17,10 +18,11 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.distributing.controlling import carry_out
+from orchestrator.actions.distributing.following import follow_run
 from orchestrator.actions.distributing.given import opened_engine
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.place import Place, queues_of
-from orchestrator.actions.execution import Execution
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
@@ -38,11 +40,13 @@ from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.waiting import Waiting
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
 from tests.servers import execute, fetch
 from tests.workers import steered_project, tenants, workers
+from tests.workspace import Workspace
 
 DBOS = Execution(executor="dbos")
 DETACHED = replace(DBOS, detach=True)
@@ -276,6 +280,64 @@ async def test_taken_back_while_somebody_looks_on(project: Project, hands: Hands
     await asked
     assert hands.engine.standings([run]) == {run: Standing.CANCELLED}
     assert (await hands.shown(run)).run.status is RunStatus.CANCELLED
+
+
+async def test_killed_before_it_was_given_out(project: Project, hands: Hands, database: str) -> None:
+    """A run that is in the journal, and that no worker will take: it is told so, and given out when it is resumed."""
+    command = [sys.executable, "-m", "orchestrator", "upgrade", "--provision", "--executor", "dbos"]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=project.path, env=Workspace.environment(), stdout=DEVNULL, stderr=DEVNULL
+    )
+    async with locked(database, f"{SCHEMA}.workflow_status") as connection:
+        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND relation = '{SCHEMA}.workflow_status'::regclass"
+        await until(lambda: connection.fetch(waiting), bool)
+        assert (await hands.shown("last")).run.status is RunStatus.RUNNING
+        with pytest.raises(UsageError, match="still going"):
+            await orchestrator.resume(project.fleet)
+        process.kill()
+        await process.wait()
+
+    left = await hands.shown("last")
+    assert (left.run.status, left.run.finished_at) == (RunStatus.INTERRUPTED, None)
+    listed = await orchestrator.list_runs(project.fleet)
+    assert [run.status for run, _ in listed.runs] == [RunStatus.INTERRUPTED]
+    assert hands.engine.standings([left.run.id]) == {}
+    with workers(project, 1):
+        again = await orchestrator.resume(project.fleet, execution=DBOS)
+    assert (again.run.id, statuses(again)) == (left.run.id, dict.fromkeys(THREE, "succeeded"))
+    assert sorted(name for (name,) in fetch(database, "SELECT tenant FROM public.seen")) == THREE
+
+
+async def test_behind_another_run(
+    project: Project, hands: Hands, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever looks at a run that waits is told for which, and until when that one bakes."""
+    first = (await project.upgrade(execution=DETACHED)).run.id
+    second = await project.upgrade(execution=DETACHED)
+    assert second.waits == (await hands.shown(second.run.id)).waits == Waiting(first)
+    assert (await hands.shown(first)).waits == Waiting(None)
+
+    watch = Watch()
+    following = asyncio.create_task(follow_run(project.fleet, second.run.id, watch))
+
+    async def told() -> str:
+        return caplog.text
+
+    await until(told, lambda text: f"run {second.run.id} waits behind run {first}\n" in text)
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'PENDING' WHERE workflow_uuid = '{first}'")
+    baking = WaveRecord("canary", WaveState.BAKING, until=datetime(2100, 1, 1, 12, tzinfo=UTC))
+    hands.journal.record_event(baking.event(first))
+    await hands.journal.flush()
+    line = f"waits behind run {first}, whose wave canary bakes until 2100-01-01 12:00:00 UTC"
+    await until(told, lambda text: f"run {second.run.id} {line}\n" in text)
+    watch.stop.request()
+    assert (await following).waits == Waiting(first, "canary", baking.until)
+
+    command = Workspace(project.path)
+    assert f"it {line}\n" in command.run("runs", "show", second.run.id).stdout
+    waits = {"behind": first, "wave": "canary", "until": "2100-01-01T12:00:00+00:00"}
+    assert command.json("runs", "show", second.run.id)["waits"] == waits
+    assert "waits" not in command.json("runs", "show", first)
 
 
 def planned(name: str) -> PlannedTenant:
