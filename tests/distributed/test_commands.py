@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from orchestrator.actions.execution import Execution
 from orchestrator.engine.queues import SCHEMA
 from tests.projects import Project, held, until
 from tests.servers import execute, fetch
-from tests.workers import GATE, start_worker, steered_project, tenants, workers
+from tests.workers import GATE, sampled, start_worker, steered_project, tenants, workers
 from tests.workspace import Workspace
 
 DBOS = ("--executor", "dbos")
@@ -246,6 +249,24 @@ def test_another_fleet(project: Project, command: Workspace, url: str, tmp_path:
     status, error = states.pop("t0")
     assert (status, error["type"]) == ("failed", "not_here")
     assert {status for status, _ in states.values()} == {"succeeded"}
+
+
+async def test_another_budget(tmp_path: Path, make_database: Callable[..., str]) -> None:
+    """max_concurrency is edited between runs of the same workers: each run has as many tenants at once as it says."""
+    journal, url = make_database(), make_database()
+    project = steered_project(tmp_path, url)
+    most = {}
+    tenants(project, url, journal=journal)
+    with workers(project, 2):
+        for cap in (1, 4, 2):
+            names = [f"cap{cap}_{number:02}" for number in range(24)]
+            execute(url, f"INSERT INTO public.slow VALUES {', '.join(f'({name!r})' for name in names)}")
+            tenants(project, url, *names, servers={"main": {"url": url, "max_concurrency": cap}}, journal=journal)
+            async with sampled(journal) as seen:
+                result = await project.upgrade(execution=Execution(executor="dbos"))
+            assert result.summary == {"succeeded": 24}
+            most[cap] = seen[urlsplit(url).path[1:]]
+    assert most == {1: 1, 4: 4, 2: 2}
 
 
 def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:

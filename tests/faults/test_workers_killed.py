@@ -24,7 +24,7 @@ from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 from tests.projects import Project, held, statuses, until
 from tests.servers import PostgresServer, execute, fetch
-from tests.workers import GATE, Worker, start_worker, steered_project, tenants, workers
+from tests.workers import GATE, Worker, sampled, start_worker, steered_project, tenants, workers
 
 #: Tenants at once on each server, and how many tenants each has.
 CAP, EACH = 2, 60
@@ -50,32 +50,6 @@ def two_servers(project: Project, url: str, other: str, **keys: Any) -> list[str
     entries = [{"id": name, "server": server} for server, listed in names.items() for name in listed]
     tenants(project, url, *entries, servers=servers, defaults={}, **keys)
     return [name for listed in names.values() for name in listed]
-
-
-@asynccontextmanager
-async def sampled(url: str) -> AsyncIterator[dict[str, int]]:
-    """The most connections that each other database had at once, asked for again and again meanwhile."""
-    most: dict[str, int] = {}
-    connection = await asyncpg.connect(url)
-
-    async def sample() -> None:
-        while True:
-            # Also those that idle: a server counts them, too.
-            rows = await connection.fetch(
-                "SELECT datname, count(*) FROM pg_stat_activity WHERE datname <> current_database() AND "
-                "backend_type = 'client backend' GROUP BY 1"
-            )
-            for name, count in rows:
-                most[name] = max(most.get(name, 0), count)
-            await asyncio.sleep(0.02)
-
-    sampling = asyncio.create_task(sample())
-    try:
-        yield most
-    finally:
-        sampling.cancel()
-        await asyncio.wait({sampling})
-        await connection.close()
 
 
 async def done(project: Project) -> dict[str, AttemptRecord]:
