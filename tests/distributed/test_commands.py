@@ -371,6 +371,8 @@ def test_onboarding(project: Project, command: Workspace, url: str) -> None:
         refused = command.run("onboard", "--from", "new.csv", *DBOS)
         assert refused.returncode == 2
         assert "would be written into tenants.yaml" in refused.stderr
+        assert "give the workers the new file" in refused.stderr
+        assert fetch(url, "SELECT FROM pg_namespace WHERE nspname ~ '^n[0-9]'") == []
         tenants(project, url, sources=[source])
         document = command.json("onboard", "--from", "new.csv", *DBOS)
         again = command.json("onboard", "--from", "new.csv", *DBOS)
