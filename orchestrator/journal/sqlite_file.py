@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ async def connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     """
     # Without isolation_level=None Python's driver begins transactions when it sees fit, and none before DDL.
     address = _readable_address(path) if read_only else _tried(_address(path, "mode=rwc"))
-    connection = await aiosqlite.connect(address, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
+    connection = await _opened(aiosqlite.connect(address, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT))
     try:
         # With a write-ahead log this outlives a killed process; only a power failure can take the last batches.
         await connection.execute_fetchall("PRAGMA synchronous = NORMAL")
@@ -80,6 +81,24 @@ async def connect(path: Path, *, read_only: bool) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+async def _opened(opening: aiosqlite.Connection) -> aiosqlite.Connection:
+    """Open it, and whatever becomes of whoever asked: its thread does not keep the process from ending.
+
+    aiosqlite ends the thread when the connection is closed. Nobody closes it who was cancelled while it was opened, and
+    SQLAlchemy 2.0.36 does not always close what was cancelled later: a command then hung at its end (seen with
+    aiosqlite 0.20). SQLAlchemy makes the threads of those that it opens itself daemons, too.
+    """
+    # Until aiosqlite 0.21 the connection is the thread.
+    thread = opening if isinstance(opening, threading.Thread) else opening._thread
+    thread.daemon = True
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await (await task).close()
+        raise
 
 
 def _readable_address(path: Path) -> str:

@@ -139,6 +139,8 @@ async def test_while_a_blueprint_is_made(tmp_path: Path, url: str, alone: str, w
         await killed(project, url, _ASLEEP, "prepare", alone)
         assert ours(url) != []
         assert fetch(url, "SELECT datname FROM pg_database WHERE datname ~ '^orchestrator_template'") == []
+    # Until then somebody seems to be at work there, and it is left to him.
+    await gone(url, _ASLEEP)
 
     async with again(project, alone=alone) as (_, made):
         assert made.way is way
