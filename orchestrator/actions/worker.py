@@ -34,6 +34,9 @@ from orchestrator.statuses import RunStatus
 
 #: Seconds between two looks whether a run is to end, and whether runs wait for other workers than this one.
 _LOOK, _LOOK_FOR_OTHERS = 1.0, 5.0
+#: Seconds between two batches that a worker writes into the journal, at least: there may be hundreds of workers, and at
+#: a chunk's end all of it is written at once anyway.
+_FLUSH_INTERVAL = 0.5
 #: A run that stands like this begins nobody more.
 _ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED})
 
@@ -205,6 +208,7 @@ async def work(
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(opened_engine(place))
         journal = await stack.enter_async_context(opened_journal(fleet))
+        journal.flush_interval = _FLUSH_INTERVAL
         async with opened_project(fleet) as project:
             queues, servers = queues_of(project), len(project.fleet.servers)
         await asyncio.to_thread(engine.register, queues, PLACES, servers)

@@ -60,6 +60,8 @@ class Journal:
     def __init__(self, store: Store, root: Path, *, exists: bool) -> None:
         #: False for a journal opened for reading that nobody has written yet; it reads as empty.
         self.exists = exists
+        #: Seconds between two batches, at least, where it is not to be :data:`FLUSH_INTERVAL`.
+        self.flush_interval: float | None = None
         self._store = store
         self._root = root
         self._pending = Pending()
@@ -479,12 +481,13 @@ class Journal:
         log.warning("the journal %s was removed; it is begun anew, with this run and no earlier one", self._store.place)
 
     async def _keep_flushing(self) -> None:
-        pause = FLUSH_INTERVAL
+        pause = 0.0
         while True:
             await self._wait_for_records()
             self._beat()
+            often = FLUSH_INTERVAL if self.flush_interval is None else self.flush_interval
             written = await self.flush()
-            pause = FLUSH_INTERVAL if written else min(2 * pause, RETRY_INTERVAL)
+            pause = often if written else min(2 * max(pause, often), RETRY_INTERVAL)
             await asyncio.sleep(pause)
             if not written:
                 self._recorded.set()
