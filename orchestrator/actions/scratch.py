@@ -10,7 +10,6 @@ from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.abroad import Watched
 from orchestrator.migration.attempt import Migrator, Work
-from orchestrator.migration.recording import Recording
 from orchestrator.migration.seam import self_check
 from orchestrator.statuses import TenantStatus
 
@@ -28,14 +27,16 @@ class Escaping(DatabaseError):
 
 
 def watched(project: Project, tenant: Tenant) -> Watched:
-    """A recording of a scratch schema; it lets nothing be done to the real tenants beside it, or to what they share."""
+    """A recording of a scratch tenant; it lets nothing be done to the real tenants beside it, or to what they share."""
+    if tenant.schema is None:
+        return Watched()
     shared = project.fleet.server_of(tenant).extensions_schema
-    return Watched(home=(tenant.schema or "", *([shared] if shared else [])))
+    return Watched(home=(tenant.schema, *([shared] if shared else [])))
 
 
 @asynccontextmanager
 async def scratch_tenant(
-    project: Project, like: Tenant, *targets: str, recording: Recording | None = None
+    project: Project, like: Tenant, *targets: str, recording: Watched | None = None
 ) -> AsyncIterator[Tenant]:
     """A tenant of the kind that ``like`` is, made beside it and at ``targets``; gone when this ends.
 
@@ -55,7 +56,7 @@ async def scratch_tenant(
         yield tenant
 
 
-async def bring(project: Project, tenant: Tenant, target: str, recording: Recording | None = None) -> None:
+async def bring(project: Project, tenant: Tenant, target: str, recording: Watched | None = None) -> None:
     """Migrate a scratch tenant to ``target``, through Alembic; may be asked again, with a later target.
 
     Raises:
@@ -70,20 +71,25 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Record
         application="orchestrator scratch",
         concurrent=await self_check(),
     )
-    if recording is None and tenant.schema is not None:
+    if recording is None and project.databases[tenant.server].dialect == "postgresql":
         recording = watched(project, tenant)
     work = Work.of(project.history, "upgrade", target)
-    with migrating(migrator):
-        outcome = await migrator.attempt(tenant, work, recording=recording)
+    try:
+        with migrating(migrator):
+            outcome = await migrator.attempt(tenant, work, recording=recording)
+    finally:
+        if recording is not None:
+            recording.finish()
     failure = outcome.failure
+    where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
+    if recording is not None and recording.prevented and recording.abroad is not None:
+        # Whatever a revision made of that: it may have caught the error, and gone on.
+        raise Escaping(
+            f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",
+            hint="the database is as it was; what is shared belongs into a history of its own",
+            touched=recording.abroad,
+        )
     if outcome.status not in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):
-        where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
-        if isinstance(recording, Watched) and recording.prevented and recording.abroad is not None:
-            raise Escaping(
-                f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",
-                hint="the database is as it was; what is shared belongs into a history of its own",
-                touched=recording.abroad,
-            )
         what = failure.message if failure is not None else outcome.status.value
         raise DatabaseError(
             f"the revisions do not lead from an empty tenant to {target}{where}: {what}",

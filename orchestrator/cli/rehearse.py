@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--template", is_flag=True, help="Copy databases' files; nobody can connect to them meanwhile.")
 @click.option("--no-down", is_flag=True, help="Only up: neither back nor up again.")
-@click.option("--allow-outside", is_flag=True, help="Also run revisions that use other connections or the network.")
+@click.option("--allow-outside", is_flag=True, help="Also run what may work outside: other connections, the network.")
 @click.option("--wave", metavar="NAME", help="The estimate is of this wave.")
 @click.option("--waves", metavar="1,10%,...", help="The estimate is of a run in these waves.")
 @click.option("--lock-timeout", metavar="TIME", help="Reading a tenant waits no longer than this for a lock.")

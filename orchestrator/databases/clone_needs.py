@@ -73,7 +73,7 @@ _NAMED_SCHEMAS = """
     AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND oid <> $3
 """
 #: Extensions whose functions reach other servers or processes.
-_REACHING = frozenset({"dblink", "http", "pg_net", "pg_background", "plsh", "amqp"})
+REACHING = frozenset({"dblink", "http", "pg_net", "pg_background", "plsh", "amqp"})
 #: What leads out of the database: a migration of the copy would write where the tenant's does.
 _FOREIGN = """
     SELECT format('the foreign table %s', c.oid::regclass) FROM pg_class c
@@ -139,7 +139,7 @@ async def needs_of(
         Extension(row["name"], row["schema"], row["name"] in used or row["name"] in words)
         for row in await raw.fetch(_EXTENSIONS)
     )
-    reaching = [each.name for each in extensions if each.name in _REACHING and (own is None or each.needed)]
+    reaching = [each.name for each in extensions if each.name in REACHING and (own is None or each.needed)]
     if reaching and not allow_outside:
         raise DatabaseError(
             f"tenant {tenant.id} cannot be rehearsed: its triggers and functions may reach other servers by"
@@ -151,7 +151,7 @@ async def needs_of(
         # Extensions come with the dump of a whole database.
         return Needs(notes=tuple(notes))
     # What nobody is known to need is left out: bodies of functions, which pg_depend does not know, then fail.
-    kept = tuple(each for each in extensions if allow_outside or each.name not in _REACHING)
+    kept = tuple(each for each in extensions if allow_outside or each.name not in REACHING)
     return Needs(tuple(schemas.values()), await _without_rows(raw, own, schemas), kept, tuple(notes))
 
 

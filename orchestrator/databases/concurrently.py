@@ -16,7 +16,16 @@ import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy.util import await_only
 
-_CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+#: What may stand before a statement's first word: space and comments.
+LEADING = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+#: The statements that wait so. Not whatever has the word in it, be it in a comment.
+CONCURRENTLY = (
+    r"(?:CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY|DROP\s+INDEX\s+CONCURRENTLY"
+    r"|REINDEX\s*(?:\([^)]*\bCONCURRENTLY\b[^)]*\)\s*(?:INDEX|TABLE|SCHEMA)"
+    r"|(?:\([^)]*\)\s*)?(?:INDEX|TABLE|SCHEMA)\s+CONCURRENTLY)"
+    r"|ALTER\s+TABLE\b[^;']*\bDETACH\s+PARTITION\b[^;']*\bCONCURRENTLY)\b"
+)
+_WAITS = re.compile(LEADING + CONCURRENTLY, re.IGNORECASE | re.DOTALL)
 
 
 def let_wait(engine: Engine, raw: asyncpg.Connection) -> None:
@@ -28,7 +37,7 @@ def let_wait(engine: Engine, raw: asyncpg.Connection) -> None:
     """
 
     def execute(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
-        if raw.is_in_transaction() or not _CONCURRENTLY.search(statement):
+        if raw.is_in_transaction() or not _WAITS.match(statement):
             return False
         before = await_only(raw.fetchval("SHOW lock_timeout"))
         await_only(raw.execute("SET lock_timeout = 0"))

@@ -28,8 +28,6 @@ class Outside:
     locks: frozenset[Held] = frozenset()
     #: Where the server's write-ahead log ends, in bytes; ``None`` where it has none, or does not tell.
     wal: int | None = None
-    #: What it has written to that all databases of the server share: roles, databases, their settings.
-    shared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,10 @@ class Meter(Protocol):
 
     async def outside(self, connection: Connection) -> Outside:
         """From another connection; may be asked while the migrating one is at work."""
+        ...
+
+    def stands_for_itself(self, connection: Connection) -> bool:
+        """Whether the next statement of the migrating connection is in no transaction."""
         ...
 
     def inside(self, connection: Connection) -> Inside:

@@ -175,7 +175,8 @@ class Arrivals(Protocol):
             size: how many.
             tidy: also drop those that are too many, and those of the fleet on this server that are of another template
                 or were altered since.
-            stopped: asked before each is made, whether the rest is to be left.
+            stopped: asked before each is made, and while it waits for whoever else makes some, whether the rest is to
+                be left.
 
         Raises:
             OrchestratorError: one could not be made; those that were made before are kept.

@@ -190,7 +190,7 @@ class Arrivals(Connections):
         async def look(name: str, table: str) -> tuple[str | None, tuple[str, ...]]:
             return await self._look(Tenant(name, self.name, Isolation.DATABASE, database=name), table)
 
-        async with ready.alone(self._maintenance(), self.name, pool.fleet) as raw:
+        async with ready.alone(self._maintenance(), self.name, pool.fleet, stopped) as raw:
             return await ready.fill(raw, pool, size, look, tidy=tidy, stopped=stopped)
 
     async def drop_pool(self, fleet: str) -> int:

@@ -138,15 +138,25 @@ class Cloner:
     @asynccontextmanager
     async def _placed(self, like: Tenant, made: str) -> AsyncIterator[tuple[str, _RawConnection]]:
         """A database of nobody's, which nobody else may enter, and a connection that says that it is in use."""
-        async with scratch(like, self.source.connect, self.maintenance, made) as place:
+        # A copy has its rows at once, and a new database lets everybody in.
+        async with scratch(like, self.source.connect, self.maintenance, f"{made} ALLOW_CONNECTIONS false") as place:
             assert place.database is not None
+            await self._let_in(place.database)
             holder = await self.source.patient(place.database)
             try:
                 await holder.execute(f"SET application_name = '{HOLDER}'; SET synchronous_commit = off")
-                await holder.execute(f"REVOKE ALL ON DATABASE {identifier(place.database)} FROM PUBLIC")
                 yield place.database, holder
             finally:
                 await closed(holder)
+
+    async def _let_in(self, name: str) -> None:
+        """Open a new database to its owner alone."""
+        raw = await self.source.connect(self.maintenance)
+        try:
+            await raw.execute(f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC")
+            await raw.execute(f"ALTER DATABASE {identifier(name)} ALLOW_CONNECTIONS true")
+        finally:
+            await closed(raw)
 
     async def _given(self, properties: dict[str, object], name: str) -> list[str]:
         """Give the clone the settings of the tenant's database; what this role may not give is told."""

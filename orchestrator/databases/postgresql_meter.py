@@ -21,16 +21,9 @@ if TYPE_CHECKING:
 
 #: PostgreSQL's own tables are below (FirstNormalObjectId).
 _OUTSIDE = """
-    SELECT {wal} AS wal,
-        coalesce(array_agg(l.relation::bigint || ' ' || l.mode) FILTER (WHERE l.database <> 0), '{{}}') AS locks,
-        coalesce(array_agg(l.relation::regclass::text) FILTER (WHERE l.database = 0), '{{}}') AS shared
-    FROM pg_locks l WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND (
-        l.relation >= 16384 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        OR l.database = 0 AND l.mode = 'RowExclusiveLock' AND l.relation = ANY (ARRAY[
-            'pg_authid', 'pg_auth_members', 'pg_database', 'pg_db_role_setting', 'pg_shdescription', 'pg_subscription',
-            'pg_tablespace'
-        ]::regclass[])
-    )
+    SELECT {wal} AS wal, coalesce(array_agg(l.relation::bigint || ' ' || l.mode), '{{}}') AS locks
+    FROM pg_locks l WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND l.relation >= 16384
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _WAL = "(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 #: Partitioned tables have no file; the parts have.
@@ -80,6 +73,10 @@ class PostgreSQLMeter:
                 self.no_wal = f"the server does not tell: {error}"
         return _seen(await self._raw.fetchrow(_OUTSIDE.format(wal="NULL::bigint"), pid))
 
+    def stands_for_itself(self, connection: Connection) -> bool:
+        """In an autocommit block, or after a COMMIT that was sent as SQL."""
+        return stands_for_itself(connection)
+
     def inside(self, connection: Connection) -> Inside:
         """Two questions, in the migration's own transaction."""
         tables: dict[int, Table] = {}
@@ -112,6 +109,16 @@ class PostgreSQLMeter:
         self._options[option] = True
 
 
+def stands_for_itself(connection: Connection) -> bool:
+    """Whether the next statement on ``connection`` is in no transaction: in an autocommit block, or after a COMMIT."""
+    raw: Any = connection.connection.driver_connection
+    adapted: Any = connection.connection.dbapi_connection
+    if raw.is_in_transaction():
+        return False
+    # The driver begins one by itself where it is to, unless it thinks that it has.
+    return adapted.isolation_level == "autocommit" or adapted._transaction is not None
+
+
 def _seen(row: asyncpg.Record) -> Outside:
     pairs = (each.partition(" ") for each in row["locks"])
-    return Outside(frozenset(Held(int(table), mode) for table, _, mode in pairs), row["wal"], frozenset(row["shared"]))
+    return Outside(frozenset(Held(int(table), mode) for table, _, mode in pairs), row["wal"])

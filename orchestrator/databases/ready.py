@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases import templates
+from orchestrator.databases.answers import never
 from orchestrator.databases.claims import Claim, Pool, Stock
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import describe
@@ -125,6 +126,9 @@ async def fill(
         OtherShape: a copy came out different from the template.
         asyncpg.PostgresError: there is no such template, or nothing can be made.
     """
+    if stopped():
+        # Perhaps before the lock was had.
+        return Stock(len(await ready(raw, pool)), 0, 0)
     new = _unready(pool.fleet, pool.server)
     # What a killed process has left.
     await _drop(raw, new)
@@ -168,7 +172,10 @@ async def drop_all(raw: _RawConnection, server: str, fleet: str) -> int:
 
 @asynccontextmanager
 async def alone(
-    maintenance: AbstractAsyncContextManager[_RawConnection], server: str, fleet: str
+    maintenance: AbstractAsyncContextManager[_RawConnection],
+    server: str,
+    fleet: str,
+    stopped: Callable[[], bool] = never,
 ) -> AsyncIterator[_RawConnection]:
     """A connection, for as long as nobody else makes or drops copies for ``fleet``; waits for whoever does.
 
@@ -176,6 +183,8 @@ async def alone(
         maintenance: gives the connection.
         server: its name, for messages.
         fleet: what tells the fleet from others.
+        stopped: asked while it waits; once it says so, the connection is given without the lock, and nothing is to be
+            made or dropped with it.
 
     Raises:
         DatabaseError: what is done with it has failed.
@@ -183,9 +192,17 @@ async def alone(
     try:
         async with maintenance as raw:
             # Tried again and again: whoever waits within a query keeps CREATE INDEX CONCURRENTLY waiting.
-            await taken(lambda: raw.fetchval("SELECT pg_try_advisory_lock($1)", _filling(fleet)), math.inf)
+            held = False
+
+            async def turn() -> bool:
+                nonlocal held
+                held = await raw.fetchval("SELECT pg_try_advisory_lock($1)", _filling(fleet))
+                return held or stopped()
+
+            await taken(turn, math.inf)
             yield raw
-            await raw.execute("SELECT pg_advisory_unlock($1)", _filling(fleet))
+            if held:
+                await raw.execute("SELECT pg_advisory_unlock($1)", _filling(fleet))
     except DatabaseError as error:
         cause = error.__cause__
         if type(error) is not DatabaseError or not isinstance(cause, asyncpg.PostgresError):

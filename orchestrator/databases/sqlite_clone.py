@@ -111,6 +111,10 @@ class SQLiteMeter:
         """Nothing."""
         return Outside()
 
+    def stands_for_itself(self, connection: Connection) -> bool:
+        """In an autocommit block."""
+        return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
     def inside(self, connection: Connection) -> Inside:
         """Tables by the page that they begin at, which is another one when they are made anew."""
         found = connection.exec_driver_sql(

@@ -9,33 +9,21 @@ asked again and again while they run. The time that asking takes is no part of w
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
-from orchestrator.databases.failures import shortened
+from orchestrator.databases.confinement import Confinement
 from orchestrator.databases.measuring import Held, Inside, Meter
-from orchestrator.errors import DatabaseError
-from orchestrator.migration.recording import LEADING, OWN, Recording
+from orchestrator.migration.recording import OWN, Recording
 
 #: Seconds between two looks at the locks of a statement that stands for itself.
 _LOOK = 0.02
-#: What a database or server has but once, and is not gone with a clone; also where no transaction shows it.
-_ELSEWHERE = re.compile(
-    rf"(?:^|;){LEADING}(?:(?:CREATE|ALTER|DROP)\s+(?:ROLE|USER(?!\s+MAPPING)|GROUP|DATABASE|TABLESPACE|SUBSCRIPTION)"
-    r"|ALTER\s+SYSTEM|COMMENT\s+ON\s+(?:DATABASE|ROLE|TABLESPACE)|(?:DROP|REASSIGN)\s+OWNED)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-class Elsewhere(DatabaseError):
-    """A revision was about to do what would not be gone with the clone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +77,13 @@ class Measured(Recording):
     meter: Meter | None = None
     #: Name of the version table, whose rows do not count.
     version_table: str = ""
+    #: Keeps what is measured inside the clone; ``None`` where the dialect reaches nothing else.
+    confinement: Confinement | None = None
     revisions: list[RevisionMeasured] = field(default_factory=list)
     _aside_s: float = 0.0
     _began: float = 0.0
-    #: When the running transaction sent its first statement.
-    _opened: float | None = None
+    #: When each revision of the running transaction sent its first statement in it.
+    _opened: dict[str, float] = field(default_factory=dict)
     #: What there was before the first revision, and before the running one.
     _first: Inside | None = None
     _earlier: Inside | None = None
@@ -103,9 +93,13 @@ class Measured(Recording):
     #: Locks of the running transaction: since when, and which revision has taken them.
     _held: dict[Held, tuple[float, RevisionMeasured]] = field(default_factory=dict)
     _sent_at: float = 0.0
-    _looking: asyncio.Task[set[Held]] | None = None
+    _looking: asyncio.Task[frozenset[Held]] | None = None
     _through: asyncio.Event | None = None
     _connection: Connection | None = None
+    #: The running statement stands for itself.
+    _bare: bool = False
+    #: What it had locked when it was through.
+    _at_end: frozenset[Held] = frozenset()
 
     @property
     def aside_ms(self) -> float:
@@ -119,10 +113,15 @@ class Measured(Recording):
         assert self.meter is not None
         self.meter.unheard(OWN)
         self._connection = connection
+        if self.confinement is not None:
+            self.confinement.aside = self._aside
+            self.confinement.through = self._through_alone
+            self.confinement.settling = self._settling
+            self.confinement.listen(connection)
 
-        def sends(_: Connection, __: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:
+        def sends(_: Connection, __: Any, ___: str, ____: Any, state: Any, _____: bool) -> None:
             if self._running and not (state and state.execution_options.get(OWN)):
-                self._sends(statement)
+                self._sends()
 
         def sent(_: Connection, cursor: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:
             if self._running and not (state and state.execution_options.get(OWN)):
@@ -153,6 +152,8 @@ class Measured(Recording):
     def finish(self) -> None:
         """The migration is through, or has failed."""
         self._released()
+        if self.confinement is not None:
+            self.confinement.end()
 
     def _now(self) -> float:
         return time.perf_counter() - self._aside_s
@@ -166,22 +167,22 @@ class Measured(Recording):
         finally:
             self._aside_s += time.perf_counter() - started
 
-    def _sends(self, statement: str) -> None:
-        if _ELSEWHERE.search(statement):
-            raise _elsewhere(shortened(statement))
+    def _sends(self) -> None:
         assert self.meter is not None
         assert self._connection is not None
         with self._aside():
+            # Of a statement that has failed.
+            await_only(self._seen())
             if self._earlier is None:
                 self._earlier = self.meter.inside(self._connection)
                 self._first = self._first or self._earlier
                 self._wal = await_only(self.meter.outside(self._connection)).wal
-            if self._connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            self._bare, self._at_end = self.meter.stands_for_itself(self._connection), frozenset()
+            if self._bare:
                 self._through = asyncio.Event()
                 self._looking = asyncio.get_running_loop().create_task(self._look(self._through))
         self._sent_at = self._now()
-        if self._opened is None:
-            self._opened = self._sent_at
+        self._opened.setdefault(self.revisions[-1].revision, self._sent_at)
 
     def _sent(self, cursor: Any, statement: str) -> None:
         assert self.meter is not None
@@ -191,18 +192,15 @@ class Measured(Recording):
         if cursor.description is None and self.version_table not in statement:
             self._rows += max(cursor.rowcount, 0)
         with self._aside():
-            if self._looking is not None:
+            if self._bare:
                 one.outside = True
-                for held in await_only(self._seen()):
+                for held in await_only(self._seen()) | self._at_end:
                     self._note(one, held, took)
                 return
-            look = await_only(self.meter.outside(self._connection))
-            if look.shared:
-                raise _elsewhere(f"{shortened(statement)} (it writes to {', '.join(sorted(look.shared))})")
-            for held in look.locks:
+            for held in await_only(self.meter.outside(self._connection)).locks:
                 self._held.setdefault(held, (self._sent_at, one))
 
-    async def _look(self, through: asyncio.Event) -> set[Held]:
+    async def _look(self, through: asyncio.Event) -> frozenset[Held]:
         """What is locked while one statement runs."""
         assert self.meter is not None
         assert self._connection is not None
@@ -214,14 +212,37 @@ class Measured(Recording):
                     await through.wait()
             except TimeoutError:
                 continue
-        return seen
+        return frozenset(seen)
 
-    async def _seen(self) -> set[Held]:
-        assert self._looking is not None
+    def _through_alone(self) -> None:
+        """A statement that stands for itself is through, and still holds all that it has locked."""
+        assert self.meter is not None
+        assert self._connection is not None
+        with self._aside():
+            seen = await_only(self._seen())
+            self._at_end = seen | await_only(self.meter.outside(self._connection)).locks
+
+    async def _seen(self) -> frozenset[Held]:
+        if self._looking is None:
+            return frozenset()
         assert self._through is not None
         self._through.set()
         looking, self._looking = self._looking, None
         return await looking
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """What the transaction has put off to its commit is done now, while it holds its locks, and counts."""
+        began = self._now()
+        yield
+        if self.revisions and self._connection is not None:
+            assert self.meter is not None
+            one, took = self.revisions[-1], (self._now() - began) * 1000
+            one.sql_ms += took
+            one.duration_ms += took
+            with self._aside():
+                for held in await_only(self.meter.outside(self._connection)).locks:
+                    self._held.setdefault(held, (began, one))
 
     def _released(self) -> None:
         """The transaction ends, and with it all its locks."""
@@ -231,10 +252,11 @@ class Measured(Recording):
         now = self._now()
         for held, (since, one) in self._held.items():
             self._note(one, held, now - since)
-        if self.revisions and self._opened is not None:
-            self.revisions[-1].open_ms = (now - self._opened) * 1000
+        for one in self.revisions:
+            if one.revision in self._opened:
+                one.open_ms = (now - self._opened[one.revision]) * 1000
         self._held.clear()
-        self._opened = None
+        self._opened.clear()
 
     def _note(self, one: RevisionMeasured, held: Held, seconds: float) -> None:
         """Keep a lock on what was there before: on what the migration itself has made, nobody else waits."""
@@ -276,8 +298,18 @@ class Measured(Recording):
         return written
 
 
-def _elsewhere(what: str) -> Elsewhere:
-    return Elsewhere(
-        f"this revision does what would stay when its clone is gone, and a rehearsal does not: {what}",
-        hint="rehearse up to the revision before it: orchestrator rehearse REVISION",
-    )
+def to_the_end(revisions: Sequence[RevisionMeasured]) -> None:
+    """Make of revisions that had a transaction each what they are in one: all locks are held until the last is done.
+
+    Args:
+        revisions: in the order in which they were run; changed in place.
+    """
+    later = 0.0
+    for one in reversed(revisions):
+        if one.outside:
+            # It has committed what came before it.
+            later = 0.0
+            continue
+        one.locks = [replace(lock, held_ms=lock.held_ms + later) for lock in one.locks]
+        one.open_ms += later
+        later = one.open_ms

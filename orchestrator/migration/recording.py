@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import CreateTable
 
+from orchestrator.databases.concurrently import LEADING
 from orchestrator.databases.listeners import on_every_engine, on_every_pool
 from orchestrator.databases.script import Step
 from orchestrator.migration.values import NotWritable, as_sql
@@ -23,8 +24,6 @@ from orchestrator.migration.values import NotWritable, as_sql
 #: Execution option of statements that this product asks on its own account, and that are no part of a migration.
 OWN = "orchestrator_own"
 
-#: What may stand before a statement's first word: space and comments.
-LEADING = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
 #: What may stand in a script: it works within its transaction, and leaves the transaction and the session alone.
 _REPLAYABLE = re.compile(
     LEADING

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from orchestrator.databases.concurrently import LEADING
 from orchestrator.databases.failures import describe
 from orchestrator.databases.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
 from orchestrator.migration.outside import Keep
-from orchestrator.migration.recording import LEADING, Recorded
+from orchestrator.migration.recording import Recorded
 from orchestrator.migration.scope import StepDone
 from orchestrator.migration.stand_in import NotReplayed, check_env
 from orchestrator.statuses import TenantStatus

@@ -16,10 +16,11 @@ from alembic.util import to_tuple
 from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
+from orchestrator.databases.concurrently import LEADING
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.outside import Keep, Outside, shortened
-from orchestrator.migration.recording import LEADING, OWN, Recording
+from orchestrator.migration.recording import OWN, Recording
 
 #: SQL that ends a transaction: each statement after it stands for itself.
 _END = re.compile(

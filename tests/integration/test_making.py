@@ -287,6 +287,10 @@ async def test_no_snapshot(tmp_path: Path, database: str, body: str, reason: str
             "op.execute(\"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET a.b = 1', current_database()); END $$\")",
             "does not come along",
         ),
+        (
+            'op.execute("DO $$ BEGIN CREATE ROLE making_guest; END $$")',
+            "writes to pg_authid), and a scratch tenant must",
+        ),
     ],
 )
 async def test_no_template(tmp_path: Path, database: str, pg: PostgresServer, body: str, reason: str) -> None:
@@ -294,8 +298,11 @@ async def test_no_template(tmp_path: Path, database: str, pg: PostgresServer, bo
     project = make_project(tmp_path, {**STATIC, "r4": body}, schemas(database, "acme"))
     async with opened(project) as (found, acme):
         blueprint = await prepare(found, alone(acme, "like"), "heads")
+        # Only the tenant itself, which is made in earnest, makes it.
+        assert fetch(database, "SELECT FROM pg_roles WHERE rolname = 'making_guest'") == []
         end = await made(found, alone(acme, "making_i"))
         drop(pg, database, "making_i")
+        execute(database, "DROP ROLE IF EXISTS making_guest")
     assert reason in blueprint.closed[Way.TEMPLATE]
     assert (end.way, end.not_taken) == (Way.ALEMBIC, dict(blueprint.closed))
 

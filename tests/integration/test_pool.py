@@ -207,6 +207,37 @@ async def test_desk_makes_more(shop: Shop) -> None:
     assert len([task for task in asyncio.all_tasks() if not task.done()]) == 1
 
 
+async def test_desk_follows_the_file(shop: Shop) -> None:
+    """What tenants.yaml says of the pool by now is what an open desk keeps ready."""
+    async with orchestrator.onboarding(shop.fleet) as desk:
+        await desk.prepare()
+        assert (await desk.onboard(shop.named("one"))).satisfied
+        await refilled(shop, 2)
+        shop.write(3)
+        assert (await desk.onboard(shop.named("two"))).satisfied
+        await refilled(shop, 3)
+
+
+async def test_desk_does_not_wait_for_another_to_fill(shop: Shop) -> None:
+    """A desk ends at once where another machine is filling the pool, and leaves alone what that is making."""
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE query ^@ 'SELECT pg_try_advisory_lock' AND pid <> pg_backend_pid()"
+        " AND query_start > $1"
+    )
+    making = ready._unready(shop.prefix, "main")
+    async with asyncio.timeout(60), AsyncExitStack() as open_desk:
+        desk = await open_desk.enter_async_context(orchestrator.onboarding(shop.fleet))
+        await desk.prepare()
+        async with ready.alone(connected(shop.project.url), "main", shop.prefix) as other:
+            await other.execute(f'CREATE DATABASE "{making}"')
+            assert (await desk.onboard(shop.named("one"))).tenants[0].path == "pool"
+            came = await other.fetchval("SELECT clock_timestamp()")
+            await until(lambda: other.fetch(waits, came), bool)
+            await open_desk.aclose()
+            assert len(shop.ready()) == 1
+            assert await other.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", making) == 1
+
+
 async def test_two_fillers_make_no_more_than_one(shop: Shop) -> None:
     """Desks of two processes that fill one pool at once leave as many as were asked for."""
     shop.write(3)

@@ -154,6 +154,8 @@ async def test_outside_a_transaction(tmp_path: Path, database: str) -> None:
     (lock,) = [lock for lock in up["locks"] if lock["mode"] == "ShareUpdateExclusiveLock"]
     assert lock["held_ms"] >= 200
     assert lock["blocks"] is None
+    # The UPDATE is over before anybody could look by chance.
+    assert "RowExclusiveLock" in {lock["mode"] for lock in up["locks"]}
 
 
 async def test_what_a_downgrade_leaves(tmp_path: Path, database: str, pg: PostgresServer) -> None:
@@ -198,18 +200,27 @@ async def test_what_does_not_go_up(tmp_path: Path, database: str, pg: PostgresSe
 
 
 async def test_all_in_one_transaction(tmp_path: Path, database: str) -> None:
-    """Clones stop after each revision; where a run does not, its locks last longer, and that is said."""
-    revisions = {"r1": NOTES, "r2": HEAVY, "r3": NOTES.replace("notes", "more")}
+    """Clones stop after each revision; where a run does not, locks are told as long as it holds them, with a note."""
+    sleeps = 'def upgrade():\n    op.execute("SELECT pg_sleep(0.3)")\n\ndef downgrade():\n    pass'
+    revisions = {"r1": NOTES, "r2": HEAVY, "r3": sleeps}
     env = ENV.replace(", transaction_per_migration=True", "")
     project = make_project(tmp_path, revisions, schemas(database, "acme"), env)
     await project.upgrade("r1")
-    report = await orchestrator.rehearse(project.fleet, tenants=["acme"])
-    assert any("one transaction" in note for note in report.as_json()["clones"][0]["notes"])
+    (clone,) = (await orchestrator.rehearse(project.fleet, tenants=["acme"])).as_json()["clones"]
+    assert any("one transaction" in note for note in clone["notes"])
+    first, second = clone["revisions"]
+    for up in ("up", "again"):
+        held = {lock["held_ms"] for lock in first[up]["locks"] if lock["mode"] == "AccessExclusiveLock"}
+        # r2 takes it, and r3 sleeps before anything is committed.
+        assert max(held) >= 500
+        assert first[up]["transaction_ms"] >= 500 > second[up]["transaction_ms"] >= 300
 
 
 async def test_who_is_picked(tmp_path: Path, database: str) -> None:
     """Without a word, the largest, the oldest and the most drifted are cloned; a glob says among whom."""
     ids = ("acme", "bluebird", "cobalt", "dunes")
+    # In this order: who is made first by a run depends on how busy the machine is.
+    execute(database, "; ".join(f"CREATE SCHEMA {name}" for name in ids))
     project = await behind(tmp_path, database, {"r1": NOTES, "r2": HEAVY}, *ids)
     execute(database, "INSERT INTO cobalt.notes SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g")
     execute(database, "CREATE INDEX odd ON bluebird.notes (body); ANALYZE cobalt.notes")
@@ -221,15 +232,76 @@ async def test_who_is_picked(tmp_path: Path, database: str) -> None:
     assert [clone["tenant"] for clone in among.as_json()["clones"]] == ["dunes"]
 
 
-async def test_what_would_stay_is_not_done(tmp_path: Path, database: str, pg: PostgresServer) -> None:
-    """What a clone does not contain (a role, made in a function even) is refused before it is committed."""
-    body = "op.execute('''DO $$ BEGIN EXECUTE 'CREATE ROLE rehearsed_role'; END $$''')"
-    project = await behind(tmp_path, database, {"r1": NOTES, "r2": body}, "acme")
-    report = await orchestrator.rehearse(project.fleet)
-    (clone,) = report.as_json()["clones"]
-    assert "would stay when its clone is gone" in clone["error"]["message"]
-    assert "pg_authid" in clone["error"]["message"]
-    assert fetch(pg.url, "SELECT 1 FROM pg_roles WHERE rolname = 'rehearsed_role'") == []
+#: What a clone does not contain, done where nothing can be taken back; and what is said of it.
+STAYING = {
+    "GRANT rehearsed_role TO postgres": "GRANT rehearsed_role TO postgres (it writes to pg_auth_members)",
+    "DO $$ BEGIN EXECUTE 'CREATE ROLE rehearsed_new'; END $$": "(it writes to pg_authid)",
+    "ALTER SYSTEM SET work_mem = '5MB'": "it runs only outside transactions",
+}
+
+
+@pytest.mark.parametrize("statement", STAYING)
+async def test_what_would_stay_is_not_done(tmp_path: Path, database: str, pg: PostgresServer, statement: str) -> None:
+    """What a clone does not contain is refused and named, in an autocommit block, too, and whoever catches it."""
+    body = f"""
+try:
+    with op.get_context().autocommit_block():
+        op.execute({statement!r})
+except Exception:
+    op.execute("CREATE TABLE goes_on (id integer)")
+"""
+    execute(pg.url, "CREATE ROLE rehearsed_role")
+    try:
+        project = await behind(tmp_path, database, {"r1": NOTES, "r2": body}, "acme")
+        report = await orchestrator.rehearse(project.fleet)
+        (clone,) = report.as_json()["clones"]
+        assert clone["error"]["revision"] == "r2"
+        assert "would stay when its clone is gone, and that was not done" in clone["error"]["message"]
+        assert STAYING[statement] in clone["error"]["message"]
+        assert "orchestrator rehearse REVISION" in clone["error"]["hint"]
+        assert fetch(pg.url, "SELECT 1 FROM pg_roles WHERE rolname = 'rehearsed_new'") == []
+        assert fetch(pg.url, "SELECT 1 FROM pg_auth_members WHERE roleid = 'rehearsed_role'::regrole") == []
+    finally:
+        execute(pg.url, "DROP ROLE rehearsed_role; DROP ROLE IF EXISTS rehearsed_new")
+
+
+async def test_what_is_put_off_to_the_commit(tmp_path: Path, database: str) -> None:
+    """Constraints and triggers that are deferred count for the locks that are held meanwhile, and for the estimate."""
+    late = """
+def upgrade():
+    op.execute("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS"
+               " $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$")
+    op.execute("CREATE CONSTRAINT TRIGGER late AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED"
+               " FOR EACH ROW EXECUTE FUNCTION late()")
+    op.execute("INSERT INTO notes VALUES (7)")
+
+def downgrade():
+    op.execute("DELETE FROM notes")
+    op.execute("DROP FUNCTION late CASCADE")
+"""
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": late}, "acme")
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    assert clone["ok"], json.dumps(clone, indent=1)
+    for up in (clone["revisions"][0]["up"], clone["revisions"][0]["again"]):
+        assert {lock["held_ms"] >= 300 for lock in up["locks"]} == {True}
+        assert min(up["sql_ms"], up["duration_ms"], up["transaction_ms"]) >= 300
+
+
+async def test_what_commits_by_itself(tmp_path: Path, database: str) -> None:
+    """Rows that are changed in parts are; what puts its SQL together needs a word, and then a note names it."""
+    body = """
+with op.get_context().autocommit_block():
+    op.execute("DO $$ BEGIN UPDATE notes SET body = 'x'; COMMIT; END $$")
+"""
+    told = body.replace("UPDATE notes SET body = 'x'", "EXECUTE 'UPDATE notes SET id = id'")
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": body, "r3": told}, "acme")
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    assert [one["revision"] for one in clone["revisions"]] == ["r2"]
+    assert clone["error"]["revision"] == "r3"
+    assert "it runs only outside transactions" in clone["error"]["message"]
+    (clone,) = (await orchestrator.rehearse(project.fleet, clones=Clones(allow_outside=True))).as_json()["clones"]
+    assert clone["error"] is None, clone
+    assert len([note for note in clone["notes"] if "if it did, was done for real" in note]) == 1
 
 
 async def test_other_connections_are_refused(tmp_path: Path, database: str) -> None:

@@ -143,10 +143,18 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ("DROP TABLE IF EXISTS public.plans", "drops or empties something in public"),
+        ("DROP TABLE IF EXISTS public.plans", "drops public.plans"),
+        ("DO $$BEGIN EXECUTE 'DROP FUNCTION ' || 'public.price()'; END$$", "drops public.price"),
+        ("DO $$BEGIN EXECUTE 'DROP EXTENSION citext'; END$$", "drops citext"),
         ("CREATE OR REPLACE FUNCTION public.price() RETURNS int LANGUAGE sql AS ''SELECT 1''", "changes public.price"),
         ("DO $$BEGIN ALTER FUNCTION public.price() STRICT; END$$", "changes public.price"),
+        ("CREATE TRIGGER late BEFORE INSERT ON public.plans EXECUTE FUNCTION public.late()", "changes public.late"),
         ("CREATE SCHEMA beside", "changes beside."),
+        ("DO $$BEGIN CREATE PUBLICATION beside; END$$", "changes beside"),
+        ("DO $$BEGIN CREATE ROLE beside_new; END$$", "writes to pg_authid"),
+        ("CREATE EXTENSION postgres_fdw SCHEMA public", "makes the foreign data wrapper postgres_fdw"),
+        ("COPY public.plans TO PROGRAM ''cat''", "server's files or programs"),
+        ("ALTER TABLE public.parts ATTACH PARTITION notes FOR VALUES IN (1)", "touches public.parts"),
     ],
 )
 @pytest.mark.parametrize("way", ["revision", "drift"])
@@ -154,6 +162,8 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
     """A scratch schema is beside real tenants: a revision that changes what they share is not committed there."""
     price = "CREATE FUNCTION public.price() RETURNS int LANGUAGE sql AS 'SELECT 42'"
     execute(database, f"CREATE TABLE public.plans (id int); INSERT INTO public.plans VALUES (1); {price}")
+    execute(database, "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    execute(database, "CREATE TABLE public.parts (id int NOT NULL) PARTITION BY LIST (id); CREATE EXTENSION citext")
     body = "op.execute(" + repr(statement.replace("''", "'")) + ")"
     env = ENV.replace("OPTIONS", "target_metadata=metadata")
     project = make_project(tmp_path, {"a1": TABLE, "a2": body}, schemas(database, "acme"), env)
@@ -169,6 +179,10 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
     assert fetch(database, "SELECT public.price()") == [(42,)]
     assert fetch(database, "SELECT proisstrict FROM pg_proc WHERE proname = 'price'") == [(False,)]
     assert fetch(database, "SELECT FROM pg_namespace WHERE nspname = 'beside'") == []
+    assert fetch(database, "SELECT FROM pg_publication UNION ALL SELECT FROM pg_foreign_data_wrapper") == []
+    assert fetch(database, "SELECT FROM pg_roles WHERE rolname = 'beside_new'") == []
+    assert fetch(database, "SELECT FROM pg_trigger WHERE NOT tgisinternal") == []
+    assert fetch(database, SCRATCH) == []
 
 
 def test_hooks_without_a_database(tmp_path: Path) -> None:

@@ -196,10 +196,7 @@ async def _of_schemas(project: Project, tenant: Tenant, target: str) -> Blueprin
         for _ in range(_TWO):
             empty = await places.enter_async_context(scratch_tenant(project, tenant, "base"))
             recording = watched(project, empty)
-            try:
-                await bring(project, empty, target, recording)
-            except Escaping as error:
-                raise _Different(f"{error.touched}, and a scratch tenant must not") from error
+            await bring(project, empty, target, recording)
             pair.append(empty)
             recordings.append(recording)
         blueprint = await _alike(project, pair, target)
@@ -229,6 +226,8 @@ async def _closed_where_different(building: Awaitable[Blueprint], ways: Sequence
     """What ``building`` comes to, with all ways closed where tenants need not come out alike."""
     try:
         return await building
+    except Escaping as error:
+        return Blueprint((), "", {}, closed=dict.fromkeys(ways, f"{error.touched}, and a scratch tenant must not"))
     except (_Different, NotReplayed) as error:
         return Blueprint((), "", {}, closed=dict.fromkeys(ways, str(error)))
 

@@ -133,6 +133,8 @@ class Desk:
             result = await _receive(arriving, journal, arrivals, execution, watch or Watch(), actor)
             if self._refill and self._project is not None:
                 self._filler = self._filler or Filler(self._project)
+                # As tenants.yaml has it by now.
+                self._filler.project = self._project
                 for tenant in arriving.tenants:
                     self._filler.wake(tenant)
             return result

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.actions.project import Project
 from orchestrator.databases.cloning import Clone
+from orchestrator.databases.confinement import Beyond, Confinement
 from orchestrator.databases.definitions import Definition
-from orchestrator.databases.failures import Failure
+from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.measuring import Contents, Meter
 from orchestrator.databases.port import Database
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import Migrator, Outcome, Work
-from orchestrator.migration.measured import Measured
+from orchestrator.migration.measured import Measured, to_the_end
+from orchestrator.migration.recording import OWN
 from orchestrator.rollout.differences import differences
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.rehearsal import Back, CloneRehearsed, RevisionRehearsed
@@ -23,6 +25,8 @@ from orchestrator.statuses import TenantStatus
 
 #: Revisions of which the definitions in between are kept, to tell what a downgrade leaves; of more, only the first.
 _KEPT = 30
+_DONE_FOR_REAL = "what it did outside its clone, if it did, was done for real"
+_NOT_FURTHER = "rehearse up to the revision before it: orchestrator rehearse REVISION"
 _NOT_READ = Failure("unreadable", "the clone's definitions could not be read")
 
 
@@ -46,8 +50,14 @@ class Passes:
     meter: Meter
     #: Go back, and up again.
     back: bool
+    #: Statements may work outside the clone.
+    allow_outside: bool
+    #: The target is reached in one transaction, whatever stops in between are made here.
+    one_transaction: bool
     #: Told of each step, for people.
     told: Callable[[str], None]
+    #: Statements of which nobody has seen whether they stayed in the clone.
+    unseen: list[str] = field(default_factory=list)
     _stands: list[_Stand] = field(default_factory=list)
     #: What the tables held before anything was done.
     _held: Contents | None = None
@@ -62,7 +72,12 @@ class Passes:
             return replace(result, notes=(*result.notes, "it was migrated meanwhile, and has nothing pending any more"))
         unseen = tuple(each for each in (self.meter.no_locks, self.meter.no_wal) if each is not None)
         self._held = await self.meter.contents(self.project.loop.version_table) if self.back else None
-        result = await self._up(replace(result, unseen=unseen))
+        result = await self._all(replace(result, unseen=unseen))
+        done = tuple(f"{each}: {_DONE_FOR_REAL}" for each in self.unseen)
+        return replace(result, notes=(*result.notes, *done))
+
+    async def _all(self, result: CloneRehearsed) -> CloneRehearsed:
+        result = await self._up(result)
         if result.failure is not None or not self.back:
             return result
         result, at = await self._down(result)
@@ -87,6 +102,8 @@ class Passes:
             self.told(f"up {number}/{len(self.planned.path)} {one.revision}: {one.duration_ms / 1000:.2f} s")
             revisions.append(RevisionRehearsed(one.revision, self.project.history.message(one.revision), one))
             self._stands.append(await self._stand(outcome.after or ()))
+        if self.one_transaction:
+            to_the_end([each.up for each in revisions])
         return replace(result, revisions=tuple(revisions))
 
     async def _down(self, result: CloneRehearsed) -> tuple[CloneRehearsed, int]:
@@ -146,11 +163,17 @@ class Passes:
         )
 
     async def _attempt(self, work: Work) -> tuple[Outcome, Measured]:
-        measured = Measured(meter=self.meter, version_table=self.project.loop.version_table)
+        confinement = None
+        if self._database.dialect == "postgresql":
+            confinement = Confinement(OWN, place="clone", lenient=self.allow_outside, hint=_NOT_FURTHER)
+        measured = Measured(meter=self.meter, version_table=self.project.loop.version_table, confinement=confinement)
         try:
             outcome = await self.migrator.attempt(self.clone.tenant, work, recording=measured)
         finally:
             measured.finish()
+        if confinement is not None:
+            outcome = _as_refused(outcome, confinement.refused, measured)
+            self.unseen += (each for each in confinement.unseen if each not in self.unseen)
         return outcome, measured
 
     async def _stand(self, heads: tuple[str, ...]) -> _Stand:
@@ -185,7 +208,17 @@ def _of_clone(outcome: Outcome) -> Failure:
     failure = outcome.failure or Failure("not_run", f"it ended as {outcome.status.value}")
     if outcome.status is TenantStatus.BLOCKED:
         return failure
+    if failure.type == Beyond.__name__:
+        return failure
     return replace(failure, hint="no tenant was touched: mend the revision, or this tenant, and rehearse again")
+
+
+def _as_refused(outcome: Outcome, refused: Beyond | None, measured: Measured) -> Outcome:
+    """What a revision was kept from, whatever it made of that: it may have caught the error, and gone on."""
+    if refused is None:
+        return outcome
+    failure = describe(refused, measured.revisions[-1].revision if measured.revisions else None)
+    return replace(outcome, status=TenantStatus.FAILED, failure=failure)
 
 
 def _replayable(measured: Measured) -> frozenset[str]:

@@ -20,10 +20,9 @@ from orchestrator.migration.attempt import Migrator
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.rehearsal import CloneRehearsed
 
-#: Clones stop after each revision, to be looked at.
 _ONE_TRANSACTION = (
-    "env.py puts all revisions into one transaction: a run holds each lock until the last of them is done, longer than"
-    " told here; transaction_per_migration=True ends that"
+    "env.py puts all revisions into one transaction: each lock is held until the last of them is done, and told so;"
+    " transaction_per_migration=True ends that"
 )
 
 
@@ -83,7 +82,8 @@ class Rehearsal:
                     result, way=clone.way, took=clone.took, bytes=clone.bytes, notes=(*result.notes, *clone.notes)
                 )
                 there = await self._as_cloned(planned, clone.tenant)
-                if len(there.path) > len(self.project.history.transactions(there.path)) == 1:
+                one_transaction = len(there.path) > len(self.project.history.transactions(there.path)) == 1
+                if one_transaction:
                     result = replace(result, notes=(*result.notes, _ONE_TRANSACTION))
                 passes = Passes(
                     self.project,
@@ -92,6 +92,8 @@ class Rehearsal:
                     clone,
                     meter,
                     how.down,
+                    how.allow_outside,
+                    one_transaction,
                     lambda step: self.told(f"{prefix}{step}"),
                 )
                 with migrating(migrator):

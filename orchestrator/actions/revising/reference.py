@@ -95,7 +95,7 @@ async def reference(project: Project, like: Tenant) -> AsyncIterator[Tenant]:
             await bring(project, scratch, target)
         except Escaping as error:
             raise DatabaseError(
-                f"no scratch schema can be made: a revision {error.touched}, which real tenants share",
+                f"no scratch tenant can be made: a revision {error.touched}, which real tenants share",
                 hint="compare with a real tenant, which is only read:"
                 f" alembic -x tenant={like.id} revision --autogenerate -m ...",
             ) from error
