@@ -90,6 +90,8 @@ def show_run(settings: Settings, result: RunResult) -> None:
     if run.finished_at is not None:
         took = f" in {(run.finished_at - run.started_at).total_seconds():.1f} s"
     click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
+    if result.waits is not None:
+        click.echo(f"it {result.waits}")
     if result.rehearsed is not None:
         from orchestrator.rollout.rehearsal_telling import compared
 

@@ -32,7 +32,7 @@ from orchestrator.journal.records import (
     alive,
 )
 from orchestrator.journal.store import Store
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.statuses import ASKED, RunStatus, TenantStatus
 
 __all__ = ["Journal", "alive", "default_url"]
 
@@ -60,6 +60,8 @@ class Journal:
     def __init__(self, store: Store, root: Path, *, exists: bool) -> None:
         #: False for a journal opened for reading that nobody has written yet; it reads as empty.
         self.exists = exists
+        #: Seconds between two batches, at least, where it is not to be :data:`FLUSH_INTERVAL`.
+        self.flush_interval: float | None = None
         self._store = store
         self._root = root
         self._pending = Pending()
@@ -119,22 +121,29 @@ class Journal:
             journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
         return journal
 
-    async def start_run(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def start_run(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None = None
+    ) -> RunStatus | None:
         """Write down what is about to happen; on disk when this returns.
 
         Starting a run that is in the journal already carries it on: what is given replaces what was there, the
-        other tenants' attempts and their order stay.
+        other tenants' attempts and their order stay. Only what it was asked to end as while it was planned stays, too.
 
         Args:
             run: the run; its first heartbeat is now unless it has one.
             attempts: one per selected tenant, in the order that :meth:`attempts` is to give them back.
+            was: the run as the journal had it before it was carried on: what it was asked for by then was asked of
+                a process that is gone. ``None`` where whoever asks asks the process that is to carry it out.
+
+        Returns:
+            What it is to end as before anybody is begun; ``None`` where nobody has asked.
 
         Raises:
             JournalError: it could not be written; nothing of it was.
         """
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
-        await self._whole(self._write_start(run, attempts))
+        asked = await self._whole(self._write_start(run, attempts, was))
         self._running.add(run.id)
         self._runs[run.id] = run
         if self._may_be_lost:
@@ -143,6 +152,7 @@ class Journal:
             self._pulse = Pulse(self._store.again, lambda: tuple(self._running), HEARTBEAT_INTERVAL)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
+        return asked
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
@@ -208,6 +218,11 @@ class Journal:
             raise reading.no_runs()
         async with self._reading() as connection:
             return await reading.find_run(connection, name)
+
+    async def find(self, id: str) -> RunRecord | None:
+        """The run with this very id; ``None`` where there is none."""
+        async with self._reading() as connection:
+            return await reading.run_by_id(connection, id)
 
     async def last_run(self, commands: Sequence[str] | None = None, *, without: Sequence[str] = ()) -> RunRecord | None:
         """The run that started last, of those that carried out one of ``commands`` where given; not of ``without``."""
@@ -283,7 +298,7 @@ class Journal:
         """What a run under way here was asked to end as by another process; ``None`` while nobody did."""
         async with self._store.reading() as connection:
             status = await reading.status_of(connection, run_id)
-        return status if status in (RunStatus.PAUSED, RunStatus.CANCELLED) else None
+        return status if status in ASKED else None
 
     async def standing(self, run_id: str) -> RunStatus | None:
         """How a run stands that others carry out, who may be about to end it; ``None`` for one that is not there."""
@@ -299,6 +314,15 @@ class Journal:
         """What a run did to some tenants, in no order."""
         async with self._reading() as connection:
             return await following.attempts_of(connection, run_id, tenants)
+
+    async def beside(self, query: str) -> list[Sequence[Any]]:
+        """What ``query`` finds in tables that others keep in the journal's database.
+
+        Raises:
+            JournalError: they are not there, or may not be read.
+        """
+        async with self._store.reading() as connection:
+            return [tuple(row) for row in await connection.exec_driver_sql(query)]
 
     async def mark(self) -> str | None:
         """For :meth:`changes`: from now on."""
@@ -409,9 +433,13 @@ class Journal:
         """A server undoes what was cut off; a file has to be let go by us."""
         return await (_to_its_end(writing) if self._store.dialect == "sqlite" else writing)
 
-    async def _write_start(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def _write_start(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None
+    ) -> RunStatus | None:
         async with self._one_batch, self._store.writing() as connection:
-            await writing.write_start(connection, run, attempts)
+            asked = await writing.asked_since(connection, run.id, was)
+            await writing.write_start(connection, run if asked is None else replace(run, status=asked), attempts)
+        return asked
 
     async def _write_asked(self, run_id: str, status: RunStatus) -> bool:
         async with self._one_batch, self._store.writing(durable=True) as connection:
@@ -453,12 +481,13 @@ class Journal:
         log.warning("the journal %s was removed; it is begun anew, with this run and no earlier one", self._store.place)
 
     async def _keep_flushing(self) -> None:
-        pause = FLUSH_INTERVAL
+        pause = 0.0
         while True:
             await self._wait_for_records()
             self._beat()
+            often = FLUSH_INTERVAL if self.flush_interval is None else self.flush_interval
             written = await self.flush()
-            pause = FLUSH_INTERVAL if written else min(2 * pause, RETRY_INTERVAL)
+            pause = often if written else min(2 * max(pause, often), RETRY_INTERVAL)
             await asyncio.sleep(pause)
             if not written:
                 self._recorded.set()

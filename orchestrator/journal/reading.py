@@ -87,6 +87,12 @@ async def find_run(connection: AsyncConnection, name: str) -> RunRecord:
     return run_record(rows[0])
 
 
+async def run_by_id(connection: AsyncConnection, id: str) -> RunRecord | None:
+    """The run with this very id; ``None`` where there is none."""
+    row = (await connection.execute(select(runs).where(runs.c.id == id))).first()
+    return None if row is None else run_record(row)
+
+
 async def list_runs(
     connection: AsyncConnection, limit: int, tenant: str | None
 ) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
