@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.databases.archives import prepare
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError, SelectionError, ServerUnreachable
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from orchestrator.actions.sources import read_sources
 from orchestrator.databases.connect import connect
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection

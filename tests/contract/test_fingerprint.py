@@ -16,11 +16,11 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.databases import fingerprint
-from orchestrator.databases.fingerprint import fingerprints
-from orchestrator.databases.fingerprint_sql import shapes_sql
-from orchestrator.databases.postgresql import PostgreSQL
-from orchestrator.databases.script import identifier
+from orchestrator.databases.postgresql.adapter import PostgreSQL
+from orchestrator.databases.postgresql.script import identifier
+from orchestrator.databases.postgresql.shapes import fingerprint
+from orchestrator.databases.postgresql.shapes.fingerprint import fingerprints
+from orchestrator.databases.postgresql.shapes.statements import shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant

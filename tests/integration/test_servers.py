@@ -131,7 +131,7 @@ def test_servers_are_asked_without_sqlalchemy() -> None:
     code = (
         "import sys, orchestrator.cli.upgrade, orchestrator.cli.observing, orchestrator.actions.upgrade,"
         " orchestrator.cli.drift, orchestrator.actions.drift,"
-        " orchestrator.fleet.load, orchestrator.databases.postgresql;"
+        " orchestrator.fleet.load, orchestrator.databases.postgresql.adapter;"
         " print(sorted({'sqlalchemy', 'alembic', 'asyncpg'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

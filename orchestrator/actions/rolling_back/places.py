@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.actions.project import Project
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.encoding import masked
