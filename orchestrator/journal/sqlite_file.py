@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -97,7 +97,9 @@ async def _opened(opening: aiosqlite.Connection) -> aiosqlite.Connection:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await (await task).close()
+        # Where it could not be opened, nothing is to be closed, and whoever was cancelled is told no more than that.
+        with suppress(Exception):
+            await (await task).close()
         raise
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from orchestrator.journal import sqlite_file
@@ -35,3 +37,22 @@ async def test_cancelled_while_it_is_opened(tmp_path: Path, turns: int) -> None:
     except asyncio.CancelledError:
         return
     await connection.close()
+
+
+async def test_cancelled_while_it_fails_to_open(tmp_path: Path) -> None:
+    """Whoever is cancelled is told that, not what has become of a file that it no longer wants."""
+    begun: asyncio.Future[threading.Thread] = asyncio.get_running_loop().create_future()
+    cancelled = threading.Event()
+
+    def gone() -> sqlite3.Connection:
+        begun.get_loop().call_soon_threadsafe(begun.set_result, threading.current_thread())
+        cancelled.wait()
+        return sqlite3.connect(f"file:{tmp_path}/gone.db?mode=ro", uri=True)
+
+    opening = asyncio.create_task(sqlite_file._opened(aiosqlite.Connection(gone, 64)))
+    thread = await begun
+    opening.cancel()
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.to_thread(thread.join)
