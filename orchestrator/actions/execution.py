@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.tenant import Limits
 from orchestrator.fleet.wave_lists import waves_from
+from orchestrator.journal.records import EXECUTOR, GIVEN_AS
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Observer, Silent
 
@@ -29,6 +30,11 @@ DBOS = "dbos"
 
 class Workforce(Protocol):
     """Workers on other machines."""
+
+    @property
+    def run(self) -> str:
+        """The id of the run that they were given."""
+        ...
 
     def executor(
         self,
@@ -101,6 +107,17 @@ class Execution:
     def handed_over(self) -> bool:
         """Others carry the run out."""
         return self.executor is not None and self.workforce is None
+
+    def recorded(self, run: str) -> dict[str, str]:
+        """The options of a run that say who carries it out.
+
+        Args:
+            run: its id; what workers were given may be another one that it is a part of.
+        """
+        if self.executor is None:
+            return {}
+        given = run if self.workforce is None else self.workforce.run
+        return {EXECUTOR: self.executor} | ({} if given == run else {GIVEN_AS: given})
 
     @property
     def budget(self) -> FailureBudget | None:

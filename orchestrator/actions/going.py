@@ -69,4 +69,4 @@ def _is_going(run: RunRecord, there: Sequence[OpenRun] | None) -> bool:
     if run.executor is None or there is None:
         return alive(run, now)
     # Not there yet, it is about to be given out by the process that has planned it; or that one was killed.
-    return any(each.run == run.id for each in there) or process_is_there(run, now)
+    return any(each.run == run.given_as for each in there) or process_is_there(run, now)

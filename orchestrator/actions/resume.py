@@ -25,7 +25,7 @@ from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord
+from orchestrator.journal.records import EXECUTOR, GIVEN_AS, Actor, AttemptRecord, RunRecord
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
@@ -134,8 +134,8 @@ async def resume(
                 directory_digest=project.history.digest,
                 # Who attempts them is said anew each time.
                 options={
-                    **{name: value for name, value in record.options.items() if name != EXECUTOR},
-                    **({} if execution.executor is None else {EXECUTOR: execution.executor}),
+                    **{name: value for name, value in record.options.items() if name not in (EXECUTOR, GIVEN_AS)},
+                    **execution.recorded(record.id),
                 },
                 # The one of the process that is gone would be taken for ours.
                 heartbeat_at=None,

@@ -148,6 +148,7 @@ async def take_back(
                 "to_before": to_before,
                 "waves": execution.waves,
                 OPTION: shapes,
+                **execution.recorded(id),
             },
         )
         gone = {} if not selection_of(tenants).is_empty else await _gone(project, record.id, taken)

@@ -73,7 +73,7 @@ async def _without_workers(fleet: Fleet, journal: Journal, record: RunRecord, st
         return
     from orchestrator.actions.distributing.given import taken_back
 
-    await taken_back(fleet, record.id, lambda: ended_as(journal, record.id, status))
+    await taken_back(fleet, record, lambda: ended_as(journal, record.id, status))
 
 
 async def ended_as(journal: Journal, run: str, status: RunStatus) -> None:

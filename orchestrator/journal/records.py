@@ -19,6 +19,8 @@ HEARTBEAT_LIFETIME = timedelta(seconds=30)
 
 #: The option of a run that names who attempts its tenants, where that is not the process that began it.
 EXECUTOR = "executor"
+#: The option of a run that names another one, where workers have it as a part of that one: a wave that it takes back.
+GIVEN_AS = "given_as"
 
 #: Letters and digits that are not mistaken for each other, in type or read aloud; no vowels, so no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -80,6 +82,11 @@ class RunRecord:
     def executor(self) -> str | None:
         """Who attempts its tenants; ``None`` for the process that began it."""
         return self.options.get(EXECUTOR)
+
+    @property
+    def given_as(self) -> str:
+        """The id of the run that workers were given: another one's where this one is a part of that."""
+        return str(self.options.get(GIVEN_AS, self.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +212,14 @@ def alive(run: RunRecord, now: datetime) -> bool:
         # Workers carry it on, whichever of them are there: it goes on until it is ended.
         return True
     return process_is_there(run, now)
+
+
+def another_process_is_there(run: RunRecord, now: datetime) -> bool:
+    """Whether a process that is not this one began ``run``, or carried it on last, and is still there."""
+    pid = os.getpid()
+    ours = socket.gethostname(), pid, process.process_identity(pid)
+    actor = run.actor
+    return (actor.host, actor.pid, actor.process_started) != ours and process_is_there(run, now)
 
 
 def process_is_there(run: RunRecord, now: datetime) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import asyncpg
@@ -27,13 +28,14 @@ from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
 from orchestrator.actions.worker import Worker
-from orchestrator.engine.client import Engine, Standing
+from orchestrator.engine.client import Engine, Piece, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.journal.journal import Journal
+from orchestrator.journal.process import process_identity, process_realm
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.chunks import Chunk, cut
 from orchestrator.rollout.distributed import ChunkExecutor
@@ -41,6 +43,7 @@ from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.waiting import Waiting
+from orchestrator.rollout.watching import Silent
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
@@ -199,6 +202,138 @@ async def test_killed_before_the_rollback_was_begun(project: Project, hands: Han
     assert rollbacks(database) == [(meant.rolled_back, "succeeded")]
     with pytest.raises(UsageError, match=f"taken back by run {meant.rolled_back}$"):
         await orchestrator.resume(project.fleet, run)
+
+
+@dataclass(slots=True)
+class Heard(Silent):
+    """Looks on, and keeps the names of the waves that it is told of."""
+
+    waves: list[str] = field(default_factory=list)
+
+    def wave(self, record: WaveRecord) -> None:
+        """Kept."""
+        self.waves.append(record.name)
+
+    async def all(self) -> list[str]:
+        """So far."""
+        return self.waves
+
+
+def written_by(database: str, run: str, pid: int, started: str | None) -> None:
+    """Have the journal say that a process of this machine carries ``run`` out."""
+    actor = f"actor_pid = {pid}, actor_process_started = '{started}'"
+    execute(database, f"UPDATE orchestrator_runs SET {actor} WHERE id = '{run}'")
+
+
+@asynccontextmanager
+async def taking_back(project: Project, hands: Hands, database: str) -> AsyncIterator[tuple[str, str]]:
+    """A run that a worker has, and the one that it takes a wave back by, whose chunks nobody takes; then it is gone."""
+    run = await given_up(project, database)
+    job = RunJob(run, True, DBOS, fresh=True)
+    await asyncio.to_thread(hands.engine.enqueue_run, Piece(run, hands.queues.runs, job.as_json()))
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'PENDING' WHERE workflow_uuid = '{run}'")
+    carrying_out = asyncio.create_task(hands.take_over(job))
+    chunks = f"{SCHEMA}.workflow_status WHERE name = 'orchestrator.chunk'"
+    try:
+
+        async def given_out() -> object:
+            return fetch(database, f"SELECT FROM {chunks}")
+
+        await until(given_out, bool)
+        ((back, _),) = rollbacks(database)
+        # It was not this process that wrote it down.
+        written_by(database, back, 1, f"{process_realm()}/gone")
+        yield run, back
+    finally:
+        carrying_out.cancel()
+        await asyncio.wait({carrying_out})
+    killed = (
+        f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL, heartbeat_at = NULL WHERE id = '{back}'"
+    )
+    execute(database, f"DELETE FROM {chunks}; {killed}")
+
+
+async def test_its_rollback_is_the_workers(project: Project, hands: Hands, database: str) -> None:
+    """What takes a wave back goes on as long as workers have its run: nobody else carries it on; then it may be."""
+    async with taking_back(project, hands, database) as (run, back):
+        for name in (back, None):
+            with pytest.raises(UsageError, match=f"{back} is still going: workers have it"):
+                await orchestrator.resume(project.fleet, name)
+        heard = Heard()
+        following = asyncio.create_task(follow_run(project.fleet, back, Watch(heard)))
+        for told in ("once", "twice"):
+            hands.journal.record_event(WaveRecord(told, WaveState.DONE).event(back))
+            await hands.journal.flush()
+            await until(heard.all, lambda waves, told=told: told in waves)
+        listed = {each.id: each.status for each, _ in (await orchestrator.list_runs(project.fleet)).runs}
+        assert listed == {run: RunStatus.FAILED, back: RunStatus.RUNNING}
+        execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'ERROR' WHERE workflow_uuid = '{run}'")
+        assert (await following).run.status is RunStatus.INTERRUPTED
+    # Cancelled while no worker has it, it has ended; the run that it is a part of still waits for one.
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'ENQUEUED' WHERE workflow_uuid = '{run}'")
+    await cancel(project.fleet, back)
+    assert hands.engine.standings([run]) == {run: Standing.QUEUED}
+    assert (await hands.shown(back)).run.finished_at is not None
+
+
+async def test_a_rollback_that_another_process_is_at(
+    project: Project, hands: Hands, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever takes a run over waits for it, and gives out nothing of that meanwhile."""
+    caplog.set_level("INFO")
+    async with taking_back(project, hands, database) as (run, back):
+        pass
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=PIPE)
+    written_by(database, back, other.pid, process_identity(other.pid))
+    taking_over = asyncio.create_task(hands.take_over(RunJob(run, True, DBOS, fresh=True)))
+
+    async def told() -> str:
+        return caplog.text
+
+    await until(told, lambda text: f"run {back}: process {other.pid} on " in text)
+    shown = await asyncio.to_thread(Workspace(project.path).json, "runs", "show", back)
+    assert shown["status"] == "running"
+    # It comes to its end by itself; nobody else has begun anything.
+    execute(database, f"UPDATE orchestrator_runs SET status = 'succeeded', finished_at = now() WHERE id = '{back}'")
+    await taking_over
+    other.kill()
+    await other.wait()
+    assert hands.engine.under(f"{back}:") == {}
+
+
+async def test_a_rollback_that_was_to_end(project: Project, hands: Hands, database: str) -> None:
+    """One that somebody had cancelled when its worker was killed ends by that, and no other is begun."""
+    async with taking_back(project, hands, database) as (run, back):
+        pass
+    await cancel(project.fleet, back)
+    assert (await hands.shown(back)).run.finished_at is None, "its worker is the one to end it"
+    # This very process may have begun it, before the journal was away for a while.
+    written_by(database, back, os.getpid(), process_identity(os.getpid()))
+    for _ in range(2):
+        assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
+        assert rollbacks(database) == [(back, "cancelled")]
+    assert [wave.rolled_back for wave in (await hands.shown(run)).waves] == [back]
+    left = await hands.shown(back)
+    assert left.run.finished_at is not None
+    assert set(statuses(left).values()) == {"not_started"}
+
+
+async def test_a_rollback_that_could_not_be_carried_on(project: Project, hands: Hands, database: str) -> None:
+    """It stays the one that takes the wave back, whatever has kept a worker from it."""
+    async with taking_back(project, hands, database) as (run, back):
+        pass
+    waves = [{"name": "first", "percent": 100, "on_failure": "rollback"}]
+    tenants(project, database, "a", waves=waves)
+    for _ in range(2):
+        await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+        (wave,) = (await hands.shown(run)).waves
+        assert wave.rolled_back == back
+        assert str(wave.reason).count("what takes it back has not come to its end") == 1
+    tenants(project, database, *THREE, waves=waves)
+    with workers(project, 1):
+        await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+    assert rollbacks(database) == [(back, "succeeded")]
+    assert (await hands.shown(back)).run.given_as == run
 
 
 async def test_approved_once(project: Project, hands: Hands, database: str) -> None:

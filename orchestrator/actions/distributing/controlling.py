@@ -58,6 +58,11 @@ class Crew:
     #: The workflow of this time that the run was given to workers.
     part: str
 
+    @property
+    def run(self) -> str:
+        """The id of the run that they were given."""
+        return self.job.run
+
     def executor(
         self,
         project: Project,

@@ -65,7 +65,8 @@ async def follow_run(fleet: Fleet, name: str, watch: Watch) -> RunResult:
     async with opened_journal(fleet, read_only=True) as journal:
         result = await result_of(journal, name)
         run = result.run
-        if run.executor is None or run.finished_at is not None:
+        # A part of another run ends before that one: the engine does not say when.
+        if run.executor is None or run.finished_at is not None or run.given_as != run.id:
             return await _until_finished(journal, result, watch)
         async with opened_engine(Place.of(fleet)) as engine:
             watch.observer.started(_underway(result), run.id)

@@ -12,6 +12,7 @@ from orchestrator.engine.client import OPEN, Engine, Standing
 from orchestrator.engine.looking import workflow_id
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import RunRecord
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveState, waves_of
 
@@ -73,20 +74,20 @@ async def waiting_wave(journal: Journal, run: str) -> str | None:
     return next((wave.name for wave in waves.values() if wave.state is WaveState.WAITING), None)
 
 
-async def taken_back(fleet: Fleet, run: str, end: Callable[[], Awaitable[None]]) -> None:
+async def taken_back(fleet: Fleet, run: RunRecord, end: Callable[[], Awaitable[None]]) -> None:
     """Take ``run`` back unless a worker has it.
 
     Args:
         fleet: says where the engine is.
-        run: its id; what it is to end as has been asked for in the journal.
+        run: as the journal had it; what it is to end as has been asked for there.
         end: writes into the journal that it has ended.
     """
     async with opened_engine(Place.of(fleet)) as engine:
-        now = await given(engine, run)
+        now = await given(engine, run.given_as)
         if now.standing is Standing.TAKEN:
             return
         # First: whoever looks on reads there how it has ended, as soon as it is no longer in the queue.
         await end()
-        if now.standing is Standing.QUEUED:
+        if now.standing is Standing.QUEUED and now.run == run.id:
             await asyncio.to_thread(engine.cancel, [now.id])
             # Whoever has taken it in this very moment finds what it was asked to end as.

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.rollback import take_back
+from orchestrator.actions.stopping import ended_as
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.waves import OnFailure
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import new_run_id
+from orchestrator.journal.records import RunRecord, another_process_is_there, new_run_id
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.waves import WaveRecord, WaveState
+from orchestrator.statuses import ASKED
+
+#: Seconds between two looks whether another process is still at a rollback.
+_LOOK = 0.25
 
 log = logging.getLogger("orchestrator.run")
 
@@ -60,11 +67,11 @@ async def undone(
 async def _back(
     fleet: Fleet, result: RunResult, wave: WaveRecord, execution: Execution, watch: Watch, carry_on: CarryOn | None
 ) -> WaveRecord:
-    changed = tuple(
+    changed = [
         attempt.tenant
         for attempt in result.tenants
         if attempt.wave == wave.name and attempt.to_heads is not None and attempt.to_heads != attempt.from_heads
-    )
+    ]
     if not changed:
         return wave
     # All of them, at once, and nothing of what stands between waves: there is nobody to go on to.
@@ -75,8 +82,10 @@ async def _back(
             begun = await journal.find(id)
             wave = replace(before, rolled_back=id)
             await _write(journal, result, wave)
+            if begun is not None:
+                begun = await _let_go(journal, begun)
         if begun is None:
-            await take_back(fleet, result.run.id, id, Selection(listed=changed), execution=how, watch=watch)
+            await take_back(fleet, result.run.id, id, Selection(listed=tuple(changed)), execution=how, watch=watch)
         elif begun.finished_at is None and carry_on is not None:
             await carry_on(id, execution=how)
     except OrchestratorError as error:
@@ -84,13 +93,37 @@ async def _back(
             raise
         # The run has ended, and what it did is to be told whatever becomes of this.
         log.warning("wave %s could not be taken back: %s", wave.name, error.message)
-        reason = f"{before.reason}; it could not be taken back: {error.message}"
-        wave = replace(before, reason=reason, rolled_back=None)
+        wave = _reasoned(before, f"it could not be taken back: {error.message}")
         with suppress(JournalError):
             async with opened_journal(fleet) as journal:
+                if await journal.find(id) is not None:
+                    # It has begun: `resume` carries that one on, and whoever takes the run over begins no other.
+                    said = f"what takes it back has not come to its end: {error.message}"
+                    wave = replace(_reasoned(before, said), rolled_back=id)
                 await _write(journal, result, wave)
     watch.observer.wave(wave)
     return wave
+
+
+async def _let_go(journal: Journal, begun: RunRecord) -> RunRecord:
+    """``begun`` when no other process is at it any more, ended as somebody has asked for if it had not come to that."""
+    told = False
+    while begun.finished_at is None and another_process_is_there(begun, datetime.now(UTC)):
+        if not told:
+            log.info("run %s: process %s on %s is still at it", begun.id, begun.actor.pid, begun.actor.host)
+            told = True
+        await asyncio.sleep(_LOOK)
+        begun = await journal.run(begun.id)
+    if begun.finished_at is not None or begun.status not in ASKED:
+        return begun
+    await ended_as(journal, begun.id, begun.status)
+    return await journal.run(begun.id)
+
+
+def _reasoned(wave: WaveRecord, said: str) -> WaveRecord:
+    """``wave``, not taken back, with why: once, however often it is tried."""
+    reason = wave.reason or ""
+    return replace(wave, reason=reason if said in reason else f"{reason}; {said}", rolled_back=None)
 
 
 async def _write(journal: Journal, result: RunResult, wave: WaveRecord) -> None:
