@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from orchestrator.engine.looking import OPEN_RUNS, OpenRun, open_runs
 from orchestrator.errors import JournalError
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import RunRecord, alive, process_is_there
 from orchestrator.rollout.waiting import Waiting
@@ -24,6 +25,23 @@ async def is_going(journal: Journal, run: RunRecord) -> bool:
         run: as it was read from there; where it was given to workers, the engine is asked whether it has it.
     """
     return _is_going(run, await _open_runs(journal, [run]))
+
+
+async def is_surely_going(fleet: Fleet, journal: Journal, run: RunRecord) -> bool:
+    """The same for whoever would carry ``run`` on: where the engine's tables cannot be read, the engine is opened.
+
+    Args:
+        fleet: says where the engine is.
+        journal: opened.
+        run: as it was read from there.
+
+    Raises:
+        OrchestratorError: nobody can say whether workers have it.
+    """
+    there = await _open_runs(journal, [run])
+    if there is None and run.executor is not None and run.finished_at is None:
+        return await _engine_has(fleet, run.given_as) or process_is_there(run, datetime.now(UTC))
+    return _is_going(run, there)
 
 
 async def as_they_are(journal: Journal, runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -60,6 +78,18 @@ async def _open_runs(journal: Journal, runs: Sequence[RunRecord]) -> tuple[OpenR
     except JournalError:
         # Who may read the journal need not have rights on the engine's tables.
         return None
+
+
+async def _engine_has(fleet: Fleet, run: str) -> bool:
+    # Not above: they ask here how runs stand.
+    from orchestrator.actions.distributing.given import given, opened_engine
+    from orchestrator.actions.distributing.place import Place
+    from orchestrator.engine.client import explained
+
+    place = Place.of(fleet)
+    async with opened_engine(place) as engine:
+        with explained(place.masked):
+            return (await given(engine, run)).is_open
 
 
 def _is_going(run: RunRecord, there: Sequence[OpenRun] | None) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.going import is_going
+from orchestrator.actions.going import is_surely_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
@@ -71,7 +71,7 @@ async def resume(
     """
     watch = watch or Watch()
     async with opened_journal(fleet) as journal:
-        record = await _resumable(journal, run, execution)
+        record = await _resumable(fleet, journal, run, execution)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
@@ -261,7 +261,7 @@ async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> Ru
     return replace(result, run=record)
 
 
-async def _resumable(journal: Journal, name: str | None, execution: Execution) -> RunRecord:
+async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution: Execution) -> RunRecord:
     record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
@@ -270,7 +270,7 @@ async def _resumable(journal: Journal, name: str | None, execution: Execution) -
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
             hint=retry_of(record),
         )
-    if execution.workforce is None and await is_going(journal, record):
+    if execution.workforce is None and await is_surely_going(fleet, journal, record):
         raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")

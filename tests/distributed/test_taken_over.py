@@ -30,7 +30,7 @@ from orchestrator.actions.stopping import cancel
 from orchestrator.actions.worker import Worker
 from orchestrator.engine.client import Engine, Piece, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
-from orchestrator.errors import UsageError
+from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Isolation, Tenant
@@ -46,7 +46,7 @@ from orchestrator.rollout.waiting import Waiting
 from orchestrator.rollout.watching import Silent
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus, TenantStatus
-from tests.projects import Project, statuses, until
+from tests.projects import Project, statuses, until, with_role
 from tests.servers import execute, fetch
 from tests.workers import steered_project, tenants, workers
 from tests.workspace import Workspace
@@ -108,6 +108,24 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
     left = await orchestrator.show_run(whole, run)
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+
+
+async def test_by_an_operator_whom_nobody_tells(project: Project, hands: Hands, database: str) -> None:
+    """Where the engine's tables are gone, no worker has the run; where they cannot be read, that is what is said."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    written_by(database, run, 1, f"{process_realm()}/gone")
+    role = f"{database.rpartition('/')[2]}_reader"
+    execute(database, f'CREATE ROLE "{role}" LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO "{role}"')
+    try:
+        tenants(project, database, *THREE, journal=with_role(database, role, "unused"))
+        with pytest.raises(JournalError, match=r"engine's tables in .* cannot be used: .*permission denied") as refused:
+            await orchestrator.resume(project.fleet, run)
+        assert f"USAGE on schema {SCHEMA}" in str(refused.value.hint)
+    finally:
+        execute(database, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    tenants(project, database, *THREE)
+    execute(database, f"DROP SCHEMA {SCHEMA} CASCADE")
+    assert statuses(await orchestrator.resume(project.fleet, run, provision=True)) == dict.fromkeys(THREE, "succeeded")
 
 
 def failed(attempt: AttemptRecord) -> AttemptRecord:
