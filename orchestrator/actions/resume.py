@@ -14,6 +14,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.going import is_surely_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.offboarding.set_aside import taken_out_since
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
@@ -107,13 +108,16 @@ async def resume(
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
+            # Whoever has failed in this part of the run counts as that, also when it was taken out since.
+            left -= failed.keys()
             if execution.workforce is not None:
-                # Who is truly gone was written down by the command that has given the run to the workers.
-                _require_same_fleet(project.fleet.tenants, left)
+                # Who was gone by then was written down by the command that has given the run to the workers.
+                taken_out = await taken_out_since(journal, record.started_at)
+                _require_same_fleet(project.fleet.tenants, left - taken_out)
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
-            still = [tenant for tenant in project.fleet.tenants if tenant.id in left and tenant.id not in failed]
+            still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
             later = by_tenant(await journal.changes_after(record))
             if record.command == "rollback":
                 request = replace(request, fixed=narrowed(request.fixed, earlier))

@@ -110,6 +110,25 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
 
 
+async def test_after_a_tenant_was_taken_out(project: Project, hands: Hands, database: str) -> None:
+    """A tenant that was offboarded while the run waited keeps nobody from carrying it on; its id alone would."""
+    tenants(project, database, *THREE, waves=[{"name": "first", "count": 2, "approve": "manual"}])
+    run = (await project.upgrade()).run.id
+    assert (await orchestrator.offboard(project.fleet, tenants=["c"])).satisfied
+    assert [tenant.id for tenant in project.fleet.tenants] == ["a", "b"]
+    approved = RunJob(run, True, replace(DBOS, approve=True), fresh=False, approves="first")
+    gone = {"a": "succeeded", "b": "succeeded", "c": "skipped"}
+    for journalled, ends in (("set_aside", ("failed", "not_started")), ("taken_out", ("succeeded", "skipped"))):
+        execute(
+            database,
+            f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL WHERE id = '{run}'; "
+            f"UPDATE orchestrator_events SET kind = '{journalled}' WHERE kind IN ('taken_out', 'set_aside')",
+        )
+        await hands.take_over(approved)
+        left = await hands.shown(run)
+        assert (left.run.status.value, statuses(left)) == (ends[0], {**gone, "c": ends[1]})
+
+
 async def test_by_an_operator_whom_nobody_tells(project: Project, hands: Hands, database: str) -> None:
     """Where the engine's tables are gone, no worker has the run; where they cannot be read, that is what is said."""
     run = (await project.upgrade(execution=DETACHED)).run.id
@@ -196,8 +215,12 @@ def rollbacks(database: str) -> list[tuple[str, str]]:
 
 
 async def test_killed_when_all_were_through(project: Project, hands: Hands, database: str) -> None:
-    """on_failure: rollback is carried out by whoever takes the run over; who takes it over after that does nothing."""
+    """on_failure: rollback is carried out by whoever takes the run over; who takes it over after that does nothing.
+
+    Who was taken out of the fleet meanwhile keeps nobody from going back.
+    """
     run = await given_up(project, database)
+    assert (await orchestrator.offboard(project.fleet, tenants=["b"])).satisfied
     with workers(project, 1):
         assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
     (wave,) = (await hands.shown(run)).waves

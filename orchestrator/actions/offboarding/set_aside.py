@@ -63,6 +63,24 @@ async def aside_of(project: Project, tenant: Tenant) -> Aside | None:
     return max(mine, key=lambda each: each.departure.at, default=None)
 
 
+async def taken_out_since(journal: Journal, moment: datetime) -> frozenset[str]:
+    """Ids of the tenants that the fleet has forgotten since then, and that nobody has brought back.
+
+    Args:
+        journal: opened.
+        moment: timezone aware.
+    """
+    out, back = [
+        {
+            event.tenant: event.at
+            for event in await journal.events(None, kind=kind)
+            if event.at > moment and event.tenant
+        }
+        for kind in (TAKEN_OUT, BACK)
+    ]
+    return frozenset(tenant for tenant, at in out.items() if tenant not in back or back[tenant] < at)
+
+
 async def now(project: Project, aside: Aside) -> Aside | None:
     """The same as it is by now; ``None`` where it is gone."""
     tenant = aside.tenant

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.offboarding.set_aside import taken_out_since
 from orchestrator.actions.rollback import take_back
 from orchestrator.actions.stopping import ended_as
 from orchestrator.errors import JournalError, OrchestratorError
@@ -80,12 +81,16 @@ async def _back(
     try:
         async with opened_journal(fleet) as journal:
             begun = await journal.find(id)
+            taken_out = await taken_out_since(journal, result.run.started_at)
+            there = tuple(tenant for tenant in changed if tenant not in taken_out)
+            if begun is None and not there:
+                return wave
             wave = replace(before, rolled_back=id)
             await _write(journal, result, wave)
             if begun is not None:
                 begun = await _let_go(journal, begun)
         if begun is None:
-            await take_back(fleet, result.run.id, id, Selection(listed=tuple(changed)), execution=how, watch=watch)
+            await take_back(fleet, result.run.id, id, Selection(listed=there), execution=how, watch=watch)
         elif begun.finished_at is None and carry_on is not None:
             await carry_on(id, execution=how)
     except OrchestratorError as error:
