@@ -18,12 +18,12 @@ from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.port import Database
-from orchestrator.errors import JournalError, OrchestratorError, UsageError
+from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
-from orchestrator.history.position import is_relative
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import require_absolute
 
 log = logging.getLogger("orchestrator.status")
 
@@ -137,10 +137,9 @@ def revisions_of(history: History, revision: str) -> frozenset[str]:
 
     Raises:
         HistoryError: the directory has no such revision.
-        UsageError: it is counted from where each tenant is.
+        UsageError: it is blank, or counted from where each tenant is.
     """
-    if is_relative(revision):
-        raise UsageError(f"{revision} is another revision for each tenant", hint="name one; alembic history lists them")
+    require_absolute(revision)
     return frozenset(history.resolve(revision))
 
 

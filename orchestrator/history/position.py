@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import NO_WAY_BACK
 from orchestrator.history.way_back import Stand, WayBack, stand_to
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import is_relative
 
 
 def stand(graph: Graph, heads: Collection[str], target: Collection[str]) -> TenantStatus:
@@ -47,15 +47,6 @@ _DIRECTIONS = {"rollback": "downgrade", "onboard": "upgrade"}
 def direction_of(command: str) -> str:
     """Which of a revision's functions a command runs: ``upgrade`` or ``downgrade``; ``stamp`` runs none."""
     return _DIRECTIONS.get(command, command)
-
-
-#: ``+1``, ``-2``, ``label@-1``, ``3f2a9c+1``: counted from where a tenant is, or from a revision.
-_RELATIVE = re.compile(r"(?:.+@)?\w*[+-]\d+")
-
-
-def is_relative(target: str) -> bool:
-    """Whether ``target`` counts steps instead of naming where they end."""
-    return _RELATIVE.fullmatch(target) is not None
 
 
 @dataclass(frozen=True, slots=True)

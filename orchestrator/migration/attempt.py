@@ -22,7 +22,7 @@ from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.history.directory import History, alembic_target
-from orchestrator.history.position import Position, direction_of, is_relative, position
+from orchestrator.history.position import Position, direction_of, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration import seam
 from orchestrator.migration.containment import is_its_own
@@ -31,6 +31,7 @@ from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import is_relative
 
 #: What to do about a migration that has taken away what it was to run on.
 _CLOSED = "the revision has closed the connection that it was given: take close() out, op.get_bind() is not its own"

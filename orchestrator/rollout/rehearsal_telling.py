@@ -8,6 +8,9 @@ from typing import Any, TypeAlias
 
 Document: TypeAlias = Mapping[str, Any]
 
+#: Tenants that are named in one line.
+_NAMED = 3
+
 #: Locks that keep readers or writers waiting, in the order of their strength.
 _STRENGTH = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 
@@ -46,10 +49,29 @@ class RevisionTold:
 
 def verdict(document: Document) -> str:
     """The whole answer in one line."""
-    clones: Sequence[Document] = document["clones"]
     target = ", ".join(document["target"]) or "base"
-    if not clones:
-        return f"nothing to rehearse: no tenant that was selected has anything pending to {target}"
+    if not document["clones"]:
+        return _without_clones(document, target)
+    # Reports that an earlier version has kept do not say who was not reached.
+    away = document.get("not_reached", ())
+    unknown = f"; what is pending for {_some(away)} is not known: not reached" if away else ""
+    return _rehearsed(document["clones"], target) + unknown
+
+
+def _without_clones(document: Document, target: str) -> str:
+    if away := document.get("not_reached"):
+        return f"nothing was rehearsed: what is pending to {target} for {_some(away)} is not known: not reached"
+    if left_alone := document.get("left_alone"):
+        return f"nothing was rehearsed: an upgrade to {target} would leave alone {_some(left_alone)}"
+    return f"nothing to rehearse: no tenant that was selected has anything pending to {target}"
+
+
+def _some(tenants: Sequence[str]) -> str:
+    more = f" and {len(tenants) - _NAMED} more" if len(tenants) > _NAMED else ""
+    return ", ".join(tenants[:_NAMED]) + more
+
+
+def _rehearsed(clones: Sequence[Document], target: str) -> str:
     failed = [clone for clone in clones if clone["error"] is not None]
     wrong = [clone for clone in clones if clone["error"] is None and not clone["ok"]]
     count = "1 clone" if len(clones) == 1 else f"{len(clones)} clones"

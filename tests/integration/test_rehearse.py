@@ -12,8 +12,9 @@ import pytest
 
 import orchestrator
 from orchestrator import Clones
-from orchestrator.errors import UsageError
+from orchestrator.errors import ServerUnreachable, UsageError
 from orchestrator.fleet.tenant import Limits
+from orchestrator.rollout.rehearsal_telling import verdict
 from tests.command_line import FIRST, SECOND, THIRD, assert_error
 from tests.command_line import Project as CommandLine
 from tests.projects import ENV, Project, files, make_project, schemas, with_role
@@ -496,6 +497,32 @@ async def test_nothing_pending(tmp_path: Path, database: str) -> None:
     assert (report.clones, report.exit_code) == ((), 0)
     assert fetch(database, "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'orchestrator')") == []
     assert fetch(database, "SELECT 1 FROM pg_database WHERE starts_with(datname, 'orchestrator')") == []
+
+
+async def test_who_is_not_reached_is_not_known_to_have_nothing_pending(tmp_path: Path, database: str) -> None:
+    """A server that is away is no answer: not "nothing pending", neither beside tenants that are current nor alone."""
+    project = await behind(tmp_path, database, {"r1": NOTES}, "acme")
+    tenants = [{"id": "acme"}, {"id": "away", "url": "postgresql://postgres@127.0.0.1:1/app"}]
+    text = json.dumps({"servers": {"main": {"url": database}}, "tenants": tenants})
+    (tmp_path / "tenants.yaml").write_text(text, encoding="utf-8")
+    report = await orchestrator.rehearse(project.fleet)
+    document = report.as_json()
+    assert (report.exit_code, document["ok"], document["not_reached"]) == (1, False, ["away"])
+    assert verdict(document) == "nothing was rehearsed: what is pending to r1 for away is not known: not reached"
+    kept = await orchestrator.show_run(project.fleet, report.run.id)
+    assert kept.run.status.value == "failed"
+    with pytest.raises(ServerUnreachable, match="what is pending is not known") as caught:
+        await orchestrator.rehearse(project.fleet, tenants=["aw*"])
+    assert caught.value.exit_code == 2
+
+
+async def test_who_would_be_left_alone_is_not_rehearsed(tmp_path: Path, database: str) -> None:
+    """Where everybody concerned is at a revision that nobody knows, nothing was rehearsed, and that is not fine."""
+    project = await behind(tmp_path, database, {"r1": NOTES}, "acme")
+    execute(database, "UPDATE acme.alembic_version SET version_num = 'feed'")
+    report = await orchestrator.rehearse(project.fleet)
+    assert (report.exit_code, report.as_json()["left_alone"]) == (1, ["acme"])
+    assert verdict(report.as_json()) == "nothing was rehearsed: an upgrade to r1 would leave alone acme"
 
 
 async def test_all_revisions_in_one_transaction(tmp_path: Path, database: str) -> None:

@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from orchestrator.actions.revising.asked import Asked
 from orchestrator.errors import HistoryError, OrchestratorError, UsageError
 from orchestrator.history.directory import History
+from orchestrator.targets import require_named
 
 
 def check(history: History, asked: Asked) -> None:
@@ -30,6 +31,8 @@ def check(history: History, asked: Asked) -> None:
             hint=f"name it: --head {history.heads[0]}; or join them first: alembic merge -m 'merge heads' heads",
         )
     history.resolve(asked.head)
+    for needed in asked.depends_on:
+        require_named(needed)
     if asked.rev_id is not None and asked.rev_id in history.graph.parents:
         raise HistoryError(
             f"there is a revision {asked.rev_id} already: {history.file(asked.rev_id).name}",
