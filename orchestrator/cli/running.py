@@ -98,6 +98,7 @@ def migrate(
 
     elsewhere = execution is not None and execution.handed_over
     result = asyncio.run(run())
+    settings.ran = True
     if elsewhere and result.run.finished_at is None:
         return _left(settings, result, asked=execution is not None and execution.detach)
     show_run(settings, result)

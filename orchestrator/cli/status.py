@@ -13,6 +13,7 @@ from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 from orchestrator.cli.standing import print_csv, print_line, show
+from orchestrator.cli.streams import nobody_reads
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def status(settings: Settings, target: str | None, **given: Any) -> int:
 
     if watch:
         read(_watch(look, everyone=everyone))
+        return 0
     report = read(_once(look))
     if settings.json:
         print_json(report)
@@ -74,12 +76,12 @@ async def _once(look: Callable[[], Awaitable[StatusReport]]) -> StatusReport:
 
 
 async def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
-    """Show what there is again and again; only an interrupt ends it."""
+    """Show what there is again and again; an interrupt ends it, or that nobody reads on."""
     import asyncio
     import os
 
     redraw = sys.stdout.isatty() and not os.environ.get("CI")
-    while True:
+    while not nobody_reads():
         report = await look()
         if redraw:
             click.echo(_CLEAR, nl=False)
