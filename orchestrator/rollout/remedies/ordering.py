@@ -1,7 +1,7 @@
 """In what order differences are mended: what is in the way goes first, what others need comes before them. Pure.
 
-The kinds have an order that fits most of it. Beyond that, what an object is said to be names what it needs: a foreign key
-its other table, a view what it reads, a partition its parent, a column its type.
+The kinds have an order that fits most of it. Beyond that, what an object is said to be names what it needs: a foreign
+key its other table, a view what it reads, a partition its parent, a column its type.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def in_order(changes: Sequence[Change]) -> list[Change]:
     done: set[int] = set()
     order: list[Change] = []
     while left:
-        _, rank, at = heapq.heappop(left)
+        _, _, at = heapq.heappop(left)
         if at in done:
             continue
         done.add(at)
