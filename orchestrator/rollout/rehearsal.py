@@ -242,6 +242,7 @@ def measured_as_json(one: RevisionMeasured) -> dict[str, Any]:
             for lock in sorted(one.locks, key=lambda lock: (-strength(lock.mode), -lock.held_ms, lock.table))
         ],
         "rows_written": dict(one.written),
+        "rows_changed": {table: rows for table, rows in one.changed.items() if table},
         "rewritten": [
             {"table": each.table, "index": each.index, "rows": each.rows, "bytes": each.bytes} for each in one.rewritten
         ],

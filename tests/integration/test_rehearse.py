@@ -14,7 +14,7 @@ import orchestrator
 from orchestrator import Clones
 from orchestrator.errors import ServerUnreachable, UsageError
 from orchestrator.fleet.tenant import Limits
-from orchestrator.rollout.rehearsal_telling import verdict
+from orchestrator.rollout.rehearsal_telling import locks, verdict
 from tests.command_line import FIRST, SECOND, THIRD, assert_error
 from tests.command_line import Project as CommandLine
 from tests.projects import ENV, Project, files, make_project, schemas, with_role
@@ -112,7 +112,7 @@ async def test_everything_that_a_revision_does_is_told(tmp_path: Path, database:
             {"table": each["table"], "index": each["index"]} for each in up["rewritten"]
         ]
         assert up["wal_bytes"] > 5000 * 8
-    assert one["up"]["rows_written"] == {"notes": 10}
+    assert one["up"]["rows_written"] == one["up"]["rows_changed"] == {"notes": 10}
     assert [each["rows"] for each in one["up"]["rewritten"]] == [5000]
     assert one["down"]["locks"]
     # Ten of them were changed, and the way back does not know what they were.
@@ -140,6 +140,29 @@ def downgrade():
     # On what the migration has made itself, nobody else waits.
     assert [(lock["table"], lock["mode"], lock["blocks"]) for lock in up["locks"]] == [("notes", "ShareLock", "writes")]
     assert up["locks"][0]["held_ms"] < 300 <= up["transaction_ms"]
+
+
+async def test_rows_that_a_revision_updates_keep_their_writers_waiting(tmp_path: Path, database: str) -> None:
+    """An UPDATE locks its rows to the commit, and what was inserted locks nobody out."""
+    updates = """
+def upgrade():
+    op.execute("INSERT INTO notes VALUES (-1)")
+    op.execute("UPDATE notes SET body = 'x' WHERE id > 0")
+    op.execute("SELECT pg_sleep(0.2)")
+    op.add_column("notes", sa.Column("colour", sa.Text))
+
+def downgrade():
+    op.drop_column("notes", "colour")
+    op.execute("DELETE FROM notes WHERE id = -1")
+"""
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": updates}, "acme")
+    execute(database, "INSERT INTO acme.notes SELECT g FROM generate_series(1, 300) g")
+    report = (await orchestrator.rehearse(project.fleet)).as_json()
+    told = [(each.table, each.mode, each.blocks, each.held_ms >= 200) for each in locks(report)]
+    assert told == [
+        ("notes", "row locks", "writes to 300 rows", True),
+        ("notes", "AccessExclusiveLock", "reads and writes", False),
+    ]
 
 
 async def test_outside_a_transaction(tmp_path: Path, database: str) -> None:
