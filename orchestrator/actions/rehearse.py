@@ -5,7 +5,7 @@ Nothing of a tenant is touched, and nothing is kept but the report, in the journ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.rehearsing.choosing import ALL, Picked, chosen, picks_of
+from orchestrator.actions.rehearsing.choosing import EVERYBODY, Picked, chosen, picks_of
 from orchestrator.actions.rehearsing.clones import Clones
 from orchestrator.actions.rehearsing.containing import paths_of, refuse_side_effects
 from orchestrator.actions.rehearsing.estimating import estimated
@@ -99,13 +99,13 @@ async def rehearse(
         picked = await chosen(project, candidates, picks, told)
         await _cleared(project)
         await project.require_dumping([each.planned.tenant for each in picked])
-        by_name = ALL in picks
+        everybody = EVERYBODY.intersection(picks)
         blocked = [each for each in meant if each.verdict in NOT_MIGRATED]
         subject = _Subject(
             plan,
             picked,
-            [_cannot_be(each) for each in blocked] if by_name else [],
-            [*notes, *_left_out(meant, [] if by_name else blocked, by_name=by_name)],
+            [_cannot_be(each, everybody) for each in blocked] if everybody else [],
+            [*notes, *_left_out(meant, [] if everybody else blocked, everybody=bool(everybody))],
             not_reached,
             [each.tenant.id for each in blocked if each.tenant.id not in not_reached],
         )
@@ -182,18 +182,18 @@ async def _cleared(project: Project) -> None:
             await database.clear_scratch([tenant for tenant in project.fleet.tenants if tenant.server == name])
 
 
-def _cannot_be(each: PlannedTenant) -> CloneRehearsed:
-    return CloneRehearsed(each.tenant.id, ("named",), each.heads or (), failure=each.failure)
+def _cannot_be(each: PlannedTenant, why: Collection[str]) -> CloneRehearsed:
+    return CloneRehearsed(each.tenant.id, tuple(why), each.heads or (), failure=each.failure)
 
 
-def _left_out(meant: Sequence[PlannedTenant], blocked: Sequence[PlannedTenant], *, by_name: bool) -> list[str]:
+def _left_out(meant: Sequence[PlannedTenant], blocked: Sequence[PlannedTenant], *, everybody: bool) -> list[str]:
     """Who of those that were selected is not among those that could be rehearsed, for people."""
     notes = []
     left_alone = [each for each in blocked if each.state is not TenantStatus.UNREACHABLE]
     if left_alone:
         notes.append(f"an upgrade would leave alone {_some(left_alone)}: orchestrator plan tells why")
     current = [each for each in meant if each.verdict in (TenantStatus.ALREADY_CURRENT, TenantStatus.SKIPPED)]
-    if current and by_name:
+    if current and everybody:
         notes.append(f"nothing is pending for {_some(current)}")
     return notes
 

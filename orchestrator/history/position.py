@@ -95,6 +95,8 @@ def _position(history: History, command: str, heads: Collection[str], target: st
             hint="deploy the directory that has it, or say where the tenant is: orchestrator stamp REV -t TENANT",
         )
         return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
+    if overlapping := history.graph.overlapping(heads) if len(heads) > 1 else ():
+        return _overlapping(heads, overlapping)
     if command == "rollback":
         return _position_back(history, heads, WayBack.parse(target))
     relative = is_relative(target)
@@ -118,6 +120,15 @@ def _position(history: History, command: str, heads: Collection[str], target: st
     if command == "upgrade":
         return Position(TenantStatus.BEHIND if path else TenantStatus.CURRENT, path)
     return _taken_back(history, path, "choose a target that does not pass it, or write its downgrade()")
+
+
+def _overlapping(heads: Collection[str], earlier: Collection[str]) -> Position:
+    later = [head for head in heads if head not in earlier]
+    problem = HistoryError(
+        f"the version table has {_names(earlier)} beside {_names(later)}, which comes after: no migration leaves it so",
+        hint="find out what the tenant's tables are (orchestrator drift), and say so: orchestrator stamp REV -t TENANT",
+    )
+    return Position(TenantStatus.DIVERGED, problem=problem, kind="diverged")
 
 
 def _position_back(history: History, heads: Collection[str], way: WayBack) -> Position:

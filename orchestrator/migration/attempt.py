@@ -72,7 +72,7 @@ class Work:
         steps: dict[str, Callable[..., Iterable[Any]]] = {
             "upgrade": lambda heads, _: script._upgrade_revs(alembic_target(target), heads),
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
-            "stamp": lambda heads, _: script._stamp_revs(target, heads),
+            "stamp": lambda heads, _: _stamped(history, heads, target),
         }
         return cls(command, target, {"fn": steps[direction_of(command)], "destination_rev": target})
 
@@ -91,6 +91,15 @@ class Work:
         steps = self.options["fn"]
         first = {"fn": lambda heads, context: islice(steps(heads, context), limit)}
         return replace(self, options={**self.options, **first}, limit=limit)
+
+
+def _stamped(history: History, heads: tuple[str, ...], target: str) -> Iterable[Any]:
+    """Alembic's steps. Where one head is before another, it would leave the one, as long as the other is the target."""
+    stamp = history.script._stamp_revs
+    known = [head for head in heads if head in history.graph.parents]
+    if history.graph.overlapping(known):
+        return [*stamp("base", heads), *stamp(target, ())]
+    return stamp(target, heads)
 
 
 @dataclass(frozen=True, slots=True)

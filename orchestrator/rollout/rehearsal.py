@@ -90,7 +90,7 @@ class CloneRehearsed:
     """One tenant's clone, up, down and up."""
 
     tenant: str
-    #: Why it was taken: ``largest``, ``oldest``, ``most drifted``, ``named``.
+    #: Why it was taken: ``largest``, ``oldest``, ``most drifted``, ``named``, ``all``, ``the only one``.
     picked: tuple[str, ...]
     start: tuple[str, ...]
     revisions: tuple[RevisionRehearsed, ...] = ()

@@ -152,12 +152,16 @@ def _table_locks(measured: Document) -> Iterator[tuple[str, str, str, float]]:
 
 def _row_locks(measured: Document) -> Iterator[tuple[str, str, str, float]]:
     """Rows that were updated or deleted: whoever else would write one of them waits for the commit."""
-    held = {lock["table"]: lock["held_ms"] for lock in measured["locks"] if lock["mode"] == "RowExclusiveLock"}
+    held: dict[str, float] = {
+        lock["table"]: lock["held_ms"] for lock in measured["locks"] if lock["mode"] == "RowExclusiveLock"
+    }
     # Reports that an earlier version has kept do not say.
-    for table, rows in measured.get("rows_changed", {}).items():
+    changed: Mapping[str, int] = measured.get("rows_changed", {})
+    whole: float = measured["transaction_ms"]
+    for table, rows in changed.items():
         # An earlier revision of the same transaction may have the table's lock.
         count = "1 row" if rows == 1 else f"{rows:,} rows"
-        yield table, ROWS, f"writes to {count}", held.get(table, measured["transaction_ms"])
+        yield table, ROWS, f"writes to {count}", held.get(table, whole)
 
 
 def _covers(one: LockTold, other: LockTold) -> bool:

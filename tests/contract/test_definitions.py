@@ -14,6 +14,7 @@ from orchestrator.databases.connect import connect
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.definitions_postgresql import bare, parse_array, parse_row
 from orchestrator.databases.port import Database
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
 from orchestrator.rollout.differences import differences
@@ -111,6 +112,27 @@ async def test_suggestions_can_be_carried_out_in_their_order(shared: str) -> Non
         await carry_out(shared, schema, lines)
         (mended,) = await read(shared, schema)
         assert [told(each) for each in differences(wanted, mended)] == [], lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "there", "gone"),
+    [
+        (ObjectKind.TABLE, "replica identity", "full", "is full, expected default", "is default, expected full"),
+        (
+            ObjectKind.COLUMN,
+            "generated as",
+            "(a)",
+            "is generated as (a), expected not generated",
+            "is not generated, expected generated as (a)",
+        ),
+    ],
+)
+def test_what_is_usual_is_called_by_its_name(kind: ObjectKind, field: str, value: str, there: str, gone: str) -> None:
+    """Where a table or column has nothing special, the words say what that is."""
+    plain, special = Definition(kind, "x", "t"), Definition(kind, "x", "t", {field: value})
+    for wanted, found, words in ((plain, special, there), (special, plain, gone)):
+        (change,) = differences([wanted], [found])
+        assert told(change).endswith(words)
 
 
 async def test_two_schemas_of_one_shape_do_not_differ(shared: str) -> None:

@@ -246,6 +246,21 @@ async def test_without_a_journal_nobody_knows_what_is_to_be_noticed(tmp_path: Pa
         assert (await orchestrator.status(project.fleet)).as_json()["journal_read"] is False
 
 
+async def test_a_head_before_another_head_is_not_current(tmp_path: Path, database: str) -> None:
+    """Alembic refuses to upgrade from there, and its downgrade leaves out what the later one has: only stamp mends."""
+    project = await migrated(tmp_path, database, "a")
+    write_heads(database, "a", "r1", "r2")
+    (found,) = (await orchestrator.status(project.fleet)).tenants
+    assert (found.state, found.heads) == (TenantStatus.DIVERGED, ("r1", "r2"))
+    assert found.failure is not None
+    assert "r1 beside r2" in found.failure.message
+    assert (await project.upgrade()).summary == {"blocked": 1}
+    assert (await project.downgrade("base", everyone=True)).summary == {"blocked": 1}
+    assert (await orchestrator.stamp(project.fleet, "r2", everyone=True)).summary == {"succeeded": 1}
+    (found,) = (await orchestrator.status(project.fleet)).tenants
+    assert (found.state, found.heads) == (TenantStatus.CURRENT, ("r2",))
+
+
 async def test_text_names_it_and_says_what_to_do(tmp_path: Path, database: str) -> None:
     """Who is paged reads what is not as it was, since which run, and what to type."""
     project = await migrated(tmp_path, database, "a", "b")

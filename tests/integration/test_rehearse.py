@@ -254,6 +254,8 @@ async def test_who_is_picked(tmp_path: Path, database: str) -> None:
     assert report.as_json()["estimate"]["tenants"] == 4
     among = await orchestrator.rehearse(project.fleet, tenants=["d*"], clones=Clones(down=False))
     assert [clone["tenant"] for clone in among.as_json()["clones"]] == ["dunes"]
+    every = await orchestrator.rehearse(project.fleet, tenants=["d*"], clones=Clones(pick=("all",), schema_only=True))
+    assert [clone.picked for clone in every.clones] == [("all",)]
 
 
 #: What a clone does not contain, done where nothing can be taken back; and what is said of it.
