@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.actions.linting.report import LintedRevision
@@ -39,8 +37,7 @@ def lint_revisions(migrator: Migrator, tenant: Tenant, revisions: Sequence[str])
     Raises:
         OrchestratorError: env.py cannot be used for ``tenant``.
     """
-    # A revision that prints something would do so where a script expects one document.
-    with migrating(migrator), contextlib.redirect_stdout(sys.stderr):
+    with migrating(migrator):
         return [_linted(migrator, tenant, revision) for revision in revisions]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,9 +60,7 @@ def write(history: History, context: RevisionContext, never: str | None = None) 
     # env.py's hooks may give identifiers of their own.
     ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
     with _none_left(history, ours), refusals(history), _none_overwritten(history):
-        # Alembic tells of its progress on stdout, where a script expects the file's name alone.
-        with contextlib.redirect_stdout(sys.stderr):
-            written = tuple(script for script in context.generate_scripts() if script is not None)
+        written = tuple(script for script in context.generate_scripts() if script is not None)
         if never is not None:
             for script in written:
                 _refuse_name(Path(script.path), never)
