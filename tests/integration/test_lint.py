@@ -120,6 +120,22 @@ async def test_goes_another_way_offline(tmp_path: Path) -> None:
     assert not report.passed
 
 
+async def test_goes_another_way_elsewhere(tmp_path: Path) -> None:
+    """A revision that goes by its environment is not linted, at the line where it does; a value from there is fine."""
+    source = revision('if __import__("os").environ.get("PROD"):\n        op.drop_table("a")')
+    other = revision(
+        'import datetime, os\n    if os.environ.get("PROD"):\n        op.add_column("a", sa.Column("x", sa.Text))'
+    )
+    value = revision('import datetime\n    op.add_column("a", sa.Column("x", sa.Date, default=datetime.date.today))')
+    report = await lint(
+        tmp_path, {"a1": CLEAN, "b2": value, "c3": source, "d4": other}, {**QUIET, "upgrade_loses_data": "off"}
+    )
+    assert [(each.revision, each.line) for each in report.not_linted] == [("c3", 13), ("d4", 14)]
+    message = "upgrade() goes by os.environ.get (the environment): what it sends elsewhere is not seen"
+    assert report.not_linted[1].message == message
+    assert not report.passed
+
+
 async def test_connects_by_itself(tmp_path: Path) -> None:
     """A revision that makes a connection of its own is not run: it would reach its database."""
     trace = tmp_path / "ran"
