@@ -191,6 +191,18 @@ async def test_squawk(tmp_path: Path) -> None:
     assert {finding.severity for finding in report.findings} == {"error"}
 
 
+async def test_values(tmp_path: Path) -> None:
+    """An expression with values in it is looked at as the SQL that it is."""
+    table = 'sa.table("a", sa.column("x", sa.Text), sa.column("n"))'
+    body = f'a = {table}\n    op.execute(a.update().where(a.c.n > 5).values(x="y"))'
+    report = await lint(tmp_path, {"a1": CLEAN, "b2": revision(body)}, {})
+    assert (told(report), report.squawk.ran) == ([], True)
+    lossy = await lint(
+        tmp_path / "lossy", {"b2": revision(f"a = {table}\n    op.execute(sa.delete(a).where(a.c.n > 5))")}
+    )
+    assert told(lossy) == ["upgrade_loses_data"]
+
+
 async def test_squawk_rules(tmp_path: Path) -> None:
     """Its rules are turned down, off and on by name; those that something else sees to are off until then."""
     source = revision('op.add_column("a", sa.Column("x", sa.Integer, nullable=False))')
