@@ -17,8 +17,8 @@ from orchestrator.history.enum_types import left_over_in_source
 from orchestrator.history.hazards import NO_WAY_BACK, Hazard, HazardKind
 from orchestrator.history.ignores import Ignore
 from orchestrator.history.lint_source import source_hazards
-from orchestrator.history.lint_sql import enum_hazards, sql_hazards
-from orchestrator.history.source import statement_lines
+from orchestrator.history.lint_sql import enum_hazards, is_nothing, sql_hazards
+from orchestrator.history.source import functions_of, statement_lines
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.rendering import Rendered, render_revision
 
@@ -66,6 +66,8 @@ def _linted(migrator: Migrator, tenant: Tenant, revision: str) -> LintedRevision
         if hazard.kind is HazardKind.UPGRADE_LOSES_DATA or (hazard.kind, begins.get(hazard.line)) not in told:
             hazards.append(hazard)
     if not _NOTHING_BACK & {hazard.kind for hazard in hazards}:
+        hazards += _emptiness(revision, tree, forward, back)
+    if not _NOTHING_BACK & {hazard.kind for hazard in hazards}:
         hazards += _enums(revision, tree, forward, back)
     for part in (forward, back):
         if part.unseen is not None:
@@ -95,6 +97,13 @@ def _rendered(
     if forward.unseen is not None and back.unseen is not None and forward.line == back.line:
         back = Rendered(back.statements)
     return forward, back
+
+
+def _emptiness(revision: str, tree: ast.Module, forward: Rendered, back: Rendered) -> Iterator[Hazard]:
+    """A way back that sends nothing, whatever it looks like, where the way forward sends something."""
+    if back.unseen is None and is_nothing(back.statements) and not is_nothing(forward.statements):
+        function = functions_of(tree).get("downgrade")
+        yield Hazard(revision, HazardKind.EMPTY_DOWNGRADE, "downgrade", 1 if function is None else function.lineno)
 
 
 def _enums(revision: str, tree: ast.Module, forward: Rendered, back: Rendered) -> Iterator[Hazard]:
