@@ -9,7 +9,8 @@ from pathlib import Path
 from alembic.script import Script
 from alembic.util import asbool
 
-from orchestrator.actions.lint import check_rules, lint_written
+from orchestrator.actions.lint import lint_written
+from orchestrator.actions.linting.chosen import check_rules
 from orchestrator.actions.linting.report import LintReport
 from orchestrator.actions.linting.scope import Scope, adapter, example, stand_in
 from orchestrator.actions.project import Project, opened_project
