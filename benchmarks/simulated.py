@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,33 +25,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import projects
+from benchmarks import projects, simulated_servers
 from benchmarks.histories import ONE
 from benchmarks.measuring import plain_environment
 from benchmarks.server import running
+from benchmarks.simulated_servers import AFTER, BEFORE
 from orchestrator.actions import worker as worker_module
 from orchestrator.actions.distributing.jobs import ChunkJob
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.project import Project
-from orchestrator.actions.servers import Servers
-from orchestrator.databases.answers import Reading
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.rollout.inventory import Inventory
 from orchestrator.rollout.stop import Stop
 from orchestrator.statuses import TenantStatus
 
-_HEADS = ("b0000",)
 #: Seconds that a simulated attempt takes, on average.
 _TAKES = 0.02
-
-
-async def inventory(self: Servers, tenants: Sequence[Tenant], version_table: str) -> Inventory:
-    """Everybody stands before the last revision."""
-    kinds = dict.fromkeys({tenant.server for tenant in tenants}, ("postgresql", "18"))
-    return Inventory({tenant.id: Reading(True, _HEADS) for tenant in tenants}, kinds)
 
 
 async def budgets(self: Project, tenants: Sequence[Tenant], connections: int = 1) -> dict[str, tuple[str, int]]:
@@ -68,13 +60,11 @@ async def attempt_chunk(muster: Any, journal: Journal, given: Mapping[str, Any],
     async def one_after_another() -> None:
         while waiting and not stop.draining:
             tenant, began = waiting.pop(0), datetime.now(UTC)
-            attempt = AttemptRecord(job.run, tenant, job.wave, TenantStatus.RUNNING, _HEADS, started_at=began)
+            attempt = AttemptRecord(job.run, tenant, job.wave, TenantStatus.RUNNING, BEFORE, started_at=began)
             journal.record(attempt)
             await asyncio.sleep(_TAKES)
             journal.record_event(EventRecord(job.run, tenant, began, "revision", "b0001", "upgrade", _TAKES * 1000))
-            attempt = replace(
-                attempt, status=TenantStatus.SUCCEEDED, to_heads=("b0001",), finished_at=datetime.now(UTC)
-            )
+            attempt = replace(attempt, status=TenantStatus.SUCCEEDED, to_heads=AFTER, finished_at=datetime.now(UTC))
             journal.record(replace(attempt, attempts=1, path="replay", duration_ms=_TAKES * 1000))
 
     await asyncio.gather(*(one_after_another() for _ in range(job.width)))
@@ -83,7 +73,7 @@ async def attempt_chunk(muster: Any, journal: Journal, given: Mapping[str, Any],
 
 def simulate() -> None:
     """Put what is simulated in the place of the real thing, in this process."""
-    Servers.inventory = inventory  # type: ignore[method-assign]
+    simulated_servers.simulate(BEFORE)
     Project.budgets = budgets  # type: ignore[method-assign]
     vars(worker_module)["attempt_chunk"] = attempt_chunk
 
@@ -110,6 +100,12 @@ def cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0
+
+
+def _cpu_of_children() -> float:
+    """Processor time of this process's children that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -142,10 +138,16 @@ def _measure(options: argparse.Namespace) -> None:
             f"db{number:02}": {"url": f"postgresql://x@db{number:02}.internal/app", "max_concurrency": options.at_once}
             for number in range(options.servers)
         }
-        tenants = [
-            {"id": f"t{number:06}", "server": f"db{number % options.servers:02}"} for number in range(options.tenants)
-        ]
-        document = {"name": "simulated", "journal": url, "servers": servers, "tenants": tenants}
+        # A fleet of this size is in a table; reading that is real, too.
+        server.execute(
+            url,
+            f"CREATE TABLE customers AS SELECT 't' || lpad(n::text, 6, '0') AS id,"
+            f" 'db' || lpad((n % {options.servers})::text, 2, '0') AS server"
+            f" FROM generate_series(0, {options.tenants - 1}) n",
+        )
+        source = {"server": "registry", "sql": "SELECT id, server FROM customers ORDER BY id"}
+        declared = {**servers, "registry": {"url": url}}
+        document = {"name": "simulated", "journal": url, "servers": declared, "sources": [source]}
         (project / "tenants.yaml").write_text(json.dumps(document), encoding="utf-8")
         crew = [
             subprocess.Popen(
@@ -194,14 +196,15 @@ def _run(project: Path, url: str, server: Any, crew: list[Any], options: argpars
     execution = Execution(executor="dbos", detach=True)
     given = asyncio.run(orchestrator.upgrade(load(project / "tenants.yaml"), execution=execution, watch=Watch()))
     handed = time.monotonic()
-    asked = {}
+    asked: dict[str, dict[str, float]] = {}
 
     def timed(name: str, *args: str) -> None:
-        started = time.monotonic()
-        command = [sys.executable, "-m", "orchestrator", *args]
+        started, before = time.monotonic(), _cpu_of_children()
+        command = [sys.executable, "-m", "benchmarks.simulated_servers", *args]
         environment = {**plain_environment(), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
         subprocess.run(command, cwd=project, env=environment, check=False, stdout=subprocess.DEVNULL)
-        asked[name] = round(time.monotonic() - started, 2)
+        took = time.monotonic() - started
+        asked[name] = {"wall_s": round(took, 2), "cpu_s": round(_cpu_of_children() - before, 2)}
 
     half = options.tenants // 2
     while server.fetch(url, query)[0][0] < half:
@@ -216,6 +219,9 @@ def _run(project: Path, url: str, server: Any, crew: list[Any], options: argpars
     watching.join()
     timed("runs list, at the end", "runs", "list")
     timed("runs show --json, at the end", "runs", "show", "last", "--json")
+    timed("runs show, at the end", "runs", "show", "last")
+    timed("status, at the end", "status")
+    timed("status --json, at the end", "status", "--json")
     events = server.fetch(url, "SELECT count(*) FROM orchestrator_events")[0][0]
     least = options.tenants * _TAKES / (options.servers * options.at_once)
     return {
@@ -233,7 +239,7 @@ def _run(project: Path, url: str, server: Any, crew: list[Any], options: argpars
         "events": events,
         "peak_mib_of_workers": [round(peak_mib(pid)) for pid in pids],
         "cpu_s_of_workers": [round(cpu_s(pid), 1) for pid in pids],
-        "asked_s": asked,
+        "asked": asked,
         "grown": grown,
     }
 

@@ -85,6 +85,10 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: What a run that goes on may be asked to end as.
+ASKED = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED})
+
+
 class Severity(StrEnum):
     """How much a finding of ``lint`` weighs."""
 

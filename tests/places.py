@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from orchestrator.databases.dumping import Restored, Restoring
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.fleet.tenant import Limits, Tenant
 
 VERSIONS = "alembic_version"

@@ -7,6 +7,7 @@ BASE = """
     CREATE TYPE state AS ENUM ('new', 'done');
     CREATE DOMAIN email AS text NOT NULL DEFAULT 'a@b' CONSTRAINT has_at CHECK (VALUE LIKE '%@%');
     CREATE TYPE pair AS (a int, b text);
+    CREATE TYPE spot AS (x int, y int);
     CREATE TYPE span AS RANGE (subtype = int);
     CREATE SEQUENCE numbers AS int START 5 INCREMENT 2 MINVALUE 1 MAXVALUE 99;
     CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
@@ -17,6 +18,9 @@ BASE = """
         CONSTRAINT positive CHECK (amount >= 0), CONSTRAINT one_note UNIQUE (note)
     );
     CREATE TABLE child (id serial, data_id int CONSTRAINT of_data REFERENCES data, shape span);
+    CREATE TABLE goal (a int CONSTRAINT goal_a UNIQUE, b int CONSTRAINT goal_b UNIQUE);
+    CREATE TABLE goal_2 (a int CONSTRAINT goal_2_a UNIQUE);
+    CREATE TABLE leads (a int, b int, CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a) ON DELETE SET NULL (a));
     CREATE TABLE parts (id int, part int) PARTITION BY LIST (part);
     CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
     CREATE TABLE heir (more int) INHERITS (child);
@@ -66,6 +70,23 @@ CHANGES = [
     "ALTER TABLE child ALTER CONSTRAINT of_data DEFERRABLE",
     "ALTER TABLE child DROP CONSTRAINT of_data, ADD CONSTRAINT of_data FOREIGN KEY (data_id) REFERENCES data"
     " ON DELETE CASCADE",
+    # Foreign keys over one column are, too.
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (b) REFERENCES goal (a)"
+    " ON DELETE SET NULL (b)",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (b)"
+    " ON DELETE SET NULL (a)",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal_2 (a)"
+    " ON DELETE SET NULL (a)",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a)"
+    " ON DELETE SET NULL",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a)"
+    " ON DELETE SET DEFAULT (a)",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a)"
+    " ON DELETE SET NULL (a) ON UPDATE CASCADE",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a) MATCH FULL"
+    " ON DELETE SET NULL (a)",
+    "ALTER TABLE leads DROP CONSTRAINT lead, ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal (a)"
+    " ON DELETE SET NULL (a) NOT VALID",
     "DROP INDEX by_amount",
     "DROP INDEX by_amount; CREATE INDEX by_amount ON data (amount)",
     "DROP INDEX by_amount; CREATE UNIQUE INDEX by_amount ON data (amount) WHERE state = 'new'",
@@ -99,6 +120,7 @@ CHANGES = [
     "ALTER DOMAIN email DROP CONSTRAINT has_at",
     "CREATE DOMAIN tags AS text[]",
     "ALTER TYPE pair ADD ATTRIBUTE c int",
+    "DROP TYPE spot; CREATE TYPE spot AS (y int, x int)",
     "CREATE TYPE span_2 AS RANGE (subtype = int)",
     "ALTER TYPE span_multirange RENAME TO spans",
     "ALTER SEQUENCE numbers AS bigint",

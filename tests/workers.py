@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from tests.projects import Project, make_project
 from tests.servers import execute
@@ -154,3 +157,29 @@ def tenants(project: Project, url: str, *entries: str | Mapping[str, Any], serve
     new = project.path / "tenants.yaml.new"
     new.write_text(json.dumps(document), encoding="utf-8")
     new.replace(project.path / "tenants.yaml")
+
+
+@asynccontextmanager
+async def sampled(url: str) -> AsyncIterator[dict[str, int]]:
+    """The most connections that each other database had at once, asked for again and again meanwhile."""
+    most: dict[str, int] = {}
+    connection = await asyncpg.connect(url)
+
+    async def sample() -> None:
+        while True:
+            # Also those that idle: a server counts them, too.
+            rows = await connection.fetch(
+                "SELECT datname, count(*) FROM pg_stat_activity WHERE datname <> current_database() AND "
+                "backend_type = 'client backend' GROUP BY 1"
+            )
+            for name, count in rows:
+                most[name] = max(most.get(name, 0), count)
+            await asyncio.sleep(0.02)
+
+    sampling = asyncio.create_task(sample())
+    try:
+        yield most
+    finally:
+        sampling.cancel()
+        await asyncio.wait({sampling})
+        await connection.close()

@@ -14,7 +14,7 @@ from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.findings import Finding, Level
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant

@@ -52,8 +52,12 @@ class Earlier:
     attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
     #: By name.
     waves: Mapping[str, WaveRecord] = field(default_factory=dict)
+    #: Those that failed in this part of it, before another worker took it over.
+    through: Sequence[AttemptRecord] = ()
     #: It is carried on at once, with tenants that have come meanwhile.
     joining: bool = False
+    #: The run as the process before left it; ``None`` where what it was asked to end as is asked of this one.
+    record: RunRecord | None = None
 
 
 async def execute(
@@ -201,7 +205,7 @@ async def run_plan(
     if execution.handed_over:
         from orchestrator.actions.distributing.handing import handed_over
 
-        return await handed_over(project, journal, record, plan, request, execution, watch, dict(earlier.attempts))
+        return await handed_over(project, journal, record, plan, request, execution, watch, earlier)
     parts = await attempting(
         project,
         journal,
@@ -249,10 +253,14 @@ async def run_plan(
         hooks=hooks,
         same_cause=None if execution.continue_on_error else project.fleet.policy.same_cause,
         earlier=earlier.attempts,
+        through=earlier.through,
     )
     if not earlier.joining:
         await hooks.before(Moment.BEFORE_RUN, {"tenants": [tenant.id for tenant in plan.pending]})
-    await journal.start_run(record, [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)])
+    rows = [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)]
+    asked = await journal.start_run(record, rows, earlier.record)
+    if asked is not None:
+        watch.stop.request(asked)
     revisions.begin()
     forward = plan.pending if plan.command in FORWARD else ()
     if forward:

@@ -162,7 +162,7 @@ def judged(
         before: whether one set of heads is before another; thousands of tenants ask the same.
     """
     heads = each.heads or ()
-    if last.place is not None and place is not None and Place(*last.place) != place:
+    if last.place is not None and place is not None and last.place != place.parts:
         return Noticed.ELSEWHERE
     if heads == last.heads or any(_explains(graph, unclear, heads) for unclear in last.since):
         return None

@@ -36,6 +36,9 @@ class Left:
             retry: touch them all the same, but for those that an index is invalid of.
         """
 
+        if not self.failures:
+            return plan
+
         def marked(each: PlannedTenant) -> PlannedTenant:
             failure = self.failures.get(each.tenant.id)
             if failure is None or (retry and each.tenant.id not in self.finished):

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.databases.archives import prepare
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError, SelectionError, ServerUnreachable
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
@@ -105,26 +105,7 @@ class Project:
             tenants: those to be done.
             connections: how many each of them uses.
         """
-        names = tuple(dict.fromkeys(tenant.server for tenant in tenants))
-        # An address may run a command to get its secret: never on the event loop.
-        identities = await asyncio.gather(*(asyncio.to_thread(self._identity, name) for name in names))
-        free = await asyncio.gather(*(self._free_connections(name) for name in names))
-        budgets = {
-            name: (identity, min(self.fleet.servers[name].max_concurrency, max(1, left // (4 * connections))))
-            for name, identity, left in zip(names, identities, free, strict=True)
-        }
-        for name, (_, cap) in budgets.items():
-            self.databases[name].limit_connections(cap)
-        return budgets
-
-    async def _free_connections(self, name: str) -> int:
-        cap = self.fleet.servers[name].max_concurrency
-        try:
-            free = await self.databases[name].free_connections()
-        except OrchestratorError:
-            # It cannot be reached: its tenants will say so.
-            free = None
-        return 4 * cap if free is None else free
+        return await self.servers.budgets(self.fleet, tenants, connections)
 
     def addresses(self, tenants: Sequence[Tenant]) -> dict[str, str]:
         """Host, port and default database of each server that one of ``tenants`` is on, by name."""
@@ -135,14 +116,7 @@ class Project:
             database = self.databases[name].default_database
         except OrchestratorError:
             database = None
-        return f"{self._identity(name)}/{database or ''}"
-
-    def _identity(self, name: str) -> str:
-        try:
-            return self.databases[name].identity
-        except OrchestratorError:
-            # Its secret cannot be read: its tenants will say so, and nobody else's are concerned.
-            return name
+        return f"{self.servers.identity(name)}/{database or ''}"
 
 
 @asynccontextmanager

@@ -6,10 +6,12 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.going import is_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
@@ -23,10 +25,11 @@ from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord, alive
+from orchestrator.journal.records import EXECUTOR, Actor, AttemptRecord, RunRecord
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan, Request
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
+from orchestrator.rollout.through import through
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, WaveState, waves_of
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
@@ -40,6 +43,7 @@ async def resume(
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
     fresh: bool = False,
+    taken_over: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Carry on a run: the databases say what is left, the journal says who was meant and to what.
 
@@ -53,6 +57,9 @@ async def resume(
         execution: how; not taken over from the run's start.
         watch: who looks on.
         fresh: it has just been planned, for workers to carry it out, and nobody has touched a tenant for it.
+        taken_over: the worker that had it is gone, and this one does what that one would have done: who has failed is
+            not tried again, and what comes after the end is done as well. When attempts had ended that were made
+            before that part of the run, see :func:`~orchestrator.rollout.through.ended_at`; ``None`` to carry it on.
 
     Returns:
         The whole run, tenants that were done before included.
@@ -64,19 +71,19 @@ async def resume(
     """
     watch = watch or Watch()
     async with opened_journal(fleet) as journal:
-        record = await _resumable(fleet, journal, run, execution)
+        record = await _resumable(journal, run, execution)
         earlier = {attempt.tenant: attempt for attempt in await journal.attempts(record.id)}
         waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
         left = {tenant for tenant, attempt in earlier.items() if attempt.status not in SATISFIED}
         # An option of resume's own wins over the run's.
         listed = execution.waves or record.options.get("waves")
         declared = fleet.waves if listed is None else waves_from(listed)
-        back = next((wave for wave in waves.values() if wave.rolled_back is not None), None)
-        if back is not None:
-            raise UsageError(
-                f"wave {back.name} of run {record.id} was taken back by run {back.rolled_back}",
-                hint="begin a new one: orchestrator upgrade",
-            )
+        if taken_over is not None and record.finished_at is not None:
+            ended = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
+            return await _after_the_end(fleet, ended, execution, watch, provision=provision)
+        for unbegun in await _not_taken_back(journal, record, waves):
+            waves[unbegun.name] = unbegun
+            journal.record_event(unbegun.event(record.id))
         if execution.approve and not any(wave.state is WaveState.WAITING for wave in waves.values()):
             raise UsageError(
                 f"no wave of run {record.id} waits for approval", hint=f"go on with: orchestrator resume {record.id}"
@@ -84,8 +91,9 @@ async def resume(
         for gone in _undeclared(declared, waves):
             waves[gone.name] = gone
             journal.record_event(gone.event(record.id))
-        unclosed = _unclosed(record, declared, earlier, waves)
-        if not left and not unclosed:
+        unclosed = _unclosed(record, declared, earlier, waves, of_all=taken_over is not None)
+        failed = {} if taken_over is None else through(earlier.values(), taken_over)
+        if not left and not unclosed and taken_over is None:
             backups = await backups_of(journal, record.id)
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
@@ -94,14 +102,8 @@ async def resume(
             if record.command == "onboard":
                 arriving = await expected(project, fleet, Arrivals.of(record))
                 project, asked = arriving.project, arriving.asked
-            request = Request(
-                record.command,
-                record.requested_target or None,
-                provision or bool(record.options.get("provision")),
-                execution.budget,
-                execution.wave,
-                record.options.get("fixed", {}),
-                waves=declared,
+            request = replace(
+                _request(record, execution, provision=provision),
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
                 unclosed=unclosed,
             )
@@ -111,7 +113,7 @@ async def resume(
             for attempt in _gone(project.fleet.tenants, [earlier[tenant] for tenant in left]):
                 earlier[attempt.tenant] = attempt
                 journal.record(attempt)
-            still = [tenant for tenant in project.fleet.tenants if tenant.id in left]
+            still = [tenant for tenant in project.fleet.tenants if tenant.id in left and tenant.id not in failed]
             later = by_tenant(await journal.changes_after(record))
             if record.command == "rollback":
                 request = replace(request, fixed=narrowed(request.fixed, earlier))
@@ -139,15 +141,68 @@ async def resume(
                 heartbeat_at=None,
             )
             # Those that are pending with nobody at work are not the run's share of anything yet.
-            before = Earlier({} if fresh else earlier, waves)
+            was = record if execution.workforce is None else None
+            before = Earlier({} if fresh else earlier, waves, tuple(failed.values()), record=was)
             result = await run_plan(project, journal, again, plan, files, request, execution, watch, before, asked)
-    if record.command != "upgrade" or execution.handed_over:
+    if execution.handed_over:
         return result
-    result = await undone(fleet, result, replace(execution, waves=listed), watch)
+    return await _after_the_end(fleet, result, execution, watch, provision=provision)
+
+
+async def _after_the_end(
+    fleet: Fleet, result: RunResult, execution: Execution, watch: Watch, *, provision: bool
+) -> RunResult:
+    """Take back what is to be taken back, or carry it on with who has come."""
+    record = result.run
+    if record.command != "upgrade":
+        return result
+    listed = execution.waves or record.options.get("waves")
+    carry_on = partial(resume, fleet, watch=watch, taken_over={})
+    result = await undone(fleet, result, replace(execution, waves=listed), watch, carry_on)
     select = record.options.get("select")
     if select is None:
         return result
+    request = _request(record, execution, provision=provision)
     return await joined(fleet, result, request, Selection.from_json(select), execution, watch)
+
+
+def _request(record: RunRecord, execution: Execution, *, provision: bool) -> Request:
+    """What the run was asked for, and is asked for now."""
+    # An option of resume's own wins over the run's.
+    listed = execution.waves or record.options.get("waves")
+    return Request(
+        record.command,
+        record.requested_target or None,
+        provision or bool(record.options.get("provision")),
+        execution.budget,
+        execution.wave,
+        record.options.get("fixed", {}),
+        waves=None if listed is None else waves_from(listed),
+    )
+
+
+async def _not_taken_back(
+    journal: Journal, record: RunRecord, waves: Mapping[str, WaveRecord]
+) -> tuple[WaveRecord, ...]:
+    """Waves that were about to be taken back when their process was killed, as if that had not been written down.
+
+    Raises:
+        UsageError: a wave was taken back, or is being.
+    """
+    found = [wave for wave in waves.values() if wave.rolled_back is not None]
+    for wave in found:
+        assert wave.rolled_back is not None
+        back = await journal.find(wave.rolled_back)
+        if back is not None:
+            through = back.status is RunStatus.SUCCEEDED
+            raise UsageError(
+                f"wave {wave.name} of run {record.id} was taken back by run {back.id}"
+                + ("" if through else f", which is {back.status.value}"),
+                hint="begin a new one: orchestrator upgrade"
+                if through
+                else f"take back what is left of it: orchestrator resume {back.id}",
+            )
+    return tuple(replace(wave, rolled_back=None) for wave in found)
 
 
 def _settled(
@@ -167,11 +222,21 @@ def _unclosed(
     declared: Sequence[Wave],
     earlier: Mapping[str, AttemptRecord],
     waves: Mapping[str, WaveRecord],
+    *,
+    of_all: bool,
 ) -> frozenset[str]:
-    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for."""
+    """Waves of the run that were not closed: checked, baked and approved, as far as that was asked for.
+
+    Args:
+        record: the run.
+        declared: its waves.
+        earlier: what it did, by tenant id.
+        waves: how they stand, by name.
+        of_all: also where no waves are declared, so that there is nothing to close but the run.
+    """
     if record.command == "stamp":
         return frozenset()
-    begun = {attempt.wave for attempt in earlier.values()} & _names(declared) if declared else waves.keys()
+    begun = {attempt.wave for attempt in earlier.values()} & _names(declared) if declared or of_all else waves.keys()
     return frozenset(name for name in begun if name and (name not in waves or waves[name].state is not WaveState.DONE))
 
 
@@ -196,7 +261,7 @@ async def _nothing_left(journal: Journal, result: RunResult, watch: Watch) -> Ru
     return replace(result, run=record)
 
 
-async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution: Execution) -> RunRecord:
+async def _resumable(journal: Journal, name: str | None, execution: Execution) -> RunRecord:
     record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
@@ -205,28 +270,17 @@ async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
             hint=retry_of(record),
         )
-    if execution.workforce is None and record.finished_at is None and alive(record, datetime.now(UTC)):
-        await _require_abandoned(fleet, record)
+    if execution.workforce is None and await is_going(journal, record):
+        raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
     return record
 
 
-async def _require_abandoned(fleet: Fleet, record: RunRecord) -> None:
-    """Refuse a run that somebody carries out.
-
-    Raises:
-        UsageError: it is still going.
-    """
-    by = f"process {record.actor.pid} on {record.actor.host}"
-    if record.executor is not None:
-        from orchestrator.actions.distributing.given import is_with_workers
-
-        if not await is_with_workers(fleet, record.id):
-            return
-        by = "workers have it"
+def _still_going(record: RunRecord) -> UsageError:
+    by = "workers have it" if record.executor is not None else f"process {record.actor.pid} on {record.actor.host}"
     follow = " --follow" if record.executor is not None else ""
-    raise UsageError(
+    return UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
     )
 

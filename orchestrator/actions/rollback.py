@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from orchestrator.actions.execute import FORWARD, Earlier, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.going import is_going
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.plan import PlanReport, report_on
 from orchestrator.actions.project import Project, opened_project
@@ -21,7 +22,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.graph import Graph
 from orchestrator.history.way_back import WayBack
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, alive, new_run_id
+from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.share import (
@@ -113,13 +114,27 @@ async def rollback(
         UsageError: the run is no upgrade, or is still going.
         OrchestratorError: other bad input; nothing was touched.
     """
+    return await take_back(fleet, run, new_run_id(), tenants, to_before=to_before, execution=execution, watch=watch)
+
+
+async def take_back(
+    fleet: Fleet,
+    run: str,
+    id: str,
+    tenants: Tenants = (),
+    *,
+    to_before: bool = False,
+    execution: Execution,
+    watch: Watch | None = None,
+) -> RunResult:
+    """The same, as the run ``id``: a new one's, which may be written down before it begins."""
     async with opened_journal(fleet) as journal, opened_project(fleet) as project:
         taken = await _taken(journal, run)
         request, made = await _plan(project, taken, tenants, to_before, execution)
         plan, files = await guarded(project, journal, made, execution)
         shapes = await shapes_before(project, journal, taken.run, taken.changed, plan)
         record = RunRecord(
-            id=new_run_id(),
+            id=id,
             command="rollback",
             target=plan.target,
             requested_target=taken.run.id,
@@ -178,11 +193,9 @@ async def _taken(journal: Journal, name: str) -> Taken:
         )
     if run.command not in FORWARD:
         raise UsageError(f"run {run.id} is a {run.command}, and only an upgrade can be rolled back", hint=_instead(run))
-    if run.finished_at is None and alive(run, datetime.now(UTC)):
-        raise UsageError(
-            f"run {run.id} is still going: process {run.actor.pid} on {run.actor.host}",
-            hint="stop it first (one Ctrl-C or SIGTERM, and wait)",
-        )
+    if await is_going(journal, run):
+        by = "workers have it" if run.executor is not None else f"process {run.actor.pid} on {run.actor.host}"
+        raise UsageError(f"run {run.id} is still going: {by}", hint=f"stop it first: orchestrator runs pause {run.id}")
     changed = {attempt.tenant: attempt for attempt in await journal.attempts(run.id) if may_have_moved(attempt)}
     mixed = frozenset(event.tenant for event in await journal.events(run.id, kind=MOVED_BETWEEN) if event.tenant)
     later = by_tenant(await journal.changes_after(run))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.actions.going import as_they_are, waiting
 from orchestrator.actions.journals import opened_journal
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import AttemptRecord, RunRecord, alive
+from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.foretold import foretold
 from orchestrator.rollout.rehearsal import REHEARSAL
 from orchestrator.rollout.result import NOT_RESUMED, RunResult, tenant_document
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import waves_of
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.statuses import TenantStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ async def list_runs(fleet: Fleet, *, tenant: str | None = None, limit: int = 50)
         limit: runs at most.
     """
     async with opened_journal(fleet, read_only=True) as journal:
-        found = tuple((_as_it_is(run), counts) for run, counts in await journal.runs(limit, tenant))
+        listed = await journal.runs(limit, tenant)
+        runs = await as_they_are(journal, [run for run, _ in listed])
+        found = tuple(zip(runs, (counts for _, counts in listed), strict=True))
         if tenant is None:
             return RunList(found)
         attempts = await journal.attempts_on(tenant, [run.id for run, _ in found])
@@ -101,11 +103,11 @@ async def show_run(fleet: Fleet, name: str) -> RunResult:
 
 async def result_of(journal: Journal, name: str) -> RunResult:
     """The same from a journal that is open."""
-    record = _as_it_is(await journal.run(name))
+    (record,) = await as_they_are(journal, [await journal.run(name)])
     waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT))
     backups = listed(await journal.events(record.id, kind=BACKUP))
     attempts = tuple(await journal.attempts(record.id))
-    result = RunResult(record, attempts, tuple(waves.values()), backups)
+    result = RunResult(record, attempts, tuple(waves.values()), backups, waits=await waiting(journal, record))
     if record.command == "rehearse":
         return replace(result, rehearsal=await _rehearsal(journal, record.id))
     return replace(result, rehearsed=await _rehearsed(journal, result))
@@ -129,10 +131,3 @@ async def _rehearsed(journal: Journal, result: RunResult) -> Mapping[str, Any] |
         if alike and (kept := await journal.events(rehearsal.id, kind=REHEARSAL)) and kept[0].detail is not None:
             return foretold(rehearsal.id, kept[0].detail["forecast"], result.tenants)
     return None
-
-
-def _as_it_is(run: RunRecord) -> RunRecord:
-    """A run whose process is gone is not running, whatever it last wrote down; ``resume`` sees it the same way."""
-    open_ = run.finished_at is None and run.status is not RunStatus.CANCELLED
-    gone = open_ and not alive(run, datetime.now(UTC))
-    return replace(run, status=RunStatus.INTERRUPTED) if gone else run

@@ -14,7 +14,8 @@ from importlib import import_module
 
 from orchestrator.actions.sources import read_sources
 from orchestrator.databases.connect import connect
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
+from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.sources import DatabaseSource, SchemaSource, SqlSource
@@ -27,7 +28,7 @@ Tenants = Sequence[str] | Selection
 #: Sources that a server answers.
 _ASKED = (SqlSource, SchemaSource, DatabaseSource)
 #: What Alembic calls the version table where env.py says nothing else; what env.py says is known only later.
-_VERSION_TABLE = "alembic_version"
+VERSION_TABLE = "alembic_version"
 
 
 def selection_of(tenants: Tenants) -> Selection:
@@ -90,9 +91,41 @@ class Servers:
         """Where ``tenants`` stand; read only once when that was begun ahead."""
         if self._ahead is not None:
             ahead, self._ahead = await self._ahead, None
-            if ahead.tenants == tuple(tenants) and version_table == _VERSION_TABLE:
+            if ahead.tenants == tuple(tenants) and version_table == VERSION_TABLE:
                 return ahead.inventory
         return await take_inventory(tenants, self.databases, version_table)
+
+    async def budgets(
+        self, fleet: Fleet, tenants: Sequence[Tenant], connections: int = 1
+    ) -> dict[str, tuple[str, int]]:
+        """See :meth:`~orchestrator.actions.project.Project.budgets`."""
+        most = {tenant.server: fleet.servers[tenant.server].max_concurrency for tenant in tenants}
+        # An address may run a command to get its secret: never on the event loop.
+        identities = await asyncio.gather(*(asyncio.to_thread(self.identity, name) for name in most))
+        free = await asyncio.gather(*(self._free_connections(name, cap) for name, cap in most.items()))
+        budgets = {
+            name: (identity, min(cap, max(1, left // (4 * connections))))
+            for (name, cap), identity, left in zip(most.items(), identities, free, strict=True)
+        }
+        for name, (_, cap) in budgets.items():
+            self.databases[name].limit_connections(cap)
+        return budgets
+
+    def identity(self, name: str) -> str:
+        """What tells a server from others; its name where its address cannot be read."""
+        try:
+            return self.databases[name].identity
+        except OrchestratorError:
+            # Its tenants will say so, and nobody else's are concerned.
+            return name
+
+    async def _free_connections(self, name: str, cap: int) -> int:
+        try:
+            free = await self.databases[name].free_connections()
+        except OrchestratorError:
+            # It cannot be reached: its tenants will say so.
+            free = None
+        return 4 * cap if free is None else free
 
     def connect(self, fleet: Fleet) -> None:
         """Have a connection to come for every server that a tenant of ``fleet`` is on."""
@@ -142,7 +175,7 @@ class Servers:
 
     async def _look_ahead(self, selection: Selection) -> Ahead:
         tenants = selection.choose((await self._fleet).tenants)
-        return Ahead(tenants, await take_inventory(tenants, self.databases, _VERSION_TABLE))
+        return Ahead(tenants, await take_inventory(tenants, self.databases, VERSION_TABLE))
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.fleet.callables import call
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.sources import DatabaseSource, Row, SchemaSource, Source, SqlSource

@@ -17,7 +17,7 @@ from orchestrator.actions.noticed import Notice, notice
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import JournalError, OrchestratorError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from orchestrator.engine.client import Engine
 from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.engine.runtime import Slot, launch
 from orchestrator.engine.slots import DEFAULT_SLOTS
+from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
@@ -32,6 +34,9 @@ from orchestrator.statuses import RunStatus
 
 #: Seconds between two looks whether a run is to end, and whether runs wait for other workers than this one.
 _LOOK, _LOOK_FOR_OTHERS = 1.0, 5.0
+#: Seconds between two batches that a worker writes into the journal, at least: there may be hundreds of workers, and at
+#: a chunk's end all of it is written at once anyway.
+_FLUSH_INTERVAL = 0.5
 #: A run that stands like this begins nobody more.
 _ENDING = frozenset({RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED})
 
@@ -57,6 +62,8 @@ class Worker:
     #: Of each chunk under way.
     _stops: dict[_Part, set[Stop]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    #: What was opened for it. Held for as long as the process lives: let go of, all of it would be closed by the way.
+    _opened: AsyncExitStack | None = None
 
     @property
     def chunks(self) -> int:
@@ -108,7 +115,8 @@ class Worker:
                 job = {**job, "again": True}
             except OrchestratorError as error:
                 log.warning("chunk %s: %s\n  hint: %s", job["id"], error.message, error.hint)
-                fail_chunk(self.journal, ChunkJob.from_json(job), error)
+                failed = partial(fail_chunk, self.journal, ChunkJob.from_json(job), error)
+                await surely(failed, log)
                 return {"attempted": 0}
 
     def _leave(self, error: OtherDirectory) -> None:
@@ -200,6 +208,7 @@ async def work(
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(opened_engine(place))
         journal = await stack.enter_async_context(opened_journal(fleet))
+        journal.flush_interval = _FLUSH_INTERVAL
         async with opened_project(fleet) as project:
             queues, servers = queues_of(project), len(project.fleet.servers)
         await asyncio.to_thread(engine.register, queues, PLACES, servers)
@@ -208,7 +217,7 @@ async def work(
         names = [queues.runs, *(queues.chunks(places) for places in PLACES)]
         runtime = launch(place.url, slot, names, worker.run, worker.chunk, engine)
         looking = [asyncio.create_task(worker.heed()), asyncio.create_task(worker.look_for_others())]
-        stack.pop_all()
+        worker._opened = stack.pop_all()
     said(f"worker in slot {slot.number}: directory {queues.digest}, version {queues.version}, {servers} servers")
     while not stop.draining:
         await stop.within(3600.0)

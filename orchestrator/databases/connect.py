@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.tenant import Server
 from orchestrator.fleet.urls import dialect_of
@@ -19,11 +19,11 @@ def connect(server: Server) -> Database:
         # The whole address is a secret that only reading it tells.
         dialect = dialect_of(server.url.resolve())
     if dialect == "sqlite":
-        from orchestrator.databases.sqlite import SQLite
+        from orchestrator.databases.sqlite.adapter import SQLite
 
         return SQLite(server)
     if dialect == "postgresql":
-        from orchestrator.databases.postgresql import PostgreSQL
+        from orchestrator.databases.postgresql.adapter import PostgreSQL
 
         return PostgreSQL(server)
     raise ConfigurationError(

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Session
+from orchestrator.databases.port.database import Session
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection

@@ -108,7 +108,7 @@ def require_session(url: str, place: str, of: Mapping[str, Any] | None = None) -
 
 
 def _is_shared(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
-    """As :mod:`orchestrator.databases.pooler` finds out."""
+    """As :mod:`orchestrator.databases.postgresql.pooler` finds out."""
     import psycopg
 
     def pid(connection: psycopg.Connection[Any]) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engine import slots
 from orchestrator.engine.client import Engine
 from orchestrator.engine.connection import connector, database
+from orchestrator.engine.keeping import kept
 from orchestrator.engine.queues import APPLICATION, APPLICATION_VERSION, CHUNK, RUN, SCHEMA, Queues
 from orchestrator.engine.surely import surely
 from orchestrator.errors import UsageError
@@ -180,4 +181,4 @@ def _register(name: str, function: Workflow, engine: Engine, at_most: int | None
         assert id is not None
         # Not by DBOS's own function: inside a workflow that is a step, and a step's first answer is given for ever.
         times = await surely(lambda: asyncio.to_thread(engine.taken, id), log)
-        return await function({**job, "id": id, "again": times > 1})
+        return await kept(function({**job, "id": id, "again": times > 1}))

@@ -43,6 +43,8 @@ _ASSIGNED = re.compile(
     r"('(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;'\"]+)"
 )
 _SQL_PASSWORD = re.compile(r"(?i)(\bpassword\s+)'(?:[^']|'')*'")
+#: One of these is in whatever the two expressions before find, once case is folded.
+_WORDS = ("password", "passwd", "pwd")
 
 
 def remember(value: str) -> None:
@@ -74,8 +76,12 @@ def mask(text: str) -> str:
             text = _hide(form, text)
     if "://" in text:
         text = _USERINFO.sub(rf"\1{MASK}@", text)
-    text = _ASSIGNED.sub(rf"\1{MASK}", text)
-    return _SQL_PASSWORD.sub(rf"\1'{MASK}'", text)
+    # Looked for first: most texts have none of these words, and thousands of them are masked at once.
+    folded = text.casefold()
+    if any(word in folded for word in _WORDS):
+        text = _ASSIGNED.sub(rf"\1{MASK}", text)
+        text = _SQL_PASSWORD.sub(rf"\1'{MASK}'", text)
+    return text
 
 
 def _longest_first() -> list[str]:

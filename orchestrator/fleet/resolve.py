@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from pydantic_core import PydanticCustomError
@@ -18,6 +17,8 @@ from orchestrator.fleet.schema import PolicyEntry, ServerEntry, TenantEntry
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.sources import Defaults
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
+
+_NO_LIMITS = Limits()
 
 
 class Refused(Exception):
@@ -56,26 +57,27 @@ class Resolver:
             return None
         place = self._place(server)
         isolation = self._isolation(entry, place)
-        make = partial(
-            Tenant,
-            id=entry.id,
-            server=server.name,
-            isolation=isolation,
-            tags=self.defaults.tags if entry.tags is None else entry.tags,
-            target=entry.target or self.defaults.target,
-            pin=entry.pin,
-            reason=entry.reason,
-            until=entry.until,
-            limits=limits_of(entry),
-        )
+        schema, database, file = entry.schema_, entry.database, None
         if isolation is Isolation.FILE:
-            return make(file=self._file(entry, place))
-        schema, database = entry.schema_, entry.database
-        if isolation is Isolation.SCHEMA:
+            schema, database, file = None, None, self._file(entry, place)
+        elif isolation is Isolation.SCHEMA:
             schema = schema or self._name_from_id(entry, "schema")
         elif entry.url is None:
             database = database or self._name_from_id(entry, "database")
-        return make(schema=schema, database=database)
+        return Tenant(
+            entry.id,
+            server.name,
+            isolation,
+            schema,
+            database,
+            file,
+            self.defaults.tags if entry.tags is None else entry.tags,
+            entry.target or self.defaults.target,
+            entry.pin,
+            entry.reason,
+            entry.until,
+            limits_of(entry),
+        )
 
     def _server(self, entry: TenantEntry) -> Server | None:
         if entry.url is not None:
@@ -182,7 +184,9 @@ def _read_place(url: Template) -> _Place:
 
 def limits_of(entry: ServerEntry | TenantEntry | PolicyEntry) -> Limits:
     """The timeouts that an entry declares."""
-    return Limits(entry.lock_timeout, entry.statement_timeout, entry.idle_in_transaction_timeout)
+    own = entry.lock_timeout, entry.statement_timeout, entry.idle_in_transaction_timeout
+    # Nearly all tenants have none of their own.
+    return _NO_LIMITS if own == (None, None, None) else Limits(*own)
 
 
 def template_at(path: tuple[str | int, ...], text: str, root: Path) -> Template:
@@ -198,6 +202,8 @@ def template_at(path: tuple[str | int, ...], text: str, root: Path) -> Template:
 
 
 def _refuse_foreign_keys(entry: TenantEntry, isolation: Isolation) -> Isolation:
+    if entry.schema_ is None and entry.database is None and entry.file is None:
+        return isolation
     foreign = ("schema", "database") if isolation is Isolation.FILE else ("file",)
     given = {"schema": entry.schema_, "database": entry.database, "file": entry.file}
     for key in foreign:

@@ -100,14 +100,17 @@ def complete(fleet: Fleet, read: Iterable[tuple[Source, Iterable[Row]]]) -> Flee
     # A row may name a declared server, not one that another tenant has for itself.
     declared = {name: server for name, server in fleet.servers.items() if not server.own}
     sources: dict[str, Source] = {}
+    places = 1 if tenants else 0
     for source, rows in read:
+        places += 1
         made = read_rows(rows, source, declared, fleet.defaults)
         tenants += made.tenants
         origins += [str(source)] * len(made.tenants)
         sources |= dict.fromkeys((tenant.id for tenant in made.tenants), source)
         servers = {**made.servers, **servers}
     report = Report(None)
-    for number, first, problem in clashes(tenants, servers):
+    # One source's rows have been held against each other already.
+    for number, first, problem in clashes(tenants, servers) if places > 1 else ():
         message = f"{problem.message} (`{tenants[first].id}` from {origins[first]})"
         report.found.append(
             Located(number, 0, f"{origins[number]}, tenant `{tenants[number].id}`: {message}", problem.hint)
@@ -131,13 +134,16 @@ def _validated(data: list[dict[str, Any]], source: Source | Given, report: Repor
 
 
 def _entry(row: Row, source: Source | Given, number: int) -> dict[str, Any]:
+    if type(row) is dict and isinstance(source, SqlSource):
+        # What a server answers, a hundred thousand times.
+        return {str(key): value for key, value in row.items() if value is not None}
     if isinstance(row, Tenant):
         entry: dict[str, Any] = {name: getattr(row, name) for name in Tenant.__slots__ if name != "limits"}
         entry |= {name: getattr(row.limits, name) for name in Limits.__slots__}
     elif isinstance(row, str) and isinstance(source, SchemaSource | DatabaseSource):
         entry = {"id": row}
     elif isinstance(row, Mapping):
-        entry = {str(key): value for key, value in row.items() if value is not None}
+        entry = {str(key): value for key, value in row.items()}
     else:
         message = f"{source}, row {number}: a row must be a mapping or a tenant, not {type(row).__name__}"
         raise ConfigurationError(message, hint='return rows like {"id": "acme", "schema": "acme"}')

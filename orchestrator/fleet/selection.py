@@ -90,7 +90,7 @@ class Selection:
             if (takes_any or tenant.id in listed or _matches(tenant.id, self.patterns))
             and (not tags or not tags.isdisjoint(tenant.tags))
             and (not self.servers or tenant.server in self.servers)
-            and not _matches(tenant.id, self.exclude)
+            and not (self.exclude and _matches(tenant.id, self.exclude))
         ]
 
     def _portion(self, chosen: Sequence[Tenant]) -> tuple[Tenant, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import select, text, update
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.journal.reading import many_attempts
 from orchestrator.journal.records import AttemptRecord
-from orchestrator.journal.rows import attempt_record
+from orchestrator.journal.rows import attempt_record, select_attempts
 from orchestrator.journal.tables import attempts, runs
 from orchestrator.statuses import RunStatus
 
@@ -22,7 +22,7 @@ _YOUNGER = text(
 
 async def attempts_of(connection: AsyncConnection, run: str, tenants: Collection[str]) -> list[AttemptRecord]:
     """What a run did to some tenants, in no order."""
-    query = select(attempts).where(attempts.c.run == run, attempts.c.tenant.in_(list(tenants)))
+    query = select_attempts().where(attempts.c.run == run, attempts.c.tenant.in_(list(tenants)))
     return [attempt_record(row) for row in await connection.execute(query)]
 
 
@@ -47,7 +47,7 @@ async def changed_attempts(
         run: its id.
         since: the mark of the last time; ``None`` for all there are.
     """
-    query = select(attempts).where(attempts.c.run == run).order_by(attempts.c.finished_at, attempts.c.tenant)
+    query = select_attempts().where(attempts.c.run == run).order_by(attempts.c.finished_at, attempts.c.tenant)
     # Before, and in a transaction of its own: what ends in between is read, and read again the next time.
     new = await mark(connection)
     await connection.rollback()

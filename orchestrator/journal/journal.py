@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -13,26 +12,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
 from orchestrator.fleet.secrets import mask
-from orchestrator.journal import following, reading, writing
+from orchestrator.journal import following, writing
 from orchestrator.journal.faults import explained
-from orchestrator.journal.last_seen import LastSeen, last_seen
 from orchestrator.journal.pending import Pending
 from orchestrator.journal.pulse import Pulse
+from orchestrator.journal.questions import Questions
 from orchestrator.journal.records import (
     AttemptRecord,
     EventRecord,
     RevisionRecord,
     RunRecord,
-    Spread,
     StepRecord,
     alive,
 )
 from orchestrator.journal.store import Store
-from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.statuses import RunStatus
 
 __all__ = ["Journal", "alive", "default_url"]
 
@@ -54,13 +51,13 @@ def default_url(root: Path) -> URL:
     return URL.create("sqlite+aiosqlite", database=str(root / DIRECTORY / "journal.db"))
 
 
-class Journal:
+class Journal(Questions):
     """An open journal. Make one with :meth:`open`, end it with :meth:`close`, use it in that event loop only."""
 
     def __init__(self, store: Store, root: Path, *, exists: bool) -> None:
-        #: False for a journal opened for reading that nobody has written yet; it reads as empty.
-        self.exists = exists
-        self._store = store
+        super().__init__(store, exists=exists)
+        #: Seconds between two batches, at least, where it is not to be :data:`FLUSH_INTERVAL`.
+        self.flush_interval: float | None = None
         self._root = root
         self._pending = Pending()
         #: Where the journal is when nobody names a place: its directory is made, and made again.
@@ -119,22 +116,29 @@ class Journal:
             journal._flusher = asyncio.create_task(journal._keep_flushing(), name="orchestrator journal")
         return journal
 
-    async def start_run(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def start_run(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None = None
+    ) -> RunStatus | None:
         """Write down what is about to happen; on disk when this returns.
 
         Starting a run that is in the journal already carries it on: what is given replaces what was there, the
-        other tenants' attempts and their order stay.
+        other tenants' attempts and their order stay. Only what it was asked to end as while it was planned stays, too.
 
         Args:
             run: the run; its first heartbeat is now unless it has one.
             attempts: one per selected tenant, in the order that :meth:`attempts` is to give them back.
+            was: the run as the journal had it before it was carried on: what it was asked for by then was asked of
+                a process that is gone. ``None`` where whoever asks asks the process that is to carry it out.
+
+        Returns:
+            What it is to end as before anybody is begun; ``None`` where nobody has asked.
 
         Raises:
             JournalError: it could not be written; nothing of it was.
         """
         if run.heartbeat_at is None:
             run = replace(run, heartbeat_at=datetime.now(UTC))
-        await self._whole(self._write_start(run, attempts))
+        asked = await self._whole(self._write_start(run, attempts, was))
         self._running.add(run.id)
         self._runs[run.id] = run
         if self._may_be_lost:
@@ -143,6 +147,7 @@ class Journal:
             self._pulse = Pulse(self._store.again, lambda: tuple(self._running), HEARTBEAT_INTERVAL)
         self._next_beat = asyncio.get_running_loop().time() + HEARTBEAT_INTERVAL
         self._recorded.set()
+        return asked
 
     def record(self, attempt: AttemptRecord) -> None:
         """Note how far an attempt has come. Returns at once; of one tenant's records in a run, the last one counts."""
@@ -195,79 +200,6 @@ class Journal:
         self._pending.durable = durable or self._pending.durable
         return await self._whole(self._flush())
 
-    async def run(self, name: str) -> RunRecord:
-        """The run that ``name`` means.
-
-        Args:
-            name: an id, a beginning that no other id has, or ``last``.
-
-        Raises:
-            JournalError: there is none, or there are several.
-        """
-        if not self.exists:
-            raise reading.no_runs()
-        async with self._reading() as connection:
-            return await reading.find_run(connection, name)
-
-    async def last_run(self, commands: Sequence[str] | None = None, *, without: Sequence[str] = ()) -> RunRecord | None:
-        """The run that started last, of those that carried out one of ``commands`` where given; not of ``without``."""
-        if not self.exists:
-            return None
-        async with self._reading() as connection:
-            return await reading.last_run(connection, commands, without)
-
-    async def last_run_with(self, kind: str) -> RunRecord | None:
-        """The run that started last, of those that an event of ``kind`` happened in."""
-        if not self.exists:
-            return None
-        async with self._reading() as connection:
-            return await reading.last_run_with(connection, kind)
-
-    async def runs_before(self, run: RunRecord, command: str, limit: int = 20) -> list[RunRecord]:
-        """The last runs of ``command`` that had ended when ``run`` began, newest first; so many at most."""
-        if not self.exists:
-            return []
-        async with self._reading() as connection:
-            return await reading.runs_before(connection, run, command, limit)
-
-    async def runs(self, limit: int = 50, tenant: str | None = None) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
-        """The newest runs, newest first, each with how many tenants have which status.
-
-        Args:
-            limit: runs at most.
-            tenant: only runs that this tenant was selected in; only it is counted then.
-        """
-        if not self.exists:
-            return []
-        async with self._reading() as connection:
-            return await reading.list_runs(connection, limit, tenant)
-
-    async def attempts(self, run_id: str) -> list[AttemptRecord]:
-        """The run's attempts in the order given when it started; tenants that joined later come last."""
-        if not self.exists:
-            return []
-        async with self._reading() as connection:
-            return await reading.list_attempts(connection, run_id)
-
-    async def attempts_on(self, tenant: str, run_ids: Collection[str]) -> list[AttemptRecord]:
-        """What some runs did to one tenant, in no order."""
-        if not self.exists:
-            return []
-        async with self._reading() as connection:
-            return await reading.attempts_on(connection, tenant, run_ids)
-
-    async def changes_after(self, run: RunRecord) -> list[tuple[RunRecord, AttemptRecord]]:
-        """What other runs did to their tenants after ``run`` began, oldest first; without those that did nothing."""
-        async with self._reading() as connection:
-            return await reading.changes_after(connection, run)
-
-    async def events(self, run_id: str | None, tenant: str | None = None, kind: str | None = None) -> list[EventRecord]:
-        """The run's events, or those of all runs; of one tenant and of one kind where given, as they happened."""
-        if not self.exists:
-            return []
-        async with self._reading() as connection:
-            return await reading.list_events(connection, run_id, tenant, kind)
-
     async def ask(self, run_id: str, status: RunStatus) -> bool:
         """Ask the process that carries out a run to end it as ``status``, or end it where nobody does.
 
@@ -279,41 +211,10 @@ class Journal:
         """
         return await self._whole(self._write_asked(run_id, status))
 
-    async def asked(self, run_id: str) -> RunStatus | None:
-        """What a run under way here was asked to end as by another process; ``None`` while nobody did."""
-        async with self._store.reading() as connection:
-            status = await reading.status_of(connection, run_id)
-        return status if status in (RunStatus.PAUSED, RunStatus.CANCELLED) else None
-
-    async def standing(self, run_id: str) -> RunStatus | None:
-        """How a run stands that others carry out, who may be about to end it; ``None`` for one that is not there."""
-        async with self._store.reading() as connection:
-            return await reading.status_of(connection, run_id)
-
     async def turn(self, run_id: str, status: RunStatus, was: RunStatus) -> None:
         """Tell those who work on a run how it stands, unless somebody has asked for something else than ``was``."""
         async with self._store.writing() as connection:
             await following.turn(connection, run_id, status, was)
-
-    async def attempts_of(self, run_id: str, tenants: Collection[str]) -> list[AttemptRecord]:
-        """What a run did to some tenants, in no order."""
-        async with self._reading() as connection:
-            return await following.attempts_of(connection, run_id, tenants)
-
-    async def mark(self) -> str | None:
-        """For :meth:`changes`: from now on."""
-        async with self._store.reading() as connection:
-            return await following.mark(connection)
-
-    async def changes(self, run_id: str, mark: str | None) -> tuple[str | None, list[AttemptRecord]]:
-        """What was written of a run's attempts since ``mark``, and the mark for the next time.
-
-        Args:
-            run_id: the run.
-            mark: ``None`` the first time.
-        """
-        async with self._store.reading() as connection:
-            return await following.changed_attempts(connection, run_id, mark)
 
     def let_go(self, run_id: str) -> None:
         """Others carry out from now on a run that was started here."""
@@ -322,61 +223,6 @@ class Journal:
         if not self._running:
             self._stop_pulse()
             self._kept.take()
-
-    async def open_steps(self, tenant: str | None = None) -> list[tuple[StepRecord, RunRecord | None]]:
-        """Steps outside transactions that nobody has seen the end of, of one tenant where given, each with its run."""
-        if not self.exists or self._store.is_earlier:
-            return []
-        async with self._reading() as connection:
-            return await reading.open_steps(connection, tenant)
-
-    async def revisions(self) -> list[RevisionRecord]:
-        """The files that revisions were applied from, in the order they were met."""
-        if not self.exists or self._store.is_earlier:
-            return []
-        async with self._reading() as connection:
-            return await reading.list_revisions(connection)
-
-    async def last_seen(self, tenants: Collection[str]) -> dict[str, LastSeen]:
-        """Where runs saw each of ``tenants`` last, by tenant id; without those that no run has seen."""
-        if not self.exists:
-            return {}
-        async with self._reading() as connection:
-            return await last_seen(connection, tenants)
-
-    async def commit_of(self, run_id: str) -> str | None:
-        """The commit that was checked out when a run began; ``None`` where that is not known."""
-        if not self.exists:
-            return None
-        async with self._reading() as connection:
-            return await reading.commit_of(connection, run_id)
-
-    async def mean_durations(self, direction: str) -> dict[str, float]:
-        """Milliseconds that each revision took on average over all runs, by revision.
-
-        Args:
-            direction: ``upgrade`` or ``downgrade``.
-        """
-        if not self.exists:
-            return {}
-        async with self._reading() as connection:
-            return await reading.mean_durations(connection, direction)
-
-    async def spreads(self, direction: str) -> dict[str, Spread]:
-        """How long each revision took over all runs, from tenant to tenant, by revision.
-
-        Args:
-            direction: ``upgrade`` or ``downgrade``.
-        """
-        if not self.exists:
-            return {}
-        async with self._reading() as connection:
-            return await reading.spreads(connection, direction)
-
-    async def long_tenants(self) -> dict[str, float]:
-        """Milliseconds that tenants took in one of the last runs, at most, by id; without those who were quick."""
-        async with self._reading() as connection:
-            return await reading.long_tenants(connection)
 
     async def close(self) -> None:
         """Write what is left and close every connection.
@@ -399,19 +245,17 @@ class Journal:
         """A file may be removed while it is in use; and a worker must not remember every tenant that it ever met."""
         return self._store.dialect == "sqlite"
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        await self.flush()
-        async with self._store.reading() as connection:
-            yield connection
-
     async def _whole(self, writing: Coroutine[Any, Any, T]) -> T:
         """A server undoes what was cut off; a file has to be let go by us."""
         return await (_to_its_end(writing) if self._store.dialect == "sqlite" else writing)
 
-    async def _write_start(self, run: RunRecord, attempts: Sequence[AttemptRecord]) -> None:
+    async def _write_start(
+        self, run: RunRecord, attempts: Sequence[AttemptRecord], was: RunRecord | None
+    ) -> RunStatus | None:
         async with self._one_batch, self._store.writing() as connection:
-            await writing.write_start(connection, run, attempts)
+            asked = await writing.asked_since(connection, run.id, was)
+            await writing.write_start(connection, run if asked is None else replace(run, status=asked), attempts)
+        return asked
 
     async def _write_asked(self, run_id: str, status: RunStatus) -> bool:
         async with self._one_batch, self._store.writing(durable=True) as connection:
@@ -453,12 +297,13 @@ class Journal:
         log.warning("the journal %s was removed; it is begun anew, with this run and no earlier one", self._store.place)
 
     async def _keep_flushing(self) -> None:
-        pause = FLUSH_INTERVAL
+        pause = 0.0
         while True:
             await self._wait_for_records()
             self._beat()
+            often = FLUSH_INTERVAL if self.flush_interval is None else self.flush_interval
             written = await self.flush()
-            pause = FLUSH_INTERVAL if written else min(2 * pause, RETRY_INTERVAL)
+            pause = often if written else min(2 * max(pause, often), RETRY_INTERVAL)
             await asyncio.sleep(pause)
             if not written:
                 self._recorded.set()

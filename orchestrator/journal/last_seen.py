@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.journal.records import RunRecord, alive
-from orchestrator.journal.rows import run_record
+from orchestrator.journal.rows import heads_in, run_record
 from orchestrator.journal.tables import attempts, events, runs
-from orchestrator.statuses import SATISFIED, TenantStatus
+from orchestrator.statuses import SATISFIED
 
 #: Kinds of the events that say where tenants are: ``detail`` has each one's database, schema and file by its id,
 #: by the address of its server.
@@ -23,6 +21,9 @@ _PLACES = ("places", "places_seen")
 
 #: Address of the server, database, schema, file.
 Whereabouts: TypeAlias = tuple[str, str | None, str | None, str | None]
+
+#: As the journal spells them.
+_SATISFIED = frozenset(status.value for status in SATISFIED)
 
 #: Runs that look at no tenant's heads but to write them beside a copy.
 _NOT_ASKED = ("backup",)
@@ -89,7 +90,7 @@ class _Sweep:
         if end is None:
             if start is not None:
                 self.unclear.setdefault(tenant, []).append((at, run.id, start))
-        elif TenantStatus(status) in SATISFIED or start != end:
+        elif status in _SATISFIED or start != end:
             found = self.best.get(tenant)
             if found is None or found[0] < at:
                 self.best[tenant] = (at, run.id, end)
@@ -170,17 +171,16 @@ async def _complete(connection: AsyncConnection, sweep: _Sweep) -> dict[str, Las
     # Whether a process is there is asked once for all its tenants.
     at_work = {id: run.finished_at is None and alive(run, now) for id, run in records.items()}
     places = await _places(connection, {run for _, run, _ in sweep.best.values()})
-    heads = lru_cache(maxsize=None)(_heads)
-    return {
-        tenant: LastSeen(
-            heads(end),
-            run,
-            at,
-            places.get(run, {}).get(tenant),
-            tuple(Unclear(records[id], heads(start), at_work[id]) for id, start in later.get(tenant, ())),
-        )
+    nowhere: dict[str, Whereabouts] = {}
+    found = {
+        tenant: LastSeen(heads_in(end), run, at, places.get(run, nowhere).get(tenant))
         for tenant, (at, run, end) in sweep.best.items()
     }
+    for tenant, unended in later.items():
+        if unended:
+            since = tuple(Unclear(records[id], heads_in(start), at_work[id]) for id, start in unended)
+            found[tenant] = replace(found[tenant], since=since)
+    return found
 
 
 async def _places(connection: AsyncConnection, ids: Collection[str]) -> dict[str, dict[str, Whereabouts]]:
@@ -193,10 +193,6 @@ async def _places(connection: AsyncConnection, ids: Collection[str]) -> dict[str
                 here = {tenant: (server, *place) for tenant, place in tenants.items()}
                 found.setdefault(run, {}).update(here)
     return found
-
-
-def _heads(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
 
 
 def _parts(values: Sequence[str], size: int) -> Iterable[Sequence[str]]:

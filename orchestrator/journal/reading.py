@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import JournalError
 from orchestrator.journal.records import AttemptRecord, EventRecord, RevisionRecord, RunRecord, Spread, StepRecord
-from orchestrator.journal.rows import attempt_record, event_record, revision_record, run_record, step_record
+from orchestrator.journal.rows import (
+    attempt_record,
+    event_record,
+    revision_record,
+    run_record,
+    select_attempts,
+    step_record,
+)
 from orchestrator.journal.tables import attempts, events, revisions, runs, steps
 from orchestrator.statuses import RunStatus, TenantStatus
 
@@ -80,6 +87,12 @@ async def find_run(connection: AsyncConnection, name: str) -> RunRecord:
     return run_record(rows[0])
 
 
+async def run_by_id(connection: AsyncConnection, id: str) -> RunRecord | None:
+    """The run with this very id; ``None`` where there is none."""
+    row = (await connection.execute(select(runs).where(runs.c.id == id))).first()
+    return None if row is None else run_record(row)
+
+
 async def list_runs(
     connection: AsyncConnection, limit: int, tenant: str | None
 ) -> list[tuple[RunRecord, dict[TenantStatus, int]]]:
@@ -98,7 +111,7 @@ async def list_runs(
 
 async def list_attempts(connection: AsyncConnection, run: str) -> list[AttemptRecord]:
     """The run's attempts in the order given when it started; tenants that joined later come last."""
-    query = select(attempts).where(attempts.c.run == run)
+    query = select_attempts().where(attempts.c.run == run)
     order = (attempts.c.position.is_(None), attempts.c.position, attempts.c.started_at, attempts.c.tenant)
     return await many_attempts(connection, query.order_by(*order))
 
@@ -114,7 +127,7 @@ async def many_attempts(connection: AsyncConnection, query: Select[Any]) -> list
 
 async def attempts_on(connection: AsyncConnection, tenant: str, ids: Collection[str]) -> list[AttemptRecord]:
     """What some runs did to one tenant, in no order."""
-    query = select(attempts).where(attempts.c.tenant == tenant, attempts.c.run.in_(list(ids)))
+    query = select_attempts().where(attempts.c.tenant == tenant, attempts.c.run.in_(list(ids)))
     return [attempt_record(row) for row in await connection.execute(query)]
 
 
@@ -132,7 +145,7 @@ async def changes_after(connection: AsyncConnection, run: RunRecord) -> list[tup
     begun_earlier = select(runs.c.id).where(runs.c.heartbeat_at > run.started_at)
     unended = attempts.c.finished_at.is_(None) & attempts.c.started_at.is_not(None)
     query = (
-        select(attempts)
+        select_attempts()
         .where(
             attempts.c.run != run.id,
             (attempts.c.started_at > run.started_at)

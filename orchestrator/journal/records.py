@@ -204,6 +204,11 @@ def alive(run: RunRecord, now: datetime) -> bool:
     if run.executor is not None:
         # Workers carry it on, whichever of them are there: it goes on until it is ended.
         return True
+    return process_is_there(run, now)
+
+
+def process_is_there(run: RunRecord, now: datetime) -> bool:
+    """Whether the process that began ``run``, or carried it on last, is still there; see :func:`alive`."""
     actor = run.actor
     if actor.host == socket.gethostname():
         realm = process.process_realm()

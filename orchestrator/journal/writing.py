@@ -20,7 +20,7 @@ from orchestrator.journal.pending import Pending
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.journal.rows import attempt_row, event_row, revision_row, run_row, step_row
 from orchestrator.journal.tables import Moment, attempts, events, revisions, runs, steps
-from orchestrator.statuses import RunStatus
+from orchestrator.statuses import ASKED, RunStatus
 
 #: Characters of a point in time that SQLAlchemy's type for SQLite reads back: all but the offset, which is UTC's.
 _MOMENT_LENGTH = len("2026-11-22 21:53:07.123456")
@@ -39,6 +39,21 @@ async def write_start(connection: AsyncConnection, run: RunRecord, selected: Seq
     rows = [attempt_row(attempt, position) for position, attempt in enumerate(selected)]
     for start in range(0, len(rows), _AT_ONCE):
         await _write(connection, attempts, rows[start : start + _AT_ONCE])
+
+
+async def asked_since(connection: AsyncConnection, run: str, was: RunRecord | None) -> RunStatus | None:
+    """What somebody has asked ``run`` to end as; nobody can ask for anything more until the transaction ends.
+
+    Args:
+        connection: in a transaction.
+        run: its id.
+        was: the run as it was read; what it was asked for by then does not count.
+    """
+    query = select(runs.c.status, runs.c.finished_at).where(runs.c.id == run).with_for_update()
+    row = (await connection.execute(query)).first()
+    if row is None or row.status not in ASKED or (was is not None and tuple(row) == (was.status, was.finished_at)):
+        return None
+    return RunStatus(row.status)
 
 
 async def write_asked(connection: AsyncConnection, run: str, status: RunStatus) -> bool:

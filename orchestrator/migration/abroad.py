@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 
-from orchestrator.databases.confinement import Confinement, ours
 from orchestrator.databases.failures import shortened
-from orchestrator.databases.script import literal
+from orchestrator.databases.postgresql.confinement import Confinement, ours
+from orchestrator.databases.postgresql.script import literal
 from orchestrator.migration.recording import OWN, Recording
 
 #: Locks that say no more than that rows were read, or that a foreign key leads there.

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import LOCK_NOT_AVAILABLE, Failure, describe
-from orchestrator.databases.port import Database, Session
+from orchestrator.databases.port.database import Database, Session
 from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant

@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
-from orchestrator.databases.confinement import Confinement
 from orchestrator.databases.measuring import Held, Inside, Meter
+from orchestrator.databases.postgresql.confinement import Confinement
 from orchestrator.migration.recording import OWN, Recording
 
 #: Seconds between two looks at the locks of a statement that stands for itself.

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from alembic.operations import ops
 from sqlalchemy.engine import Dialect
 
+from orchestrator.databases.postgresql.script import identifier
 from orchestrator.databases.probing import Probe, ProbeKind
-from orchestrator.databases.script import identifier
 from orchestrator.migration.narrowing import unfit
 from orchestrator.migration.operations import Recorded
 from orchestrator.migration.way import Way

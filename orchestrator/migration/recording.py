@@ -16,9 +16,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import CreateTable
 
-from orchestrator.databases.concurrently import LEADING
-from orchestrator.databases.listeners import on_every_engine, on_every_pool
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql.concurrently import LEADING
+from orchestrator.databases.postgresql.listeners import on_every_engine, on_every_pool
+from orchestrator.databases.postgresql.script import Step
 from orchestrator.migration.values import NotWritable, as_sql
 
 #: Execution option of statements that this product asks on its own account, and that are no part of a migration.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from orchestrator.databases.concurrently import LEADING
 from orchestrator.databases.failures import describe
-from orchestrator.databases.script import REFUSED, Step
+from orchestrator.databases.postgresql.concurrently import LEADING
+from orchestrator.databases.postgresql.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
 from orchestrator.migration.outside import Keep

@@ -16,7 +16,7 @@ from alembic.util import to_tuple
 from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
-from orchestrator.databases.concurrently import LEADING
+from orchestrator.databases.postgresql.concurrently import LEADING
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.literals import write_literals

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from orchestrator.databases.script import literal
+from orchestrator.databases.postgresql.script import literal
 
 #: Name of the statement that a script prepares, runs and forgets.
 _NAME = "orchestrator_statement"

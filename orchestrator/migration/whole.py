@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from orchestrator.databases.failures import shortened
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql.script import Step
 from orchestrator.migration.replay import Transcript
 
 #: What holds to the end of its transaction: with all revisions in one, it would reach those that follow.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.databases.archives import Manifest, keep, path_for, prepare, unfinished
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import BackupError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.shortest import kept_entry

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import MetaData
 
-from orchestrator.databases.script import Snapshot, Step
+from orchestrator.databases.postgresql.script import Snapshot, Step
 
 #: Counted up whenever the files' form, or how blueprints are made, changes.
-FORMAT = 1
+FORMAT = 2
 #: Files kept: the newest.
 _KEPT = 50
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from orchestrator.databases.failures import Failure
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.history.directory import History
 from orchestrator.history.position import direction_of
 from orchestrator.migration.attempt import Outcome

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 

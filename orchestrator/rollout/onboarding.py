@@ -12,7 +12,7 @@ from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Claim, Found, Holds, Marker, Pool, Template
 from orchestrator.databases.dumping import taken
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Session
+from orchestrator.databases.port.database import Session
 from orchestrator.errors import OnboardingError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -59,6 +59,22 @@ class PlannedTenant:
     failure: Failure | None = None
     #: A revision on its path keeps state in the process: it must not run beside another tenant.
     serial: bool = False
+
+    def of(self, tenant: Tenant) -> PlannedTenant:
+        """The same of another tenant."""
+        return PlannedTenant(
+            tenant,
+            self.dialect,
+            self.version,
+            self.heads,
+            self.state,
+            self.target,
+            self.goal,
+            self.path,
+            self.verdict,
+            self.failure,
+            self.serial,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +234,7 @@ def make_plan(
         HistoryError: the target is not in the directory.
         UsageError: no such wave.
     """
-    planned = {
-        tenant.id: plan_tenant(request, tenant, readings[tenant.id], kinds.get(tenant.server, ("", "")), history, today)
-        for tenant in tenants
-    }
+    planned = dict(_planned(request, tenants, readings, kinds, history, today))
     declared = fleet.waves if request.waves is None else request.waves
     whole = Counter(request.dealt.values())
     waves = tuple(
@@ -245,6 +258,26 @@ def make_plan(
             )
     revisions = list(dict.fromkeys(revision for wave in waves for each in wave.tenants for revision in each.path))
     return Plan(request.command, request.target, waves, _hazards(request, history, revisions))
+
+
+def _planned(
+    request: Request,
+    tenants: Sequence[Tenant],
+    readings: Mapping[str, Reading],
+    kinds: Mapping[str, tuple[str, str]],
+    history: History,
+    today: date,
+) -> Iterator[tuple[str, PlannedTenant]]:
+    """Each tenant's id and what is decided about it; once for all that are alike in whatever it depends on."""
+    known: dict[tuple[object, ...], PlannedTenant] = {}
+    for tenant in tenants:
+        reading, kind = readings[tenant.id], kinds.get(tenant.server, ("", ""))
+        told = (tenant.target, tenant.pin, tenant.until, request.fixed.get(tenant.id))
+        alike = (reading.heads, reading.exists, reading.failure, kind, *told)
+        like = known.get(alike)
+        if like is None:
+            like = known[alike] = plan_tenant(request, tenant, reading, kind, history, today)
+        yield tenant.id, like.of(tenant)
 
 
 def _hazards(request: Request, history: History, revisions: Sequence[str]) -> tuple[Hazard, ...]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.waiting import Waiting
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
 
@@ -53,6 +54,8 @@ class RunResult:
     rehearsal: Mapping[str, Any] | None = None
     #: What a rehearsal had said of it beforehand, and what it was; see :func:`~orchestrator.rollout.foretold.foretold`.
     rehearsed: Mapping[str, Any] | None = None
+    #: What it waits for that was given to workers, and that none of them has begun.
+    waits: Waiting | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -136,6 +139,7 @@ class RunResult:
             "backups": [dict(each) for each in self.backups],
             **({} if self.rehearsal is None else {"rehearsal": dict(self.rehearsal)}),
             **({} if self.rehearsed is None else {"rehearsed": dict(self.rehearsed)}),
+            **({} if self.waits is None else {"waits": self.waits.as_json()}),
         }
 
 

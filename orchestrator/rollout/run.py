@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,8 @@ class Run:
     same_cause: int | None = None
     #: What the run had done to a tenant before it was carried on, by tenant id.
     earlier: Mapping[str, AttemptRecord] = field(default_factory=dict)
+    #: Attempts that failed in this part of the run before another process took it over: they count.
+    through: Sequence[AttemptRecord] = ()
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
     #: By wave; counted as they come, because it is asked for before every tenant.
     _failures: Counter[str] = field(default_factory=Counter)
@@ -58,6 +60,8 @@ class Run:
         Returns:
             How every tenant of the plan ended, in the plan's order. Nothing is left pending or running.
         """
+        for attempt in self.through:
+            self._note(attempt, written=True)
         try:
             for wave in self.plan.waves:
                 if self.stop.draining or not await self._may_follow(wave):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from orchestrator.databases.claims import Marker
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Session
+from orchestrator.databases.port.database import Session
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.fleet.callables import reference
 from orchestrator.fleet.onboarding import Seed

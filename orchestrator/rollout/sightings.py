@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql.script import Step
 from orchestrator.migration.recording import Recorded
 from orchestrator.rollout.plan import Kind
 

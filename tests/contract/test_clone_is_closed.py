@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from orchestrator.databases.cloning import Cloning
-from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.postgresql.adapter import PostgreSQL
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant
 from tests.projects import with_role

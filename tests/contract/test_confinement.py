@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from orchestrator.databases.concurrently import let_wait
-from orchestrator.databases.confinement import Beyond, Confinement
+from orchestrator.databases.postgresql.concurrently import let_wait
+from orchestrator.databases.postgresql.confinement import Beyond, Confinement
 from tests.servers import PostgresServer, execute, fetch
 
 OWN = "own"

@@ -1,4 +1,4 @@
-"""What orchestrator/databases/port.py promises, held against every adapter and kind of isolation."""
+"""What orchestrator/databases/port/database.py promises, held against every adapter and kind of isolation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.databases.claims import Claim, Found, Holds, Marker
 from orchestrator.databases.cloning import Cloning
 from orchestrator.databases.connect import connect
 from orchestrator.databases.failures import describe
-from orchestrator.databases.port import Database, Session
+from orchestrator.databases.port.database import Database, Session
 from orchestrator.errors import DatabaseError, OrchestratorError, TenantLocked, Unprovisioned
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

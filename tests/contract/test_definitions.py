@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.databases.connect import connect
 from orchestrator.databases.definitions import Definition
-from orchestrator.databases.definitions_postgresql import bare, parse_array, parse_row
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
+from orchestrator.databases.postgresql.shapes.definitions import bare, parse_array, parse_row
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
 from orchestrator.rollout.differences import differences

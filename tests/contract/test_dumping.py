@@ -1,4 +1,4 @@
-"""What orchestrator/databases/port.py promises of dumps and restores, held against every adapter and isolation."""
+"""What the port promises of dumps and restores, held against every adapter and isolation."""
 
 from __future__ import annotations
 

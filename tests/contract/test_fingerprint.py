@@ -16,11 +16,11 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.databases import fingerprint
-from orchestrator.databases.fingerprint import fingerprints
-from orchestrator.databases.fingerprint_sql import shapes_sql
-from orchestrator.databases.postgresql import PostgreSQL
-from orchestrator.databases.script import identifier
+from orchestrator.databases.postgresql.adapter import PostgreSQL
+from orchestrator.databases.postgresql.script import identifier
+from orchestrator.databases.postgresql.shapes import fingerprint
+from orchestrator.databases.postgresql.shapes.fingerprint import fingerprints
+from orchestrator.databases.postgresql.shapes.statements import shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
@@ -45,12 +45,27 @@ NO_CHANGES = [
     "ALTER TABLE data RENAME term TO word",
     "DROP INDEX by_word; ALTER TABLE data ADD extra int; CREATE INDEX by_word ON data (word, number);"
     "ALTER TABLE data DROP extra",
+    "ALTER TABLE goal DROP b; ALTER TABLE goal ADD b int CONSTRAINT goal_b UNIQUE; ALTER TABLE leads DROP a;"
+    "ALTER TABLE leads ADD a int CONSTRAINT lead REFERENCES goal (a) ON DELETE SET NULL (a)",
+    "ALTER TYPE spot DROP ATTRIBUTE y; ALTER TYPE spot ADD ATTRIBUTE y int",
     "ALTER TABLE data DROP word; ALTER TABLE data ADD word text; CREATE INDEX by_word ON data (word, number);"
     "CREATE INDEX by_four ON data (word, number, amount, note); CREATE INDEX by_hash ON data USING hash (word)",
 ]
 #: Names that a definition holds in other places too, that need quotes, or that are another's beginning or end.
 NAMES = ["data", "a", "old", "new", "state", "acme", "acme_2", "x.acme", "acme.", "Te nant", 'q"uote', "it's", "schöne"]
 NAMES += ["public_", "select", "id", "pg", "$1", "a, b", r"back\slash"]
+#: The least that a schema has, and what makes the statement ask more of every schema that it reads.
+PLAIN = "CREATE TABLE t (id int PRIMARY KEY, word text NOT NULL)"
+RARE = [
+    "CREATE TABLE s (id serial)",
+    "CREATE TABLE s (id int) WITH (fillfactor = 50)",
+    "CREATE TABLE s () INHERITS (t)",
+    "CREATE TYPE s AS (x int, y int)",
+    "CREATE TYPE s AS ENUM ('x')",
+    "CREATE VIEW s AS SELECT id FROM t",
+    "CREATE FUNCTION s() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE POLICY s ON t USING (true)",
+]
 _numbers = itertools.count(1)
 
 
@@ -183,6 +198,47 @@ async def test_extensions_objects_are_not_the_tenants(database: str, extension: 
         await connection.close()
 
     assert a == b
+
+
+async def test_access_method_counts(database: str) -> None:
+    """A table in another access method than the server's own differs; its name says which, and not its OID."""
+    made = "CREATE ACCESS METHOD {} TYPE TABLE HANDLER heap_tableam_handler"
+    execute(database, "; ".join(made.format(name) for name in ("one", "other")))
+    for schema, method in (("a", "heap"), ("b", "one"), ("c", "one"), ("d", "other")):
+        make(database, schema, f"CREATE TABLE t (id int) USING {method}")
+    connection = await asyncpg.connect(database)
+    try:
+        a, b, c, d = await digests(connection, "a", "b", "c", "d")
+        (alone,) = await digests(connection, "a")
+    finally:
+        await connection.close()
+
+    assert a == alone
+    assert b == c
+    assert len({a, b, d}) == 3
+
+
+async def test_foreign_key_that_is_not_enforced(shared: str, raw: asyncpg.Connection) -> None:
+    """A foreign key that the server does not enforce, as PostgreSQL 18 can have it, differs from one that it does."""
+    if raw.get_server_version().major < 18:
+        pytest.skip("NOT ENFORCED came with PostgreSQL 18")
+    sql = "CREATE TABLE goal (a int PRIMARY KEY); CREATE TABLE leads (a int);"
+    sql += "ALTER TABLE leads ADD CONSTRAINT lead FOREIGN KEY (a) REFERENCES goal {}"
+    enforced, other = new(shared, sql.format("NOT VALID")), new(shared, sql.format("NOT ENFORCED"))
+
+    assert len(set(await digests(raw, enforced, other))) == 2
+
+
+@pytest.mark.parametrize("rare", RARE)
+async def test_neighbours_do_not_count(shared: str, raw: asyncpg.Connection, rare: str) -> None:
+    """What is asked because of one schema among many says nothing of the others."""
+    plain, same = new(shared, PLAIN), new(shared, PLAIN)
+    rich = new(shared, f"{PLAIN}; {rare}")
+
+    (alone,) = await digests(raw, plain)
+    one, other, third = await digests(raw, plain, same, rich)
+
+    assert alone == one == other != third
 
 
 async def test_many_are_few_statements(shared: str, raw: asyncpg.Connection) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.databases.sqlite import SQLite
+from orchestrator.databases.sqlite.adapter import SQLite
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
 

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from orchestrator.databases import lanes as module
-from orchestrator.databases.lanes import Lanes
-from orchestrator.databases.postgresql import PostgreSQL
-from orchestrator.databases.postgresql_session import lock_key
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql import lanes as module
+from orchestrator.databases.postgresql.adapter import PostgreSQL
+from orchestrator.databases.postgresql.lanes import Lanes
+from orchestrator.databases.postgresql.script import Step
+from orchestrator.databases.postgresql.session import lock_key
 from orchestrator.errors import Unprovisioned
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

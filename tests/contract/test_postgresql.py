@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import text
 
 from orchestrator.databases.answers import Check
-from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.postgresql.adapter import PostgreSQL
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

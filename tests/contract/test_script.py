@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from orchestrator.databases.script import Place, Step, identifier, literal, script
+from orchestrator.databases.postgresql.script import Place, Step, identifier, literal, script
 from tests.servers import PostgresServer, execute, fetch
 
 KEY = -7_000_000_000_000_000_001

@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from orchestrator.actions.execution import Execution
 from orchestrator.engine.queues import SCHEMA
 from tests.projects import Project, held, until
 from tests.servers import execute, fetch
-from tests.workers import GATE, start_worker, steered_project, tenants, workers
+from tests.workers import GATE, sampled, start_worker, steered_project, tenants, workers
 from tests.workspace import Workspace
 
 DBOS = ("--executor", "dbos")
@@ -248,9 +251,27 @@ def test_another_fleet(project: Project, command: Workspace, url: str, tmp_path:
     assert {status for status, _ in states.values()} == {"succeeded"}
 
 
+async def test_another_budget(tmp_path: Path, make_database: Callable[..., str]) -> None:
+    """max_concurrency is edited between runs of the same workers: each run has as many tenants at once as it says."""
+    journal, url = make_database(), make_database()
+    project = steered_project(tmp_path, url)
+    most = {}
+    tenants(project, url, journal=journal)
+    with workers(project, 2):
+        for cap in (1, 4, 2):
+            names = [f"cap{cap}_{number:02}" for number in range(24)]
+            execute(url, f"INSERT INTO public.slow VALUES {', '.join(f'({name!r})' for name in names)}")
+            tenants(project, url, *names, servers={"main": {"url": url, "max_concurrency": cap}}, journal=journal)
+            async with sampled(journal) as seen:
+                result = await project.upgrade(execution=Execution(executor="dbos"))
+            assert result.summary == {"succeeded": 24}
+            most[cap] = seen[urlsplit(url).path[1:]]
+    assert most == {1: 1, 4: 4, 2: 2}
+
+
 def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     """Neither the servers' passwords nor a webhook's address are in the engine's tables, whatever became of the run."""
-    secret, hook = "s3cr3t-passw0rd", "t0ken-of-the-hook"
+    secret, hook, unread = "s3cr3t-passw0rd", "t0ken-of-the-hook", "s0mebody-elses"
     project = steered_project(tmp_path, database)
     url = database.replace("postgres@", f"postgres:{secret}@")
     servers = {"main": {"url": url, "max_concurrency": 2}}
@@ -259,7 +280,11 @@ def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     execute(database, "INSERT INTO public.broken VALUES ('t1')")
     with workers(project, 1):
         document = Workspace(project.path).json("upgrade", "--provision", *DBOS, exit_code=1)
+        hooks["before_run"] = [{"command": f"echo postgresql://app:{unread}@db.internal/app is away; exit 1"}]
+        tenants(project, url, *TEN[:3], servers=servers, hooks=hooks)
+        refused = Workspace(project.path).run("upgrade", *DBOS)
     assert document["summary"]["failed"] == 1
+    assert (refused.returncode, "postgresql://app:***@db.internal/app is away" in refused.stderr) == (2, True)
     names = fetch(
         database, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'orchestrator_engine'"
     )
@@ -269,6 +294,8 @@ def test_secrets_stay_at_home(tmp_path: Path, database: str) -> None:
     assert document["run"] in text
     assert secret not in text
     assert hook not in text
+    assert unread not in text
+    assert "app:***@db.internal/app is away" in text
 
 
 @pytest.fixture
@@ -344,6 +371,8 @@ def test_onboarding(project: Project, command: Workspace, url: str) -> None:
         refused = command.run("onboard", "--from", "new.csv", *DBOS)
         assert refused.returncode == 2
         assert "would be written into tenants.yaml" in refused.stderr
+        assert "give the workers the new file" in refused.stderr
+        assert fetch(url, "SELECT FROM pg_namespace WHERE nspname ~ '^n[0-9]'") == []
         tenants(project, url, sources=[source])
         document = command.json("onboard", "--from", "new.csv", *DBOS)
         again = command.json("onboard", "--from", "new.csv", *DBOS)

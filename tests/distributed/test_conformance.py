@@ -16,7 +16,7 @@ from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 from tests.distributed.conftest import Stage
-from tests.projects import held, waiting_backend
+from tests.projects import held, until, waiting_backend
 from tests.servers import execute, fetch
 from tests.workers import GATE
 
@@ -191,6 +191,34 @@ async def test_asked_to_end(stage: Stage, ask: Any) -> None:
     again = await orchestrator.resume(stage.project.fleet, record.id, execution=stage.how())
     assert stage.plain(again) == dict.fromkeys(SIX, "succeeded")
     assert sorted(seen(stage)) == list(SIX)
+
+
+async def test_seen_while_it_goes_on(stage: Stage) -> None:
+    """What has become of a tenant is in the journal while others are still being migrated, and that they are."""
+    stage.fleet(*SIX)
+    stage.steer("gated", "b")
+    there = f"SELECT status FROM orchestrator_attempts WHERE tenant ~ '^{stage.prefix}'"
+    async with held(stage.url, GATE) as gate:
+        running = asyncio.create_task(stage.upgrade(replay=False))
+        so = ["running", *["succeeded"] * 5]
+        await until(lambda: gate.fetch(there), lambda rows: sorted(row["status"] for row in rows) == so)
+    assert stage.plain(await running) == dict.fromkeys(SIX, "succeeded")
+
+
+async def test_cancelled_while_it_is_planned(stage: Stage) -> None:
+    """What is asked for before the first tenant's turn is heeded as well: nobody is begun."""
+    stage.fleet(*SIX)
+    stage.steer("broken", "a", "b", "c", "d", "e", "f")
+    run = await stage.upgrade()
+    stage.steer("broken")
+    asks = f"{sys.executable} -m orchestrator runs cancel last"
+    stage.fleet(*SIX, hooks={"before_run": [{"command": asks}]})
+
+    again = await orchestrator.resume(stage.project.fleet, run.run.id, execution=stage.how())
+
+    assert again.run.status is RunStatus.CANCELLED
+    assert (await shown(stage, again)).run.status is RunStatus.CANCELLED
+    assert seen(stage) == []
 
 
 async def test_back_again(stage: Stage) -> None:

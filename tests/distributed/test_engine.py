@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError
 from orchestrator.engine import slots
 from orchestrator.engine.client import Engine, Piece, Standing
 from orchestrator.engine.connection import connector
+from orchestrator.engine.keeping import Broken, kept
 from orchestrator.engine.queues import SCHEMA, STARTS, WORKER_CONCURRENCY, Queues
 from orchestrator.engine.runtime import Slot
 from orchestrator.engine.surely import surely
@@ -71,6 +72,24 @@ def test_queues_stay_as_they_are(engine: Engine, database: str) -> None:
     execute(database, f"UPDATE {SCHEMA}.queues SET polling_interval_sec = 0.3")
     engine.register(QUEUES, [1, 4], 1)
     assert queue(database, CHUNKS)["polling_interval_sec"] == 0.3
+
+
+async def test_kept_without_secrets() -> None:
+    """What a piece of work has said or raised is masked before the engine writes it into its tables."""
+    address = "postgresql://app:hunter2hunter2@db.internal/app"
+
+    async def says() -> dict[str, object]:
+        return {"error": {"message": f"cannot reach {address}", "hints": [address]}, "chunks": 2}
+
+    async def raises() -> dict[str, object]:
+        raise KeyError(address)
+
+    shown = "postgresql://app:***@db.internal/app"
+    assert await kept(says()) == {"error": {"message": f"cannot reach {shown}", "hints": [shown]}, "chunks": 2}
+    with pytest.raises(Broken, match="KeyError: ") as broken:
+        await kept(raises())
+    # All that the engine writes down of an exception: its class, and this.
+    assert str(broken.value) == f"KeyError: '{shown}'"
 
 
 def test_held_and_released(engine: Engine, database: str) -> None:

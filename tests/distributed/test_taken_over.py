@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import asyncpg
@@ -14,16 +18,18 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.distributing.controlling import carry_out
+from orchestrator.actions.distributing.following import follow_run
 from orchestrator.actions.distributing.given import opened_engine
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.place import Place, queues_of
-from orchestrator.actions.execution import Execution
+from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import opened_project
 from orchestrator.actions.stopping import cancel
 from orchestrator.actions.worker import Worker
 from orchestrator.engine.client import Engine, Standing
 from orchestrator.engine.queues import PLACES, SCHEMA, Queues
+from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.load import load
 from orchestrator.fleet.tenant import Isolation, Tenant
@@ -34,10 +40,13 @@ from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.waiting import Waiting
+from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import Project, statuses, until
 from tests.servers import execute, fetch
-from tests.workers import steered_project, tenants
+from tests.workers import steered_project, tenants, workers
+from tests.workspace import Workspace
 
 DBOS = Execution(executor="dbos")
 DETACHED = replace(DBOS, detach=True)
@@ -98,16 +107,98 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
 
 
-async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str) -> None:
-    """A run whose budget is used up is not begun again by the worker that takes it over."""
-    run = (await project.upgrade(execution=DETACHED)).run.id
-    execute(database, f"UPDATE orchestrator_runs SET status = 'failed' WHERE id = '{run}'")
+def failed(attempt: AttemptRecord) -> AttemptRecord:
+    """``attempt`` as a worker has left it that could not migrate the tenant."""
+    error = {"type": "RaiseException", "message": "broken", "sqlstate": "P0001"}
+    changes = {"status": TenantStatus.FAILED, "attempts": attempt.attempts + 1, "error": error}
+    return replace(attempt, **changes, finished_at=datetime.now(UTC))
 
-    assert await hands.take_over(RunJob(run, True, DBOS, fresh=True)) == {"status": "failed"}
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+async def test_while_it_is_about_to_fail(project: Project, hands: Hands, database: str, status: str) -> None:
+    """A run whose budget is used up is not begun again: its wave has failed, and whoever is to be called is called."""
+    hooks = {moment: [{"command": f"echo {moment} >> called"}] for moment in ("before_wave", "after_wave", "after_run")}
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100}], hooks=hooks)
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    hands.journal.record(failed((await hands.shown(run)).tenants[0]))
+    await hands.journal.flush()
+    execute(database, f"UPDATE orchestrator_runs SET status = '{status}' WHERE id = '{run}'")
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
 
     left = await hands.shown(run)
-    assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
-    assert left.run.finished_at is not None
+    assert (left.run.status, left.run.finished_at is None) == (RunStatus.FAILED, False)
+    assert statuses(left) == {"a": "failed", "b": "not_started", "c": "not_started"}
+    assert [(wave.name, wave.state.value, wave.reason) for wave in left.waves] == [
+        ("first", "failed", "1 of 3 tenants failed")
+    ]
+    assert (project.path / "called").read_text().split() == ["before_wave", "after_wave", "after_run"]
+
+
+async def test_failed_before_it_was_resumed(project: Project, hands: Hands, database: str) -> None:
+    """Failures that a run was resumed for are tried again by whoever takes it over; those since then are not."""
+    execute(database, "INSERT INTO public.broken VALUES ('a'), ('b')")
+    run = (await project.upgrade(execution=Execution(continue_on_error=True))).run.id
+    await orchestrator.resume(project.fleet, run, execution=replace(DETACHED, continue_on_error=True))
+    ((told,),) = fetch(database, f"SELECT inputs FROM {SCHEMA}.workflow_input WHERE workflow_uuid = '{run}'")
+    job = RunJob.from_json(json.loads(told)["positionalArgs"][0])
+    assert set(job.ended) == {"a", "b"}
+    a = next(each for each in (await hands.shown(run)).tenants if each.tenant == "a")
+    hands.journal.record(failed(a))
+    await hands.journal.flush()
+    execute(database, f"DELETE FROM {SCHEMA}.workflow_status; DELETE FROM public.broken")
+    with workers(project, 1):
+        await hands.take_over(job)
+    left = await hands.shown(run)
+    assert statuses(left) == {"a": "failed", "b": "succeeded", "c": "succeeded"}
+    assert {each.tenant: each.attempts for each in left.tenants} == {"a": 2, "b": 2, "c": 1}
+
+
+async def given_up(project: Project, database: str) -> str:
+    """A run of workers that are gone: one of its tenants has failed, and the others are through."""
+    execute(database, "INSERT INTO public.broken VALUES ('c')")
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100, "order": "listed"}])
+    run = (await project.upgrade(execution=Execution(jobs=1))).run.id
+    tenants(project, database, *THREE, waves=[{"name": "first", "percent": 100, "on_failure": "rollback"}])
+    execute(
+        database,
+        f"UPDATE orchestrator_runs SET status = 'running', finished_at = NULL WHERE id = '{run}'; "
+        f"DELETE FROM orchestrator_events WHERE run = '{run}' AND kind = 'wave'",
+    )
+    return run
+
+
+def rollbacks(database: str) -> list[tuple[str, str]]:
+    """Rollbacks in the journal, and how they stand."""
+    found = fetch(database, "SELECT id, status FROM orchestrator_runs WHERE command = 'rollback'")
+    return [(run, status) for run, status in found]
+
+
+async def test_killed_when_all_were_through(project: Project, hands: Hands, database: str) -> None:
+    """on_failure: rollback is carried out by whoever takes the run over; who takes it over after that does nothing."""
+    run = await given_up(project, database)
+    with workers(project, 1):
+        assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
+    (wave,) = (await hands.shown(run)).waves
+    assert rollbacks(database) == [(wave.rolled_back, "succeeded")]
+    assert {each.to_heads for each in (await hands.shown(str(wave.rolled_back))).tenants} == {()}
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "failed"
+    assert rollbacks(database) == [(wave.rolled_back, "succeeded")]
+
+
+async def test_killed_before_the_rollback_was_begun(project: Project, hands: Hands, database: str) -> None:
+    """The run that was written down with the wave is the one that takes it back."""
+    run = await given_up(project, database)
+    execute(database, f"UPDATE orchestrator_runs SET status = 'failed', finished_at = now() WHERE id = '{run}'")
+    meant = WaveRecord("first", WaveState.FAILED, reason="1 of 3 tenants failed", rolled_back="20260101-000000-meant")
+    hands.journal.record_event(meant.event(run))
+    await hands.journal.flush()
+    with workers(project, 1):
+        await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+    assert rollbacks(database) == [(meant.rolled_back, "succeeded")]
+    with pytest.raises(UsageError, match=f"taken back by run {meant.rolled_back}$"):
+        await orchestrator.resume(project.fleet, run)
 
 
 async def test_approved_once(project: Project, hands: Hands, database: str) -> None:
@@ -133,6 +224,39 @@ async def test_what_was_approved_is_told(project: Project, hands: Hands, databas
     assert '"approves":"first"' in told.replace(": ", ":")
 
 
+async def test_paused_while_it_is_planned(project: Project, hands: Hands, database: str) -> None:
+    """A pause that is asked for while a worker plans the run is not written over when it begins."""
+    asks = f"{sys.executable} -m orchestrator runs pause last"
+    tenants(project, database, *THREE, hooks={"before_run": [{"command": asks}]})
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    # A worker has it: otherwise it would be taken back.
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'PENDING' WHERE workflow_uuid = '{run}'")
+
+    assert (await hands.take_over(RunJob(run, True, DBOS, fresh=True)))["status"] == "paused"
+    assert statuses(await hands.shown(run)) == dict.fromkeys(THREE, "not_started")
+
+
+async def test_cancelled_while_it_is_handed_over(project: Project, hands: Hands, database: str) -> None:
+    """A run that somebody cancels while the command plans it is not given to workers."""
+    tenants(project, database, *THREE, hooks={"before_run": [{"command": "exit 1"}]})
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    await hands.take_over(RunJob(run, True, DBOS, fresh=True))
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'SUCCESS' WHERE workflow_uuid = '{run}'")
+    connection = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            await connection.execute("UPDATE orchestrator_runs SET status = 'cancelled' WHERE id = $1", run)
+            again = asyncio.create_task(orchestrator.resume(project.fleet, run, provision=True, execution=DETACHED))
+            waiting = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+            await until(lambda: connection.fetch(waiting), bool)
+    finally:
+        await connection.close()
+
+    assert (await again).run.status is RunStatus.CANCELLED
+    assert hands.engine.standings([f"{run}+2"]) == {}
+    assert (await hands.shown(run)).run.finished_at is not None
+
+
 @asynccontextmanager
 async def locked(url: str, table: str) -> AsyncIterator[asyncpg.Connection]:
     """Nobody can write into a table of the journal."""
@@ -156,6 +280,64 @@ async def test_taken_back_while_somebody_looks_on(project: Project, hands: Hands
     await asked
     assert hands.engine.standings([run]) == {run: Standing.CANCELLED}
     assert (await hands.shown(run)).run.status is RunStatus.CANCELLED
+
+
+async def test_killed_before_it_was_given_out(project: Project, hands: Hands, database: str) -> None:
+    """A run that is in the journal, and that no worker will take: it is told so, and given out when it is resumed."""
+    command = [sys.executable, "-m", "orchestrator", "upgrade", "--provision", "--executor", "dbos"]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=project.path, env=Workspace.environment(), stdout=DEVNULL, stderr=DEVNULL
+    )
+    async with locked(database, f"{SCHEMA}.workflow_status") as connection:
+        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND relation = '{SCHEMA}.workflow_status'::regclass"
+        await until(lambda: connection.fetch(waiting), bool)
+        assert (await hands.shown("last")).run.status is RunStatus.RUNNING
+        with pytest.raises(UsageError, match="still going"):
+            await orchestrator.resume(project.fleet)
+        process.kill()
+        await process.wait()
+
+    left = await hands.shown("last")
+    assert (left.run.status, left.run.finished_at) == (RunStatus.INTERRUPTED, None)
+    listed = await orchestrator.list_runs(project.fleet)
+    assert [run.status for run, _ in listed.runs] == [RunStatus.INTERRUPTED]
+    assert hands.engine.standings([left.run.id]) == {}
+    with workers(project, 1):
+        again = await orchestrator.resume(project.fleet, execution=DBOS)
+    assert (again.run.id, statuses(again)) == (left.run.id, dict.fromkeys(THREE, "succeeded"))
+    assert sorted(name for (name,) in fetch(database, "SELECT tenant FROM public.seen")) == THREE
+
+
+async def test_behind_another_run(
+    project: Project, hands: Hands, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever looks at a run that waits is told for which, and until when that one bakes."""
+    first = (await project.upgrade(execution=DETACHED)).run.id
+    second = await project.upgrade(execution=DETACHED)
+    assert second.waits == (await hands.shown(second.run.id)).waits == Waiting(first)
+    assert (await hands.shown(first)).waits == Waiting(None)
+
+    watch = Watch()
+    following = asyncio.create_task(follow_run(project.fleet, second.run.id, watch))
+
+    async def told() -> str:
+        return caplog.text
+
+    await until(told, lambda text: f"run {second.run.id} waits behind run {first}\n" in text)
+    execute(database, f"UPDATE {SCHEMA}.workflow_status SET status = 'PENDING' WHERE workflow_uuid = '{first}'")
+    baking = WaveRecord("canary", WaveState.BAKING, until=datetime(2100, 1, 1, 12, tzinfo=UTC))
+    hands.journal.record_event(baking.event(first))
+    await hands.journal.flush()
+    line = f"waits behind run {first}, whose wave canary bakes until 2100-01-01 12:00:00 UTC"
+    await until(told, lambda text: f"run {second.run.id} {line}\n" in text)
+    watch.stop.request()
+    assert (await following).waits == Waiting(first, "canary", baking.until)
+
+    command = Workspace(project.path)
+    assert f"it {line}\n" in command.run("runs", "show", second.run.id).stdout
+    waits = {"behind": first, "wave": "canary", "until": "2100-01-01T12:00:00+00:00"}
+    assert command.json("runs", "show", second.run.id)["waits"] == waits
+    assert "waits" not in command.json("runs", "show", first)
 
 
 def planned(name: str) -> PlannedTenant:
@@ -234,33 +416,53 @@ async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
     assert len(hands.engine.under("run:all:")) == 2
 
 
+def chunk(hands: Hands, run: str, *names: str, part: str | None = None, **tried: int) -> ChunkJob:
+    """What a worker is told of a chunk of ``run`` with these tenants."""
+    wave = PlannedWave("all", tuple(map(planned, names)), FailureBudget(0), Wave("all"))
+    return ChunkJob.of(
+        run,
+        wave,
+        Chunk("db:5432", 1, 1, wave.tenants),
+        part=part or run,
+        missing=names,
+        tried=tried,
+        cap=1,
+        failures=0,
+        same_cause=None,
+        provision=True,
+        execution=DBOS,
+        fresh=not tried,
+        digest=hands.digest,
+    )
+
+
+async def test_a_chunk_that_cannot_be_carried_out(project: Project, hands: Hands) -> None:
+    """A worker that cannot read its tenants.yaml fails those of its chunk that no worker before was through with."""
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    first, second, third = (await hands.shown(run)).tenants
+    done = replace(first, status=TenantStatus.SUCCEEDED, to_heads=("r2",), attempts=1)
+    found = replace(second, status=TenantStatus.ALREADY_CURRENT, to_heads=("r2",))
+    under_way = replace(third, status=TenantStatus.RUNNING, started_at=datetime.now(UTC))
+    for attempt in (done, found, under_way):
+        hands.journal.record(attempt)
+    (project.path / "tenants.yaml").write_text("tenants: {")
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    await worker.chunk({**chunk(hands, run, *THREE).as_json(), "id": f"{run}:all:1", "again": True})
+
+    left = {each.tenant: each for each in await hands.journal.attempts_of(run, THREE)}
+    assert (left["a"], left["b"]) == (done, found)
+    assert (left["c"].status, left["c"].started_at) == (TenantStatus.FAILED, under_way.started_at)
+
+
 async def test_a_run_given_out_again_is_met_anew(project: Project, hands: Hands, database: str) -> None:
     """A worker reads tenants.yaml again for a run that it knows from an earlier time, and not for each chunk."""
     run = (await project.upgrade(execution=DETACHED)).run.id
-    wave = PlannedWave("all", (planned("a"),), FailureBudget(0), Wave("all"))
     worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
-
-    def job(part: str) -> ChunkJob:
-        return ChunkJob.of(
-            run,
-            wave,
-            Chunk("db:5432", 1, 1, wave.tenants),
-            part=part,
-            missing=(),
-            tried={},
-            cap=1,
-            failures=0,
-            same_cause=None,
-            provision=True,
-            execution=DBOS,
-            fresh=True,
-            digest=hands.digest,
-        )
-
-    before = await worker._muster(job(run))
-    assert await worker._muster(job(run)) is before
+    before = await worker._muster(chunk(hands, run, "a"))
+    assert await worker._muster(chunk(hands, run, "a")) is before
     tenants(project, database, "new")
-    now = await worker._muster(job(f"{run}+2"))
+    now = await worker._muster(chunk(hands, run, "a", part=f"{run}+2"))
     try:
         assert [each.id for each in now.project.fleet.tenants] == ["new"]
         assert list(worker._musters.values()) == [now]

@@ -256,7 +256,7 @@ _PUT_BACK = """
 import sys
 from pathlib import Path
 from orchestrator.databases.dumping import Restoring
-from orchestrator.databases.sqlite_dump import Waiting, restore_file
+from orchestrator.databases.sqlite.dump import Waiting, restore_file
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 file, dump = map(Path, sys.argv[1:])
 tenant = Tenant("a", "files", Isolation.FILE, file=str(file))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import orchestrator
 from orchestrator.actions.project import Project as Opened
 from orchestrator.actions.project import opened_project
-from orchestrator.databases.script import identifier
+from orchestrator.databases.postgresql.script import identifier
 from orchestrator.errors import ConfigurationError
 from orchestrator.fleet.tenant import Limits
 from tests.names import KNOWN, LONGEST, names

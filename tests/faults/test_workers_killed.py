@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
@@ -22,9 +22,9 @@ from orchestrator.actions.execution import Execution
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
-from tests.projects import Project, statuses, until
+from tests.projects import Project, held, statuses, until
 from tests.servers import PostgresServer, execute, fetch
-from tests.workers import Worker, start_worker, steered_project, tenants, workers
+from tests.workers import GATE, Worker, sampled, start_worker, steered_project, tenants, workers
 
 #: Tenants at once on each server, and how many tenants each has.
 CAP, EACH = 2, 60
@@ -50,32 +50,6 @@ def two_servers(project: Project, url: str, other: str, **keys: Any) -> list[str
     entries = [{"id": name, "server": server} for server, listed in names.items() for name in listed]
     tenants(project, url, *entries, servers=servers, defaults={}, **keys)
     return [name for listed in names.values() for name in listed]
-
-
-@asynccontextmanager
-async def sampled(url: str) -> AsyncIterator[dict[str, int]]:
-    """The most connections that each other database had at once, asked for again and again meanwhile."""
-    most: dict[str, int] = {}
-    connection = await asyncpg.connect(url)
-
-    async def sample() -> None:
-        while True:
-            # Also those that idle: a server counts them, too.
-            rows = await connection.fetch(
-                "SELECT datname, count(*) FROM pg_stat_activity WHERE datname <> current_database() AND "
-                "backend_type = 'client backend' GROUP BY 1"
-            )
-            for name, count in rows:
-                most[name] = max(most.get(name, 0), count)
-            await asyncio.sleep(0.02)
-
-    sampling = asyncio.create_task(sample())
-    try:
-        yield most
-    finally:
-        sampling.cancel()
-        await asyncio.wait({sampling})
-        await connection.close()
 
 
 async def done(project: Project) -> dict[str, AttemptRecord]:
@@ -188,6 +162,36 @@ async def test_the_one_that_has_the_run(tmp_path: Path, make_database: Callable[
         others = [worker for worker in run.crew if worker is not victim]
         assert any(worker.has_said("carried on, whose worker is gone") for worker in others)
     assert {each.attempts for each in result.tenants} == {1}
+
+
+async def test_in_a_rollback(tmp_path: Path, database: str) -> None:
+    """Whoever takes the run over carries on the very run that takes its wave back: there is no other, and it ends."""
+    project = steered_project(tmp_path, database)
+    wave = {"name": "all of them", "percent": 100, "on_failure": "rollback"}
+    tenants(project, database, "a", "b", "c", waves=[wave])
+    execute(database, "INSERT INTO public.broken VALUES ('c'); INSERT INTO public.gated VALUES ('c')")
+    back = "SELECT id, status FROM orchestrator_runs WHERE command = 'rollback'"
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'a.accounts'::regclass"
+    with workers(project, 2) as crew:
+        async with held(database, GATE) as gate, held(database, GATE + 1) as reader:
+            running = asyncio.create_task(project.upgrade(execution=replace(DBOS, replay=False)))
+            await begun(project, 2)
+            # What is to be dropped is in use when the wave goes back.
+            await reader.execute("BEGIN; LOCK TABLE a.accounts IN ACCESS SHARE MODE")
+            await gate.execute(f"SELECT pg_advisory_unlock({GATE})")
+            await until(lambda: reader.fetch(waiting), bool)
+            (before,) = fetch(database, back)
+            victim = controller(crew)
+            victim.kill()
+            (other,) = [worker for worker in crew if worker is not victim]
+            await asyncio.to_thread(other.hear, "carried on, whose worker is gone")
+        result = await running
+
+    assert result.run.status is RunStatus.FAILED
+    assert [each.rolled_back for each in result.waves] == [before["id"]]
+    assert [tuple(row) for row in fetch(database, back)] == [(before["id"], "succeeded")]
+    taken_back = await orchestrator.show_run(project.fleet, before["id"])
+    assert {each.tenant: each.to_heads for each in taken_back.tenants} == {"a": (), "b": (), "c": ()}
 
 
 async def test_all_of_them_in_a_bake(tmp_path: Path, database: str) -> None:

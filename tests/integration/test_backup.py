@@ -19,7 +19,7 @@ import pytest
 
 import orchestrator
 from orchestrator.databases import server_binaries
-from orchestrator.databases.postgresql_session import lock_key
+from orchestrator.databases.postgresql.session import lock_key
 from orchestrator.errors import DatabaseError
 from orchestrator.journal.journal import Journal, default_url
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error, statuses, tenant_of

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 import orchestrator
-from orchestrator.databases import diagnosis
 from orchestrator.databases.embedded import EmbeddedServer
+from orchestrator.databases.postgresql import diagnosis
 from orchestrator.fleet.fleet import Fleet
 from tests.projects import (
     ACCOUNTS,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.postgresql.adapter import PostgreSQL
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.drifting import PLANTS, carry_out, drifting, plant
 from tests.servers import execute, fetch

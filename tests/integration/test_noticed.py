@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -109,6 +110,19 @@ async def test_a_tenant_whose_tables_are_elsewhere_is_noticed(tmp_path: Path, da
 
     await orchestrator.upgrade(project.fleet)
     assert await noticed(project) == {}
+
+
+async def test_a_place_with_a_secret_in_its_name_is_the_same_place(tmp_path: Path, database: str) -> None:
+    """The journal has such a name masked; what is masked alike is held to be the same."""
+    url = urlsplit(database)
+    secret = url._replace(netloc=f"postgres:swordfish9@{url.hostname}:{url.port}").geturl()
+    project = make_project(
+        tmp_path, {"r1": ACCOUNTS}, schemas(secret, "a").replace('"a"', '"a", "schema": "swordfish9_a"')
+    )
+    await orchestrator.upgrade(project.fleet, provision=True)
+
+    assert await noticed(project) == {}
+    assert "swordfish9" not in (tmp_path / ".orchestrator" / "journal.db").read_bytes().decode(errors="replace")
 
 
 async def test_a_file_put_back_is_noticed(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ async def test_refused_under_the_lock(tmp_path: Path, database: str) -> None:
 
 
 async def _lock_key(database: str) -> int:
-    from orchestrator.databases.postgresql_session import lock_key
+    from orchestrator.databases.postgresql.session import lock_key
 
     return lock_key(database.rpartition("/")[2], "a")
 
@@ -215,7 +215,7 @@ async def test_transactional_revisions_cost_nothing(
     tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for the journal, and the database is not asked for invalid indexes."""
-    from orchestrator.databases.postgresql_session import PostgreSQLSession
+    from orchestrator.databases.postgresql.session import PostgreSQLSession
     from orchestrator.rollout.steps import Steps
 
     called: list[str] = []

@@ -16,10 +16,10 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.pool import drop_pools, fill_pools
-from orchestrator.databases import ready
 from orchestrator.databases.claims import Claim, Marker
 from orchestrator.databases.connect import connect
 from orchestrator.databases.own_names import READY
+from orchestrator.databases.postgresql import ready
 from orchestrator.fleet.fleet import Fleet
 from tests.command_line import THIRD, Project, assert_error, tenant_of
 from tests.projects import ENV, until

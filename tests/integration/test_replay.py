@@ -12,7 +12,7 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.execution import Execution
-from orchestrator.databases.postgresql_session import lock_key
+from orchestrator.databases.postgresql.session import lock_key
 from tests.catalog import catalogs, difference
 from tests.projects import (
     ACCOUNTS,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from orchestrator.databases.postgresql import PostgreSQL
+from orchestrator.databases.postgresql.adapter import PostgreSQL
 from tests.catalog import difference
 from tests.fleets import database_of
 from tests.generated import DYNAMIC, SPECIAL, STATIC, Generated, Member, fleets, written

@@ -16,9 +16,9 @@ import pytest
 
 from orchestrator.databases.connect import connect
 from orchestrator.databases.dumping import Restoring
-from orchestrator.databases.port import Database
-from orchestrator.databases.sqlite_dump import Waiting, dump_file, restore_file
-from orchestrator.databases.sqlite_session import SQLiteLock
+from orchestrator.databases.port.database import Database
+from orchestrator.databases.sqlite.dump import Waiting, dump_file, restore_file
+from orchestrator.databases.sqlite.session import SQLiteLock
 from orchestrator.errors import BackupError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.databases.connect import connect
 from orchestrator.databases.dumping import Restored
-from orchestrator.databases.postgresql_session import lock_key
+from orchestrator.databases.postgresql.session import lock_key
 from orchestrator.errors import BackupError
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Limits, Server, Tenant

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from orchestrator.actions import servers as module
+from orchestrator.actions.drift import drift
 from orchestrator.actions.servers import opened_servers
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.rollout.inventory import Inventory
@@ -100,6 +101,10 @@ async def test_another_version_table_is_read(
     assert [table for _, table in readings] == [VERSIONS, "revisions"]
     assert fetch(database, "SELECT version_num FROM a.revisions")[0][0] == "r2"
 
+    execute(database, f"DROP TABLE a.{VERSIONS}")
+    (shape,) = (await drift(project.fleet)).shapes
+    assert (shape.heads, shape.tenants, shape.difference) == (("r2",), ("a", "b"), ())
+
 
 async def test_a_broken_directory_is_the_error(project: Project, connected: list[asyncpg.Connection]) -> None:
     """What is wrong with env.py is told although servers were asked meanwhile, and their connections are closed."""
@@ -122,10 +127,11 @@ async def test_a_source_that_cannot_be_read(tmp_path: Path, database: str) -> No
 
 
 def test_servers_are_asked_without_sqlalchemy() -> None:
-    """Whatever `upgrade` needs to connect and to read is there before SQLAlchemy and Alembic are imported."""
+    """What `upgrade` and `drift` need to connect and to read is there before SQLAlchemy and Alembic are imported."""
     code = (
         "import sys, orchestrator.cli.upgrade, orchestrator.cli.observing, orchestrator.actions.upgrade,"
-        " orchestrator.fleet.load, orchestrator.databases.postgresql;"
+        " orchestrator.cli.drift, orchestrator.actions.drift,"
+        " orchestrator.fleet.load, orchestrator.databases.postgresql.adapter;"
         " print(sorted({'sqlalchemy', 'alembic', 'asyncpg'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.actions.execution import Execution
-from orchestrator.databases.postgresql_session import lock_key
+from orchestrator.databases.postgresql.session import lock_key
 from tests.projects import (
     ACCOUNTS,
     ALL,

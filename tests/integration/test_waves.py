@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -505,6 +507,30 @@ async def test_a_wave_that_failed_goes_back(tmp_path: Path, database: str) -> No
         await orchestrator.resume(project.fleet, result.run.id)
 
 
+async def test_killed_while_it_was_taken_back(tmp_path: Path, database: str) -> None:
+    """Which run takes the wave back is known before that begins: it is resumed, unless it never began."""
+    first = {"name": "first", "count": 3, "max_failures": 0, "on_failure": "rollback"}
+    project = project_of(tmp_path, database, first, body=BOTH_WAYS)
+    result = await project.upgrade(execution=Execution(jobs=1))
+    (back,) = [wave.rolled_back for wave in result.waves]
+
+    def journal(statement: str) -> None:
+        with closing(sqlite3.connect(tmp_path / ".orchestrator" / "journal.db")) as file, file:
+            file.execute(statement, (back,))
+
+    journal("UPDATE orchestrator_runs SET status = 'interrupted' WHERE id = ?")
+    with pytest.raises(UsageError, match=f"run {back}, which is interrupted") as refused:
+        await orchestrator.resume(project.fleet, result.run.id)
+    assert refused.value.hint == f"take back what is left of it: orchestrator resume {back}"
+
+    journal("DELETE FROM orchestrator_runs WHERE id = ?")
+    journal("DELETE FROM orchestrator_attempts WHERE run = ?")
+    again = await orchestrator.resume(project.fleet, result.run.id, execution=Execution(jobs=1))
+    (wave,) = again.waves
+    assert (again.run.id, wave.rolled_back == back) == (result.run.id, False)
+    assert (await orchestrator.show_run(project.fleet, str(wave.rolled_back))).run.status == "succeeded"
+
+
 async def test_a_wave_that_cannot_be_taken_back(tmp_path: Path, database: str) -> None:
     """What the run did is told all the same, and why it is still there."""
     first = {"name": "first", "count": 1, "verify": "SELECT false", "on_failure": "rollback"}
@@ -517,4 +543,5 @@ async def test_a_wave_that_cannot_be_taken_back(tmp_path: Path, database: str) -
 
     assert (result.run.status, statuses(result)["a"]) == ("failed", "succeeded")
     assert "it could not be taken back: before_run hook" in str(result.held_up)
+    assert (await orchestrator.show_run(project.fleet, result.run.id)).waves == result.waves
     assert tables(database, "a") == {"accounts", "alembic_version"}

@@ -27,7 +27,7 @@ from orchestrator.rollout.plan import PlannedWave, Request
 from orchestrator.rollout.result import fingerprint
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent
-from orchestrator.statuses import FAILURES, OPEN, TenantStatus
+from orchestrator.statuses import FAILURES, OPEN, SATISFIED, TenantStatus
 
 #: Seconds until the journal is asked again that gave no answer.
 _AGAIN = 0.5
@@ -148,10 +148,17 @@ async def _attempted(
     return {"attempted": len(todo)}
 
 
-def fail_chunk(journal: Journal, job: ChunkJob, error: OrchestratorError) -> None:
-    """Note of all tenants of a chunk that this worker cannot attempt them."""
+async def fail_chunk(journal: Journal, job: ChunkJob, error: OrchestratorError) -> None:
+    """Note of a chunk's tenants that this worker cannot attempt them; not of those that are through.
+
+    Raises:
+        JournalError: who is through could not be read.
+    """
+    found = {each.tenant: each for each in await journal.attempts_of(job.run, job.tenants)}
     for tenant in job.tenants:
-        journal.record(_failed(job, tenant, None, describe(error)))
+        earlier = found.get(tenant)
+        if not _is_done(earlier, job.tried.get(tenant, 0)):
+            journal.record(_failed(job, tenant, earlier, describe(error)))
 
 
 async def until_written(journal: Journal) -> None:
@@ -166,8 +173,11 @@ async def until_written(journal: Journal) -> None:
 
 
 def _is_done(attempt: AttemptRecord | None, tried: int) -> bool:
-    """Whether an earlier worker of this chunk had come to an end with a tenant."""
-    return attempt is not None and attempt.status not in OPEN and attempt.attempts > tried
+    """Whether a worker of this chunk has come to an end with a tenant."""
+    if attempt is None or attempt.status in OPEN:
+        return False
+    # Who is given out is not satisfied yet: a chunk's second worker may have found that the first one had seen to it.
+    return attempt.attempts > tried or attempt.status in SATISFIED
 
 
 def _unknown(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> AttemptRecord:

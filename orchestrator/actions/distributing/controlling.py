@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from orchestrator.engine.queues import Queues
 from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.secrets import mask
 from orchestrator.history.directory import History
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
@@ -36,7 +38,9 @@ from orchestrator.rollout.executor import Executor
 from orchestrator.rollout.plan import Plan, PlannedWave, Request
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent
-from orchestrator.statuses import RunStatus
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import waves_of
+from orchestrator.statuses import ASKED, RunStatus
 
 #: Seconds between two looks at chunks that an earlier worker has given out, and until a journal is asked again.
 _LOOK, _AGAIN = 0.25, 1.0
@@ -136,7 +140,9 @@ async def carry_out(
     ended: dict[str, Any] | None = None
     while ended is None:
         try:
-            await _adopt(engine, queues, job.run)
+            waves = waves_of(await journal.events(job.run, kind=WAVE_EVENT))
+            for run in (job.run, *(wave.rolled_back for wave in waves.values() if wave.rolled_back is not None)):
+                await _adopt(engine, queues, run)
             ended = await _carried_on(fleet, engine, journal, job, str(given["id"]), again=again)
         except JournalError as error:
             # While its server is away, nothing can be decided; whether this process may go on, its slot will say.
@@ -151,8 +157,7 @@ async def _carried_on(
     fleet: Fleet, engine: Engine, journal: Journal, job: RunJob, part: str, *, again: bool
 ) -> dict[str, Any]:
     asked = await journal.standing(job.run)
-    if asked in (RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED):
-        # Before anybody was begun; or the worker before had used up the budget, and only waited for what was under way.
+    if asked in ASKED:
         await ended_as(journal, job.run, asked)
         return {"status": asked.value}
     # Where an earlier worker has let that wave be followed, another may wait by now, which nobody has approved.
@@ -166,6 +171,7 @@ async def _carried_on(
             execution=execution,
             watch=Watch(Silent(), Stop()),
             fresh=job.fresh and not again,
+            taken_over=job.ended if again else None,
         )
     except JournalError:
         raise
@@ -173,7 +179,7 @@ async def _carried_on(
         await ended_as(journal, job.run, RunStatus.FAILED)
         return {"error": {"message": error.message, "hint": error.hint}}
     except Exception as error:
-        log.exception("run %s broke", job.run)
+        log.error("run %s broke\n%s", job.run, mask(traceback.format_exc().rstrip()))  # noqa: TRY400  unmasked
         await ended_as(journal, job.run, RunStatus.INTERRUPTED)
         return {"error": {"message": f"{type(error).__name__}: {error}", "hint": f"orchestrator resume {job.run}"}}
     chunks = 0

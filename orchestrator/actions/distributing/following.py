@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.actions.distributing.given import Given, given, opened_engine
 from orchestrator.actions.distributing.place import Place
 from orchestrator.actions.execution import Watch
+from orchestrator.actions.going import waiting
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.runs import result_of
 from orchestrator.engine.client import OPEN as NOT_OVER
@@ -21,6 +22,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.result import RunResult
+from orchestrator.rollout.waiting import Waiting
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import WaveRecord, waves_of
 from orchestrator.statuses import OPEN, RunStatus
@@ -83,20 +85,28 @@ async def followed(
         earlier: attempts that are not to be told of, by tenant id.
     """
 
+    said: Waiting | None = None
+
     async def is_over() -> bool:
-        found = await asyncio.to_thread(engine.standings, [run.id])
-        return found.get(run.id) not in NOT_OVER
+        nonlocal said
+        standing = (await asyncio.to_thread(engine.standings, [run.id])).get(run.id)
+        if standing is Standing.QUEUED:
+            now = await waiting(journal, await journal.run(run.run))
+            if now is not None and now != said and now.behind is not None:
+                log.warning("run %s %s", run.run, now)
+                said = now
+        return standing not in NOT_OVER
 
     if not await _watched(journal, run.run, watch, earlier, is_over):
         return await result_of(journal, run.run)
     standing = (await asyncio.to_thread(engine.standings, [run.id])).get(run.id)
-    said: dict[str, Any] | None = None
+    ended: dict[str, Any] | None = None
     if standing is Standing.DONE:
-        said = (await asyncio.to_thread(engine.result, run.id)).get("error")
+        ended = (await asyncio.to_thread(engine.result, run.id)).get("error")
     elif standing in (Standing.BROKEN, Standing.GIVEN_UP):
-        said = {"message": f"run {run.run} broke in the worker that had it", "hint": "see what the workers have said"}
-    if said is not None:
-        raise EndedByError(said["message"], hint=said["hint"])
+        ended = {"message": f"run {run.run} broke in the worker that had it", "hint": "see what the workers have ended"}
+    if ended is not None:
+        raise EndedByError(ended["message"], hint=ended["hint"])
     return await result_of(journal, run.run)
 
 

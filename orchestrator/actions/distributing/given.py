@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.actions.distributing.place import Place
 from orchestrator.engine.client import OPEN, Engine, Standing
+from orchestrator.engine.looking import workflow_id
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
@@ -55,11 +56,6 @@ class Given:
         return workflow_id(self.run, self.time + 1)
 
 
-def workflow_id(run: str, time: int) -> str:
-    """The run's own id the first time."""
-    return run if time <= 1 else f"{run}+{time}"
-
-
 async def given(engine: Engine, run: str) -> Given:
     """How ``run`` stands with the engine."""
     time, standing = 0, None
@@ -94,9 +90,3 @@ async def taken_back(fleet: Fleet, run: str, end: Callable[[], Awaitable[None]])
         if now.standing is Standing.QUEUED:
             await asyncio.to_thread(engine.cancel, [now.id])
             # Whoever has taken it in this very moment finds what it was asked to end as.
-
-
-async def is_with_workers(fleet: Fleet, run: str) -> bool:
-    """Whether workers have ``run``, or will: not so where the engine has lost it, or it broke."""
-    async with opened_engine(Place.of(fleet)) as engine:
-        return (await given(engine, run)).is_open

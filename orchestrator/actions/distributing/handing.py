@@ -10,17 +10,20 @@ from orchestrator.actions.distributing.following import followed
 from orchestrator.actions.distributing.given import given, opened_engine, waiting_wave
 from orchestrator.actions.distributing.jobs import RunJob
 from orchestrator.actions.distributing.place import Place, queues_of, require_reachable, require_shared_register
+from orchestrator.actions.execute import Earlier
 from orchestrator.actions.execution import DBOS, Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.runs import result_of
+from orchestrator.actions.stopping import ended_as
 from orchestrator.engine.client import Engine, Piece
 from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.errors import UsageError
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import EXECUTOR, AttemptRecord, RunRecord
+from orchestrator.journal.records import EXECUTOR, RunRecord
 from orchestrator.rollout.plan import Plan, Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.run import pending
+from orchestrator.rollout.through import ended_at
 
 log = logging.getLogger("orchestrator.run")
 
@@ -33,7 +36,7 @@ async def handed_over(
     request: Request,
     execution: Execution,
     watch: Watch,
-    earlier: dict[str, AttemptRecord],
+    earlier: Earlier,
 ) -> RunResult:
     """Write a run down, give it to the workers, and follow it, unless it is to be left to them.
 
@@ -45,7 +48,7 @@ async def handed_over(
         request: what the plan was made from.
         execution: how.
         watch: who looks on; where it is stopped, the run goes on without it.
-        earlier: what the run had done before it was carried on, by tenant id.
+        earlier: what the run had done before it was carried on.
 
     Raises:
         OrchestratorError: it cannot be given to workers; nothing was touched.
@@ -66,16 +69,23 @@ async def handed_over(
         queues = queues_of(project)
         await asyncio.to_thread(engine.register, queues, PLACES, len(project.fleet.servers))
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
-        await journal.start_run(record, [earlier.get(each.tenant, each) for each in pending(record.id, plan)])
+        # What is known of the waves is read by the worker that has the run.
+        await journal.flush()
+        rows = [earlier.attempts.get(each.tenant, each) for each in pending(record.id, plan)]
+        asked = await journal.start_run(record, rows, earlier.record)
+        if asked is not None:
+            await ended_as(journal, record.id, asked)
+            return await result_of(journal, record.id)
         journal.let_go(record.id)
         approves = await waiting_wave(journal, record.id) if execution.approve else None
-        job = RunJob(record.id, request.provision, execution, fresh=not earlier, approves=approves)
+        ended = ended_at(earlier.attempts.values())
+        job = RunJob(record.id, request.provision, execution, not earlier.attempts, approves, ended)
         await asyncio.to_thread(engine.enqueue_run, Piece(before.next_id, queues.runs, job.as_json()))
         watch.observer.started(plan, record.id)
         await _look_for_workers(engine, queues)
         if execution.detach:
             return await result_of(journal, record.id)
-        return await followed(journal, engine, await given(engine, record.id), watch, earlier)
+        return await followed(journal, engine, await given(engine, record.id), watch, earlier.attempts)
 
 
 async def _look_for_workers(engine: Engine, queues: Queues) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class RunJob:
     fresh: bool
     #: The wave that waited when somebody approved; ``None`` where nobody has.
     approves: str | None = None
+    #: When the attempts had ended that the run had made before, of tenants that were not done, by id.
+    ended: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """For the queue."""
@@ -38,12 +40,14 @@ class RunJob:
             "execution": execution_as_json(self.execution),
             "fresh": self.fresh,
             "approves": self.approves,
+            "ended": dict(self.ended),
         }
 
     @classmethod
     def from_json(cls, job: Mapping[str, Any]) -> RunJob:
         """What :meth:`as_json` made."""
-        return cls(job["run"], job["provision"], execution_from_json(job["execution"]), job["fresh"], job["approves"])
+        execution = execution_from_json(job["execution"])
+        return cls(job["run"], job["provision"], execution, job["fresh"], job["approves"], job["ended"])
 
 
 @dataclass(frozen=True, slots=True)

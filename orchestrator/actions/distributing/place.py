@@ -65,8 +65,10 @@ def require_shared_register(fleet: Fleet, tenants: Iterable[Tenant]) -> None:
     for tenant in tenants:
         if writable(declared, tenant) is None and not finds_itself(declared, tenant):
             raise UsageError(
-                f"tenant {tenant.id} would be written into {fleet.path.name}, of which each worker has its own",
-                hint="onboard without --executor, or give the fleet a source with `register:` (docs/tenants.md)",
+                f"tenant {tenant.id} would be written into {fleet.path.name}, of which each worker has its own: "
+                "written into one of them, it would be unknown to all others",
+                hint="onboard without --executor, then give the workers the new file; or have the fleet in a source "
+                "with `register:`, which all read (docs/howto/distributed.md)",
             )
 
 

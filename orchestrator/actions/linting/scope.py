@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.actions.project import Project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.connect import connect
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import ConfigurationError, ServerUnreachable, UsageError
 from orchestrator.fleet import urls
 from orchestrator.fleet.fleet import Fleet

@@ -20,8 +20,8 @@ from orchestrator.actions.project import Project
 from orchestrator.actions.scratch import Escaping, bring, scratch_tenant, watched
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import describe
-from orchestrator.databases.script import Snapshot, Step
-from orchestrator.databases.snapshot import snapshot
+from orchestrator.databases.postgresql.copying.snapshot import snapshot
+from orchestrator.databases.postgresql.script import Snapshot, Step
 from orchestrator.errors import BackupError
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.history.directory import History

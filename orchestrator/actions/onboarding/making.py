@@ -12,7 +12,7 @@ from orchestrator.actions.onboarding.blueprints import Kind, Store
 from orchestrator.actions.project import Project, migrating
 from orchestrator.databases.claims import Template
 from orchestrator.databases.failures import Failure, describe
-from orchestrator.databases.script import REFUSED, Snapshot, Step
+from orchestrator.databases.postgresql.script import REFUSED, Snapshot, Step
 from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.migration.attempt import Migrator, Work

@@ -16,7 +16,7 @@ from orchestrator.actions.onboarding.belonging import finder, require_same, told
 from orchestrator.actions.servers import Servers, opened_servers
 from orchestrator.actions.sources import read_sources
 from orchestrator.databases.answers import Check
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
 from orchestrator.errors import ConfigurationError, DatabaseError, OrchestratorError
 from orchestrator.fleet import registry
 from orchestrator.fleet.clashes import clashes, same_place

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.actions.project import Project
 from orchestrator.databases.cloning import Clone
-from orchestrator.databases.confinement import Beyond, Confinement
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.measuring import Contents, Meter
-from orchestrator.databases.port import Database
+from orchestrator.databases.port.database import Database
+from orchestrator.databases.postgresql.confinement import Beyond, Confinement
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import Migrator, Outcome, Work

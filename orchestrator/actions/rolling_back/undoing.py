@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.rollback import rollback
-from orchestrator.errors import OrchestratorError
+from orchestrator.actions.rollback import take_back
+from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.waves import OnFailure
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import new_run_id
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.waves import WaveRecord, WaveState
 
 log = logging.getLogger("orchestrator.run")
 
 
-async def undone(fleet: Fleet, result: RunResult, execution: Execution, watch: Watch) -> RunResult:
+class CarryOn(Protocol):
+    """Carries a run on that a worker had which is gone."""
+
+    def __call__(self, run: str, *, execution: Execution) -> Awaitable[RunResult]:
+        """See :func:`~orchestrator.actions.resume.resume`."""
+        ...
+
+
+async def undone(
+    fleet: Fleet, result: RunResult, execution: Execution, watch: Watch, carry_on: CarryOn | None = None
+) -> RunResult:
     """Take back each wave of ``result`` that has failed and is to be taken back then.
+
+    The run that does it is written down with the wave before it begins: whoever takes ``result`` over knows it.
 
     Args:
         fleet: as loaded.
         result: of an upgrade that has ended.
         execution: how it was carried out.
         watch: who looks on; a run that somebody has stopped is left as it is.
+        carry_on: carries such a run on that was begun before, and has not ended.
+
+    Raises:
+        JournalError: it cannot be used, and workers have the run: they try again.
     """
     declared = fleet.waves if execution.listed_waves is None else execution.listed_waves
     names = {wave.name for wave in declared if wave.on_failure is OnFailure.ROLLBACK}
     waves = list(result.waves)
     for number, wave in enumerate(waves):
         if wave.name in names and wave.state is WaveState.FAILED and not watch.stop.draining:
-            waves[number] = await _back(fleet, result, wave, execution, watch)
+            waves[number] = await _back(fleet, result, wave, execution, watch, carry_on)
     return replace(result, waves=tuple(waves))
 
 
-async def _back(fleet: Fleet, result: RunResult, wave: WaveRecord, execution: Execution, watch: Watch) -> WaveRecord:
+async def _back(
+    fleet: Fleet, result: RunResult, wave: WaveRecord, execution: Execution, watch: Watch, carry_on: CarryOn | None
+) -> WaveRecord:
     changed = tuple(
         attempt.tenant
         for attempt in result.tenants
@@ -46,14 +69,33 @@ async def _back(fleet: Fleet, result: RunResult, wave: WaveRecord, execution: Ex
         return wave
     # All of them, at once, and nothing of what stands between waves: there is nobody to go on to.
     how = replace(execution, waves="100%", wave=None, approve=False, continue_on_error=True)
+    before, id = wave, wave.rolled_back or new_run_id()
     try:
-        back = await rollback(fleet, result.run.id, tenants=Selection(listed=changed), execution=how, watch=watch)
-        wave = replace(wave, rolled_back=back.run.id)
         async with opened_journal(fleet) as journal:
-            journal.record_event(wave.event(result.run.id))
+            begun = await journal.find(id)
+            wave = replace(before, rolled_back=id)
+            await _write(journal, result, wave)
+        if begun is None:
+            await take_back(fleet, result.run.id, id, Selection(listed=changed), execution=how, watch=watch)
+        elif begun.finished_at is None and carry_on is not None:
+            await carry_on(id, execution=how)
     except OrchestratorError as error:
+        if execution.workforce is not None and isinstance(error, JournalError):
+            raise
         # The run has ended, and what it did is to be told whatever becomes of this.
         log.warning("wave %s could not be taken back: %s", wave.name, error.message)
-        wave = replace(wave, reason=f"{wave.reason}; it could not be taken back: {error.message}")
+        reason = f"{before.reason}; it could not be taken back: {error.message}"
+        wave = replace(before, reason=reason, rolled_back=None)
+        with suppress(JournalError):
+            async with opened_journal(fleet) as journal:
+                await _write(journal, result, wave)
     watch.observer.wave(wave)
     return wave
+
+
+async def _write(journal: Journal, result: RunResult, wave: WaveRecord) -> None:
+    journal.record_event(wave.event(result.run.id))
+    if not await journal.flush(durable=True):
+        raise JournalError(
+            "what becomes of the wave cannot be written down", hint="see that the journal can be reached and written"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.databases.lock_room import Locked, largest, lock_room
+from orchestrator.databases.postgresql.lock_room import Locked, largest, lock_room
 from orchestrator.history.reach import Reach
 
 #: Room for 1,000 locks of ten sessions, of which 100 are taken.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.databases.script import Place, Step, identifier, literal, script
+from orchestrator.databases.postgresql.script import Place, Step, identifier, literal, script
 
 
 def step(*statements: str, before: tuple[str, ...] = ("r1",), after: tuple[str, ...] = ("r2",)) -> Step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.databases.snapshot import plain, snapshot
+from orchestrator.databases.postgresql.copying.snapshot import plain, snapshot
 
 TEXT = """--
 -- PostgreSQL database dump

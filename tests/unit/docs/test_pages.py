@@ -26,7 +26,7 @@ from tests.workspace import REPOSITORY
 
 CLI, TENANTS = "docs/cli.md", "docs/tenants.md"
 #: Programs of the pages' shell lines that are not this project's to parse.
-NOT_OURS = {"pip", "make", "export", "cp", "pg_dump", "pg_restore", "psql", "createdb", "python"}
+NOT_OURS = {"pip", "make", "export", "cp", "pg_dump", "pg_restore", "psql", "createdb", "python", "kubectl"}
 
 
 @pytest.mark.parametrize("page", PAGES)

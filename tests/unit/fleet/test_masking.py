@@ -28,6 +28,8 @@ from orchestrator.fleet.secrets import Template
         ("?user=u&password=p,w&x=1", "?user=u&password=***&x=1"),
         ("PGPASSWORD=pw psql, sslpassword = x", "PGPASSWORD=*** psql, sslpassword = ***"),
         ("{'password': 'pw', 'port': 1}", "{'password': ***, 'port': 1}"),
+        ("sslPwd=pw", "sslPwd=***"),
+        ("PA\u017f\u017fWORD=pw", "PA\u017f\u017fWORD=***"),
         ("CREATE ROLE a PASSWORD 'it''s' LOGIN", "CREATE ROLE a PASSWORD '***' LOGIN"),
     ],
 )

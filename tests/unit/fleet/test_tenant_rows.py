@@ -212,6 +212,14 @@ def test_clashes_between_sources(load_text: Callable[[str], Fleet], row: dict[st
     assert caught.value.hint
 
 
+def test_clashes_between_two_sources(load_text: Callable[[str], Fleet]) -> None:
+    """A tenant that two sources name is told, also where no tenant is written down."""
+    fleet = load_text("servers: {main: postgresql://db1/app}\nsources: [{sql: SELECT 1}, {sql: SELECT 1}]")
+    rows = [{"id": "b"}]
+    with pytest.raises(ConfigurationError, match="the id `b` is taken already"):
+        complete(fleet, [(source, rows) for source in fleet.sources])
+
+
 def test_tenant_named_like_its_server(load_text: Callable[[str], Fleet]) -> None:
     """A declared server stays one that rows may name, also where a tenant on it has its name."""
     fleet = load_text("servers: {main: postgresql://db1/app}\ntenants: [main]\nsources: [{sql: SELECT 1}]")

@@ -109,6 +109,23 @@ class JournalContract:
             journal.record(an_attempt(run, "mid", status=TenantStatus.SUCCEEDED))
             assert [attempt.tenant for attempt in await journal.attempts(run.id)] == [*names, "aaa-late"]
 
+    async def test_asked_while_it_was_planned(self, address: URL, tmp_path: Path) -> None:
+        """What a run was asked for since it was read outlives its start; what its last process was asked does not."""
+        run = a_run()
+        async with opened(address, tmp_path) as journal:
+            assert await journal.start_run(run, []) is None
+            await journal.ask(run.id, RunStatus.PAUSED)
+            paused = await journal.run(run.id)
+            assert await journal.start_run(run, [], run) is RunStatus.PAUSED
+            assert await journal.standing(run.id) is RunStatus.PAUSED
+            assert await journal.start_run(run, [], paused) is None
+            assert await journal.standing(run.id) is RunStatus.RUNNING
+            await journal.finish_run(run.id, RunStatus.FAILED, MOMENT)
+            failed = await journal.run(run.id)
+            await journal.finish_run(run.id, RunStatus.CANCELLED, MOMENT)
+            assert await journal.start_run(run, [], failed) is RunStatus.CANCELLED
+            assert await journal.standing(run.id) is RunStatus.CANCELLED
+
     async def test_every_field_of_an_attempt_survives(self, address: URL, tmp_path: Path) -> None:
         """Heads that were not read stay apart from no heads; errors keep their form."""
         run = a_run()

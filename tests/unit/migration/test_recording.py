@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event
 
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql.script import Step
 from orchestrator.migration.recording import Recording, compared
 
 Work = Callable[[Connection, MigrationContext], object]

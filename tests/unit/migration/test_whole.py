@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.databases.script import Step
+from orchestrator.databases.postgresql.script import Step
 from orchestrator.migration.recording import Recorded
 from orchestrator.migration.replay import Transcript
 from orchestrator.migration.whole import whole

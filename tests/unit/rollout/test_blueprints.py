@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import MetaData
 
-from orchestrator.databases.script import Snapshot, Step
+from orchestrator.databases.postgresql.script import Snapshot, Step
 from orchestrator.rollout.blueprints import Blueprint, Blueprints, described, key_of
 
 STEP = Step(("r1",), (), ("r1",), ("SELECT 1", "it's"), "CREATE TABLE v ()")

@@ -122,6 +122,28 @@ def test_pin_until(history: History, until: date, holds: bool) -> None:
     assert found.verdict == ("skipped" if holds else "pending")
 
 
+def test_together_as_alone(history: History) -> None:
+    """What is decided once for tenants that are alike is decided for nobody who differs in one respect."""
+    at_a, request = Reading(True, ("a",)), Request("upgrade", fixed={"fixed": "b"})
+    tomorrow = TODAY + timedelta(days=1)
+    everybody = {
+        tenant("plain", target="c"): at_a,
+        tenant("same", target="c"): at_a,
+        tenant("further", target="c"): Reading(True, ("b",)),
+        tenant("gone", target="c"): Reading(False, ("a",)),
+        tenant("away", target="c"): Reading(True, ("a",), AWAY),
+        tenant("else", target="x"): at_a,
+        tenant("pinned", target="c", pin="b", until=tomorrow): at_a,
+        tenant("ended", target="c", pin="b", until=TODAY): at_a,
+        tenant("held", target="c", pin="a"): at_a,
+        tenant("fixed", target="c"): at_a,
+    }
+
+    together = plan(history, request, everybody).tenants
+
+    assert together == tuple(planned(history, request, one, reading) for one, reading in everybody.items())
+
+
 def test_pin_holds_nobody_back(history: History) -> None:
     """A pin is about upgrades: downgrade and stamp go where they are told."""
     pinned = tenant("acme", pin="b")

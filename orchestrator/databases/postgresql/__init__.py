@@ -1,0 +1,1 @@
+"""Tenants in schemas and databases of PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Tenants of PostgreSQL saved, put back and cloned."""

@@ -1,0 +1,1 @@
+"""What tenants of PostgreSQL hold, told so that it can be compared."""

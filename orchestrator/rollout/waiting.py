@@ -1,0 +1,34 @@
+"""What a run that was given to workers waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nobody has begun it."""
+
+    #: The run that goes before; ``None`` where it is the next one, and waits for a worker.
+    behind: str | None = None
+    #: The wave of that run which bakes.
+    wave: str | None = None
+    #: When that ends.
+    until: datetime | None = None
+
+    def __str__(self) -> str:
+        if self.behind is None:
+            return "waits for a worker"
+        if self.until is None:
+            return f"waits behind run {self.behind}"
+        return f"waits behind run {self.behind}, whose wave {self.wave} bakes until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+
+    def as_json(self) -> dict[str, Any]:
+        """In a run's document."""
+        return {
+            "behind": self.behind,
+            "wave": self.wave,
+            "until": None if self.until is None else self.until.isoformat(),
+        }
