@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -58,7 +58,7 @@ def status(settings: Settings, target: str | None, **given: Any) -> int:
         return status(settings.fleet(), target, tenants=selection, narrowed=narrowed)
 
     if watch:
-        read(_watch(look, everyone=everyone))
+        _watch(look, everyone=everyone)
     report = read(_once(look))
     if settings.json:
         print_json(report)
@@ -73,17 +73,17 @@ async def _once(look: Callable[[], Awaitable[StatusReport]]) -> StatusReport:
     return await look()
 
 
-async def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
+def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> NoReturn:
     """Show what there is again and again; only an interrupt ends it."""
-    import asyncio
     import os
+    import time
 
     redraw = sys.stdout.isatty() and not os.environ.get("CI")
     while True:
-        report = await look()
+        report = read(_once(look))
         if redraw:
             click.echo(_CLEAR, nl=False)
             show(report, everyone=everyone)
         else:
             print_line(report)
-        await asyncio.sleep(_PAUSE)
+        time.sleep(_PAUSE)
