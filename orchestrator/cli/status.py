@@ -59,7 +59,7 @@ def status(settings: Settings, target: str | None, **given: Any) -> int:
         return status(settings.fleet(), target, tenants=selection, narrowed=narrowed)
 
     if watch:
-        read(_watch(look, everyone=everyone))
+        _watch(look, everyone=everyone)
         return 0
     report = read(_once(look))
     if settings.json:
@@ -75,17 +75,17 @@ async def _once(look: Callable[[], Awaitable[StatusReport]]) -> StatusReport:
     return await look()
 
 
-async def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
+def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
     """Show what there is again and again; an interrupt ends it, or that nobody reads on."""
-    import asyncio
     import os
+    import time
 
     redraw = sys.stdout.isatty() and not os.environ.get("CI")
     while not nobody_reads():
-        report = await look()
+        report = read(_once(look))
         if redraw:
             click.echo(_CLEAR, nl=False)
             show(report, everyone=everyone)
         else:
             print_line(report)
-        await asyncio.sleep(_PAUSE)
+        time.sleep(_PAUSE)
