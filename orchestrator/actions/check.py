@@ -13,7 +13,8 @@ from orchestrator.actions.servers import Tenants
 from orchestrator.actions.status import has_all, revisions_of
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.rollout.plan import Plan, PlannedTenant, Request
+from orchestrator.rollout.plan import Plan, PlannedTenant
+from orchestrator.rollout.planning import Request
 from orchestrator.statuses import TenantStatus
 
 log = logging.getLogger("orchestrator.check")

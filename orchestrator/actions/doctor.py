@@ -20,7 +20,8 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.reach import Reach
 from orchestrator.migration.seam import self_check
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.planning import Request
 from orchestrator.statuses import TenantStatus
 
 #: States of tenants that a run would leave as they are, and that looking at their servers does not tell.

@@ -29,7 +29,8 @@ from orchestrator.rollout.checks import Checks
 from orchestrator.rollout.executor import Executor, LocalExecutor
 from orchestrator.rollout.gates import Gates
 from orchestrator.rollout.onboarding import Asked
-from orchestrator.rollout.plan import Plan, Request, in_order, last_wave
+from orchestrator.rollout.plan import Plan, in_order
+from orchestrator.rollout.planning import Request, last_wave
 from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending

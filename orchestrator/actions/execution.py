@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.journal.journal import Journal
     from orchestrator.journal.records import AttemptRecord, RunRecord
     from orchestrator.rollout.executor import Executor
-    from orchestrator.rollout.plan import Plan, Request
+    from orchestrator.rollout.plan import Plan
+    from orchestrator.rollout.planning import Request
 
 
 #: Tenants at once in one process, unless somebody says otherwise.

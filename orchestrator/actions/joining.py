@@ -19,7 +19,8 @@ from orchestrator.fleet.load import load
 from orchestrator.fleet.selection import Selection
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.loop import TenantLoop
-from orchestrator.rollout.plan import Plan, PlannedWave, Request
+from orchestrator.rollout.plan import Plan, PlannedWave
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus, TenantStatus
 from orchestrator.targets import is_relative

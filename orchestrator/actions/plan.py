@@ -23,7 +23,8 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.position import direction_of
 from orchestrator.journal.records import Spread
 from orchestrator.rollout.estimate import PerTenant, estimate, per_tenant
-from orchestrator.rollout.plan import Cohort, Plan, Request, kind_of
+from orchestrator.rollout.plan import Cohort, Plan, kind_of
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.saved_plan import SavedPlan
 from orchestrator.statuses import TenantStatus
 

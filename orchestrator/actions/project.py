@@ -22,7 +22,8 @@ from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop, load_loop
 from orchestrator.rollout.inventory import Inventory
-from orchestrator.rollout.plan import Plan, Request, make_plan
+from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.planning import Request, make_plan
 from orchestrator.rollout.transcripts import Transcripts
 
 

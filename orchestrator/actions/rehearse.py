@@ -27,7 +27,8 @@ from orchestrator.history.hazards import HazardKind
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EventRecord, RunRecord
 from orchestrator.migration.seam import self_check
-from orchestrator.rollout.plan import NOT_MIGRATED, Plan, PlannedTenant, Request
+from orchestrator.rollout.plan import NOT_MIGRATED, Plan, PlannedTenant
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.rehearsal import REHEARSAL, CloneRehearsed, RehearsalReport
 from orchestrator.statuses import RunStatus, TenantStatus
 

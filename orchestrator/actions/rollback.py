@@ -23,7 +23,8 @@ from orchestrator.history.graph import Graph
 from orchestrator.history.way_back import WayBack
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
-from orchestrator.rollout.plan import Plan, PlannedTenant, Request
+from orchestrator.rollout.plan import Plan, PlannedTenant
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.share import (
     MOVED_BETWEEN,

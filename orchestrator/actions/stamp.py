@@ -8,7 +8,7 @@ from orchestrator.actions.project import require_selection
 from orchestrator.actions.servers import Tenants
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.migration.loop import TenantLoop
-from orchestrator.rollout.plan import Request
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 
 

@@ -21,7 +21,8 @@ from orchestrator.databases.port.database import Database
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
-from orchestrator.rollout.plan import Plan, PlannedTenant, Request
+from orchestrator.rollout.plan import Plan, PlannedTenant
+from orchestrator.rollout.planning import Request
 from orchestrator.statuses import TenantStatus
 from orchestrator.targets import require_absolute
 

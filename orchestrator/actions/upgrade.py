@@ -56,7 +56,7 @@ async def upgrade(
         from orchestrator.actions.execute import execute
         from orchestrator.actions.joining import joined
         from orchestrator.actions.rolling_back.undoing import undone
-        from orchestrator.rollout.plan import Request
+        from orchestrator.rollout.planning import Request
 
         request = Request("upgrade", target, provision, execution.budget, execution.wave, waves=execution.listed_waves)
         watch = watch or Watch()

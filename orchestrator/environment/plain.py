@@ -28,7 +28,8 @@ from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.migration.scope import Progress
 from orchestrator.migration.seam import self_check
-from orchestrator.rollout.plan import PlannedTenant, Request
+from orchestrator.rollout.plan import PlannedTenant
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import TenantStatus
 

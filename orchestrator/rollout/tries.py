@@ -39,7 +39,7 @@ class Tries:
     """Of one run, or of the part of it that is done in this process."""
 
     run: str
-    #: As in :class:`~orchestrator.rollout.plan.Request`.
+    #: As in :class:`~orchestrator.rollout.planning.Request`.
     command: str
     migrator: Migrator
     recorder: Recorder

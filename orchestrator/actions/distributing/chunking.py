@@ -23,7 +23,8 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.executor import LocalExecutor
-from orchestrator.rollout.plan import PlannedWave, Request
+from orchestrator.rollout.plan import PlannedWave
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import fingerprint
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent

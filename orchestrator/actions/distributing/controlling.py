@@ -35,7 +35,8 @@ from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.chunks import Chunk
 from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.executor import Executor
-from orchestrator.rollout.plan import Plan, PlannedWave, Request
+from orchestrator.rollout.plan import Plan, PlannedWave
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT

@@ -20,7 +20,8 @@ from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.errors import UsageError
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EXECUTOR, RunRecord
-from orchestrator.rollout.plan import Plan, Request
+from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.run import pending
 from orchestrator.rollout.through import ended_at

@@ -18,7 +18,8 @@ from orchestrator.fleet.sources import DatabaseSource
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.history.directory import History
 from orchestrator.migration.loop import TenantLoop, load_loop
-from orchestrator.rollout.plan import NOT_MIGRATED, Request
+from orchestrator.rollout.plan import NOT_MIGRATED
+from orchestrator.rollout.planning import Request
 from orchestrator.statuses import TenantStatus
 
 log = logging.getLogger("orchestrator.lint")

@@ -24,7 +24,7 @@ from orchestrator.fleet.load import load
 from orchestrator.history.directory import History
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, RunRecord, new_run_id
-from orchestrator.rollout.plan import Request
+from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 

@@ -12,7 +12,8 @@ from orchestrator.fleet.fleet import Fleet, Policy, Wave
 from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.history.directory import History
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord
-from orchestrator.rollout.plan import Plan, PlannedTenant, Request, make_plan
+from orchestrator.rollout.plan import Plan, PlannedTenant
+from orchestrator.rollout.planning import Request, make_plan
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus, TenantStatus
 

@@ -13,7 +13,7 @@ from orchestrator.errors import HistoryError, UsageError
 from orchestrator.fleet.fleet import FailureBudget, Policy, Wave
 from orchestrator.fleet.selection import Selection
 from orchestrator.history.directory import History
-from orchestrator.rollout.plan import Request
+from orchestrator.rollout.planning import Request
 from tests.unit.history.directories import Revision, directory, line
 from tests.unit.rollout.fleets import TODAY, plan, planned, tenant
 

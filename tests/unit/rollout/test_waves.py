@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from orchestrator.fleet.fleet import FailureBudget, Wave
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.tenant import Isolation, Tenant
-from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, assign_waves, ids, in_order
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave, ids, in_order
+from orchestrator.rollout.planning import assign_waves
 from orchestrator.statuses import TenantStatus
 from tests.unit.rollout.fleets import tenant
 
