@@ -144,6 +144,7 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
     ("statement", "told"),
     [
         ("DROP TABLE IF EXISTS public.plans", "drops public.plans"),
+        ("DROP TABLE IF EXISTS public.plans ;; COMMIT ;; SELECT 1", "drops public.plans"),
         ("DO $$BEGIN EXECUTE 'DROP FUNCTION ' || 'public.price()'; END$$", "drops public.price"),
         ("DO $$BEGIN EXECUTE 'DROP EXTENSION citext'; END$$", "drops citext"),
         ("CREATE OR REPLACE FUNCTION public.price() RETURNS int LANGUAGE sql AS ''SELECT 1''", "changes public.price"),
@@ -164,7 +165,7 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
     execute(database, f"CREATE TABLE public.plans (id int); INSERT INTO public.plans VALUES (1); {price}")
     execute(database, "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
     execute(database, "CREATE TABLE public.parts (id int NOT NULL) PARTITION BY LIST (id); CREATE EXTENSION citext")
-    body = "op.execute(" + repr(statement.replace("''", "'")) + ")"
+    body = "\n".join(f"op.execute({each!r})" for each in statement.replace("''", "'").split(" ;; "))
     env = ENV.replace("OPTIONS", "target_metadata=metadata")
     project = make_project(tmp_path, {"a1": TABLE, "a2": body}, schemas(database, "acme"), env)
     shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")

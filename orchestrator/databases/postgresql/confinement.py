@@ -32,6 +32,13 @@ from orchestrator.databases.postgresql.copying.meter import stands_for_itself
 from orchestrator.databases.postgresql.script import literal
 from orchestrator.errors import DatabaseError
 
+#: What ends a transaction, and of that what commits it.
+_ENDING = re.compile(
+    LEADING + r"(?:(COMMIT|END)|ROLLBACK|ABORT)\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?(?:TO|PREPARED)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+#: It has to come before any question in its transaction, and writes nothing.
+_ISOLATES = re.compile(LEADING + r"SET\s+TRANSACTION\b", re.IGNORECASE | re.DOTALL)
 #: What runs only outside transactions, or is about them, and stays in its database.
 _STAYS = re.compile(
     f"{LEADING}(?:{CONCURRENTLY}"
@@ -145,12 +152,13 @@ class Confinement:
     refused: Beyond | None = None
     #: Statements that ran outside a transaction, and of which nobody has seen whether they stayed.
     unseen: list[str] = field(default_factory=list)
-    _before: dict[str, int | None] = field(default_factory=dict)
+    #: What a connection's backend had counted when its running transaction began. What earlier ones have written may be
+    #: in it, or may have been put aside by the server meanwhile; within a transaction it puts nothing aside.
+    _before: dict[asyncpg.Connection, dict[str, int | None]] = field(default_factory=dict)
     _ending: list[Callable[[], None]] = field(default_factory=list)
 
     def listen(self, connection: Connection) -> None:
         """Watch ``connection``, and any other one of its engine, from now on. In a migration's greenlet."""
-        self._before = await_only(_counted(_raw(connection)))
         engine = connection.engine
 
         def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
@@ -168,17 +176,44 @@ class Confinement:
 
         def other_commits(other: Connection) -> None:
             if other is not connection:
-                self._commits(other)
+                self._committed(other)
 
-        event.listen(connection, "commit", self._commits)
+        event.listen(connection, "commit", self._committed)
         event.listen(engine, "commit", other_commits)
+        event.listen(engine, "rollback", self._rolls_back)
         self._ending.append(partial(event.remove, engine, "commit", other_commits))
-        self._ending.append(partial(event.remove, connection, "commit", self._commits))
+        self._ending.append(partial(event.remove, connection, "commit", self._committed))
+        self._ending.append(partial(event.remove, engine, "rollback", self._rolls_back))
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Watch no longer, before the engine serves somebody else."""
         while self._ending:
-            self._ending.pop()()
+            # One that cannot be removed must not keep the others.
+            with suppress(Exception):
+                self._ending.pop()()
+        self._before.clear()
+
+    def _begins(self, connection: Connection, raw: asyncpg.Connection) -> None:
+        """A transaction is about to send its first statement, or has sent nothing that writes."""
+        if not raw.is_in_transaction():
+            self._before.pop(raw, None)
+            # The driver begins one with the first that it is given.
+            connection.exec_driver_sql("SELECT 1", execution_options={self.own: True})
+        if raw not in self._before:
+            self._before[raw] = await_only(_counted(raw))
+
+    def _rolls_back(self, connection: Connection) -> None:
+        if not connection.closed and not connection.invalidated:
+            self._before.pop(_raw(connection), None)
+
+    def _committed(self, connection: Connection) -> None:
+        """SQLAlchemy is about to commit; it takes the transaction for ended, also where this raises."""
+        try:
+            self._commits(connection)
+        except BaseException:
+            with suppress(Exception):
+                connection.connection.rollback()
+            raise
 
     def _commits(self, connection: Connection) -> None:
         """A transaction is about to be committed: what it has put off to then is done now, and looked at."""
@@ -186,14 +221,22 @@ class Confinement:
         if not raw.is_in_transaction():
             return
         try:
+            with self.aside():
+                self._begins(connection, raw)
             with self.settling():
-                connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE", execution_options={self.own: True})
+                self._settle(connection)
+        except asyncpg.InFailedSQLTransactionError:
+            return  # COMMIT will roll it back
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == _FAILED:
-                return  # COMMIT will roll it back
+                return
             raise
         self._look(raw, "what it had put off to the commit")
         self.committing(connection)
+        self._before.pop(raw, None)
+
+    def _settle(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE", execution_options={self.own: True})
 
     def _run(self, context: Any, statement: str, run: Callable[[], None]) -> bool:
         """Run a statement, if it may be run; says whether it was."""
@@ -203,10 +246,10 @@ class Confinement:
             raise self._beyond(
                 f"{shortened(statement)} (it reaches the server's files or programs, or outlives its session)"
             )
-        raw = _raw(context.root_connection)
-        if not stands_for_itself(context.root_connection):
-            run()
-            self._look(raw, shortened(statement))
+        connection = context.root_connection
+        raw = _raw(connection)
+        if not stands_for_itself(connection):
+            self._within(connection, statement, run)
             return True
         if _STAYS.match(statement):
             return False
@@ -216,15 +259,38 @@ class Confinement:
             if self.lenient:
                 self.unseen.append(shortened(statement))
                 return False
-        self._contained(context.root_connection, statement, run)
+        self._contained(connection, statement, run)
         return True
+
+    def _within(self, connection: Connection, statement: str, run: Callable[[], None]) -> None:
+        """Run a statement in the transaction that there is, or that the driver begins with it."""
+        raw = _raw(connection)
+        if (ends := _ENDING.match(statement)) is not None:
+            if ends[1] is not None:
+                # As text it is no commit of SQLAlchemy's, of which anybody would be told.
+                self._commits(connection)
+            run()
+            # With AND CHAIN the next one has begun.
+            self._before.pop(raw, None)
+            return
+        if _ISOLATES.match(statement):
+            run()
+            return
+        with self.aside():
+            self._begins(connection, raw)
+        run()
+        self._look(raw, shortened(statement))
 
     def _contained(self, connection: Connection, statement: str, run: Callable[[], None]) -> None:
         """Run what would stand for itself in a transaction of its own, where it can still be taken back."""
         raw = _raw(connection)
-        await_only(raw.execute("BEGIN"))
+        with self.aside():
+            await_only(raw.execute("BEGIN"))
+            self._before[raw] = await_only(_counted(raw))
         try:
             run()
+            # Here and not at COMMIT: it may do more, and fail, and that is the driver's error as any other.
+            self._settle(connection)
             self._look(raw, shortened(statement))
             self.through()
             self.committing(connection)
@@ -260,8 +326,8 @@ class Confinement:
         ways = _WAYS_OUT if self.closed and not self.lenient else ""
         rows = await _counted(raw, ways)
         found = [what for what, count in rows.items() if count is None]
-        # The server may have put aside what an earlier transaction had counted.
-        written = {name for name, count in rows.items() if count not in (None, 0, self._before.get(name))}
+        before = self._before.get(raw, {})
+        written = {name for name, count in rows.items() if count is not None and count != before.get(name, 0)}
         if self.alone and written & {catalog for catalog, *_ in _OF_THIS}:
             written -= {name for (name,) in await raw.fetch(_OWN_ROWS)}
         return [*found, *(f"writes to {name}" for name in sorted(written))]
