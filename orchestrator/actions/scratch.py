@@ -74,12 +74,8 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Watche
     if recording is None and project.databases[tenant.server].dialect == "postgresql":
         recording = watched(project, tenant)
     work = Work.of(project.history, "upgrade", target)
-    try:
-        with migrating(migrator):
-            outcome = await migrator.attempt(tenant, work, recording=recording)
-    finally:
-        if recording is not None:
-            recording.finish()
+    with migrating(migrator):
+        outcome = await migrator.attempt(tenant, work, recording=recording)
     failure = outcome.failure
     where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
     if recording is not None and recording.prevented and recording.abroad is not None:

@@ -79,8 +79,7 @@ class Abroad(Exception):
 class Watched(Recording):
     """A recording of a scratch tenant that also notes what is touched outside its schema; see :attr:`abroad`.
 
-    What a scratch tenant would write there is not committed: it would stay when the tenant is gone. Call :meth:`finish`
-    when the migration is through.
+    What a scratch tenant would write there is not committed: it would stay when the tenant is gone.
     """
 
     #: The tenant's schema, and the one with the extensions; none where all of the database is the tenant's.
@@ -107,7 +106,7 @@ class Watched(Recording):
         event.listen(connection, "after_cursor_execute", executed)
 
     def finish(self) -> None:
-        """The migration is through, or has failed."""
+        """The migration is through, or has failed: what was refused is noted, whoever caught that."""
         if self._confinement is not None:
             self._confinement.end()
             if self._confinement.refused is not None:

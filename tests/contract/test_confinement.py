@@ -290,12 +290,15 @@ async def test_what_fails_at_the_commit(place: str, way: str) -> None:
     """A deferred constraint that does not hold is SQLAlchemy's error wherever the commit comes from, and is undone."""
     execute(place, "CREATE TABLE IF NOT EXISTS late_ones (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
 
+    def twice(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO late_ones VALUES (1), (1)")
+        if way == "COMMIT in SQL":
+            connection.exec_driver_sql("COMMIT")
+        connection.commit()
+
     def fails(connection: Connection) -> None:
         with pytest.raises(IntegrityError):
-            connection.exec_driver_sql("INSERT INTO late_ones VALUES (1), (1)")
-            if way == "COMMIT in SQL":
-                connection.exec_driver_sql("COMMIT")
-            connection.commit()
+            twice(connection)
         connection.rollback()
         assert connection.exec_driver_sql("SELECT count(*) FROM late_ones").scalar() == 0
 
