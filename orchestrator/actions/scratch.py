@@ -82,7 +82,7 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Watche
         # Whatever a revision made of that: it may have caught the error, and gone on.
         raise Escaping(
             f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",
-            hint="the database is as it was; what is shared belongs into a history of its own",
+            hint=recording.hint or "the database is as it was; what is shared belongs into a history of its own",
             touched=recording.abroad,
         )
     if outcome.status not in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, nullcontext
 
 import asyncpg
 import pytest
@@ -64,6 +64,7 @@ STAYS = [
     "DO $$ BEGIN CREATE ROLE confined_a; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''5MB''', current_database()); END $$",
     "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO confined_a', current_database()); END $$",
+    "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE %I IS ''x''', current_database()); END $$",
     "GRANT SELECT ON kept TO confined_a",
     "SELECT 'COPY of a', 'PROGRAM'",
 ]
@@ -224,6 +225,7 @@ async def test_however_it_is_sent(place: str, pg: PostgresServer) -> None:
 async def test_counters_of_earlier_transactions(place: str, pg: PostgresServer, alone: bool) -> None:
     """What an earlier transaction was let write is not a later one's, whether or not the server still counts it."""
     before, role = shared(pg), "ALTER ROLE confined_a SET work_mem = '5MB'"
+    setting = STAYS[3].replace("work_mem", "maintenance_work_mem")
 
     def counted(connection: Connection) -> int:
         of = "('pg_db_role_setting'::regclass)"
@@ -233,8 +235,13 @@ async def test_counters_of_earlier_transactions(place: str, pg: PostgresServer, 
     def still_counted(connection: Connection) -> None:
         # The server puts them aside when a second has gone by since it last did.
         while not counted(connection):
-            connection.exec_driver_sql(STAYS[3].replace("work_mem", "maintenance_work_mem"))
+            connection.exec_driver_sql(setting)
             connection.commit()
+        connection.exec_driver_sql("INSERT INTO kept VALUES (4)")
+        connection.exec_driver_sql(setting)
+        connection.rollback()
+        # Whoever measures begins the next transaction before the migration does.
+        connection.exec_driver_sql("SELECT 1", execution_options={OWN: True})
         connection.exec_driver_sql("INSERT INTO kept VALUES (4)")
 
     def put_aside(connection: Connection) -> None:
@@ -272,6 +279,37 @@ async def test_the_operator_says_so(place: str, pg: PostgresServer) -> None:
     act = "GRANT confined_a TO confined_b"
     with pytest.raises(Beyond, match="pg_auth_members"):
         await run(place, confinement, lambda connection: connection.exec_driver_sql(act), alone=True)
+
+
+async def test_at_its_word(place: str, pg: PostgresServer) -> None:
+    """Where a body's words count for the SQL that it puts together, it fills in batches; what says more is refused."""
+    before, fills = shared(pg), "DO $$ BEGIN EXECUTE 'UPDATE kept SET id = id + 100'; COMMIT; END $$"
+
+    def at_once(statement: str, confinement: Confinement) -> Coroutine[None, None, None]:
+        return run(place, confinement, lambda connection: connection.exec_driver_sql(statement), alone=True)
+
+    with pytest.raises(Beyond, match="runs only outside transactions") as refused:
+        await at_once(fills, Confinement(OWN))
+    assert "write the loop in Python" in (refused.value.hint or "")
+    await at_once(fills, Confinement(OWN, at_its_word=True))
+    assert min(row[0] for row in fetch(place, "SELECT id FROM kept")) > 100
+    with pytest.raises(Beyond, match="runs only outside transactions"):
+        await at_once(ALONE[2], Confinement(OWN, at_its_word=True))
+    assert shared(pg) == before
+
+
+async def test_all_of_its_database(place: str) -> None:
+    """REINDEX DATABASE is no more than the database's own; where that is others', too, it is refused."""
+    name = place.rpartition("/")[2]
+    for alone in (True, False):
+        confinement = Confinement(OWN, alone=alone)
+        with nullcontext() if alone else pytest.raises(Beyond, match="runs only outside transactions"):
+            await run(
+                place,
+                confinement,
+                lambda connection: connection.exec_driver_sql(f"REINDEX DATABASE {name}"),
+                alone=True,
+            )
 
 
 async def test_an_error_of_its_own(place: str) -> None:
