@@ -158,7 +158,7 @@ PLANTS: dict[str, Plant] = {
     ),
     "generated": Plant(
         "ALTER TABLE invoices ALTER cents DROP EXPRESSION",
-        ("column invoices.cents generated as is none, expected (total * (100)::numeric)",),
+        ("column invoices.cents is not generated, expected generated as (total * (100)::numeric)",),
         (
             'op.drop_column("invoices", "cents")',
             'op.add_column("invoices", sa.Column("cents", sa.Integer(), sa.Computed("(total * (100)::numeric)",',

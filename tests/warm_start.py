@@ -11,11 +11,13 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
@@ -74,6 +76,59 @@ class WarmStart:
                     os.kill(pid, signal.SIGKILL)
                     raise
             return subprocess.CompletedProcess(command, code, _text(out), _text(err))
+
+    def start(self, module: str, args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Started:
+        """``subprocess.Popen`` of ``python -m MODULE ARGS``, with nothing on stdin and stdout, stderr to be read."""
+        said, say = os.pipe()
+        with Path(os.devnull).open("r+") as nothing:
+            streams = (nothing.fileno(), nothing.fileno(), say)
+            begun = warm_client.begin(self.address, module, args, str(cwd), env, streams)
+        os.close(say)
+        return Started(*begun, os.fdopen(said))
+
+
+class Started:
+    """A command that goes on meanwhile: as much of :class:`subprocess.Popen` as tests of workers need.
+
+    Args:
+        connection: from :func:`tests.warm_client.begin`.
+        pid: the command's.
+        stderr: what it says.
+    """
+
+    def __init__(self, connection: socket.socket, pid: int, stderr: IO[str]) -> None:
+        self.pid = pid
+        self.stderr = stderr
+        #: Its exit code, negative for the signal that ended it; ``None`` until it has ended.
+        self.returncode: int | None = None
+        self._connection = connection
+        self._ended = threading.Event()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code; TimeoutExpired where it goes on after so many seconds."""
+        if not self._ended.wait(timeout):
+            raise subprocess.TimeoutExpired("a command", timeout)
+        assert self.returncode is not None, "the warm start has ended"
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """As the kernel does where memory is short."""
+        self.send_signal(signal.SIGKILL)
+
+    def _wait(self) -> None:
+        with closing(self._connection), suppress(OSError):
+            self.returncode = warm_client.end(self._connection)
+        self._ended.set()
 
 
 def _text(file: IO[bytes]) -> str:

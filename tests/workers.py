@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 
+from tests import warm_start
 from tests.projects import Project, make_project
 from tests.servers import execute
 from tests.workspace import Workspace
@@ -40,7 +41,7 @@ GATE = 42
 class Worker:
     """A worker's process."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | warm_start.Started
     slot: int = 0
     #: What it has said, a line each.
     said: list[str] = field(default_factory=list, repr=False)
@@ -92,15 +93,20 @@ class Worker:
 
 def start_worker(project: Project, *options: str) -> Worker:
     """Start one, and wait until it takes part."""
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "worker", *options],
-        cwd=project.path,
-        env=Workspace.environment({"PYTHONUNBUFFERED": "1"}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    python = ["-m", "orchestrator", "worker", *options]
+    process: subprocess.Popen[str] | warm_start.Started
+    if warm_start.serves(sys.executable, python, {}):
+        process = warm_start.warm_start().start("orchestrator", python[2:], project.path, Workspace.environment({}))
+    else:
+        process = subprocess.Popen(
+            ["env", "--default-signal=INT", sys.executable, *python],
+            cwd=project.path,
+            env=Workspace.environment({"PYTHONUNBUFFERED": "1"}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     worker = Worker(process)
     worker.listen()
     line = worker.hear("worker in slot ")

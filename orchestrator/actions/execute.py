@@ -21,7 +21,6 @@ from orchestrator.actions.stopping import heeding
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.hooks import Moment
-from orchestrator.history.position import is_relative
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import Actor, AttemptRecord, RunRecord, new_run_id
 from orchestrator.migration.loop import TenantLoop
@@ -37,6 +36,7 @@ from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.saved_plan import SavedPlan
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
+from orchestrator.targets import is_relative
 
 #: Runs that only go forward, so that the way back from them is a way down: what `rollback` takes.
 FORWARD = frozenset({"upgrade", "onboard"})

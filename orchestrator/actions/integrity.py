@@ -56,8 +56,10 @@ class Edited:
         Args:
             accept: what a revision is accepted with, where the command was typed.
         """
+        # Nobody knows which commit was checked out then: not a repository, or not asked in one.
+        look = f"git diff {self.commit} -- {self.file}" if self.commit else f"git log -p -- {self.file}"
         return (
-            f"see what changed: git diff {self.commit or 'COMMIT'} -- {self.file}; put the file back and write a new"
+            f"see what changed: {look}; put the file back and write a new"
             f" revision, or, where old and new do the same: {accept}{self.revision}"
         )
 

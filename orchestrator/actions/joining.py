@@ -17,12 +17,12 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import load
 from orchestrator.fleet.selection import Selection
-from orchestrator.history.position import is_relative
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.loop import TenantLoop
 from orchestrator.rollout.plan import Plan, PlannedWave, Request
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus, TenantStatus
+from orchestrator.targets import is_relative
 
 #: Times that the fleet is read again: where tenants come faster than that, the next run takes them.
 _ROUNDS = 10

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 
 from orchestrator.actions.integrity import Edited, edited_by_journal, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.linting.chosen import check_rules
 from orchestrator.actions.linting.report import Finding, Ignored, LintedRevision, LintReport
 from orchestrator.actions.linting.revisions import bad_ignores, lint_revisions, place
 from orchestrator.actions.linting.scope import Scope, all_revisions, between, pending, shares_database
 from orchestrator.actions.linting.squawk import ask_squawk
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.errors import ConfigurationError, JournalError, UsageError
+from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.fleet.nearest import did_you_mean
 from orchestrator.history.directory import History
 from orchestrator.history.hazards import Hazard, HazardKind
 from orchestrator.history.ignores import Ignore, ignores
-from orchestrator.history.rules import RULES, is_rule, severity_of
+from orchestrator.history.rules import RULES, severity_of
 from orchestrator.migration.attempt import Migrator
 from orchestrator.statuses import Severity
 
@@ -189,16 +189,3 @@ def _edited(history: History, fleet: Fleet, edited: Iterable[Edited]) -> Iterato
 
 def _source(history: History, revision: str) -> str:
     return history.file(revision).read_text(encoding="utf-8")
-
-
-def check_rules(fleet: Fleet) -> None:
-    """Refuse rules in tenants.yaml that there are not.
-
-    Raises:
-        ConfigurationError: with what was meant.
-    """
-    for name in fleet.lint_rules:
-        if not is_rule(name):
-            near = did_you_mean(name, RULES)
-            hint = f"did you mean `{near}`?" if near else "they are listed in docs/cli.md, orchestrator lint"
-            raise ConfigurationError(f"lint.rules: there is no rule `{name}`", file=str(fleet.path), hint=hint)

@@ -5,7 +5,7 @@ Nothing of a tenant is touched, and nothing is kept but the report, in the journ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,13 +15,13 @@ from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.rehearsing.choosing import ALL, Picked, chosen, picks_of
+from orchestrator.actions.rehearsing.choosing import EVERYBODY, Picked, chosen, picks_of
 from orchestrator.actions.rehearsing.clones import Clones
 from orchestrator.actions.rehearsing.containing import paths_of, refuse_side_effects
 from orchestrator.actions.rehearsing.estimating import estimated
 from orchestrator.actions.rehearsing.rehearsal import Rehearsal
 from orchestrator.actions.servers import Tenants, selection_of
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, ServerUnreachable
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.hazards import HazardKind
 from orchestrator.journal.journal import Journal
@@ -46,6 +46,10 @@ class _Subject:
     blocked: Sequence[CloneRehearsed]
     #: For people.
     notes: Sequence[str]
+    #: Tenants that were selected and gave no answer: what is pending for them is not known.
+    not_reached: Sequence[str] = ()
+    #: Others that were selected, and that an upgrade would leave alone.
+    left_alone: Sequence[str] = ()
 
     @property
     def pending(self) -> int:
@@ -78,7 +82,8 @@ async def rehearse(
 
     Raises:
         OrchestratorError: bad input, or a revision that must not be rehearsed; nothing was cloned. A clone that could
-            not be made, or did not go up, is no error: the report has it.
+            not be made, or did not go up, is no error: the report has it. So has it tenants that gave no answer, as
+            long as one gave one.
     """
     picks = picks_of(clones.pick, selection_of(tenants))
     async with opened_project(fleet) as project, opened_journal(fleet) as journal:
@@ -88,18 +93,21 @@ async def rehearse(
         plan = (await left_partial(project, journal, plan)).mark(plan, retry=False)
         planned = {each.tenant.id: each for each in plan.tenants}
         meant = [planned[tenant] for tenant in selected if tenant in planned]
+        not_reached = _not_reached(meant)
         candidates = [each for each in meant if each.verdict is TenantStatus.PENDING]
         notes = refuse_side_effects(project, paths_of(candidates), allowed=clones.allow_outside)
         picked = await chosen(project, candidates, picks, told)
         await _cleared(project)
         await project.require_dumping([each.planned.tenant for each in picked])
-        by_name = ALL in picks
+        everybody = EVERYBODY.intersection(picks)
         blocked = [each for each in meant if each.verdict in NOT_MIGRATED]
         subject = _Subject(
             plan,
             picked,
-            [_cannot_be(each) for each in blocked] if by_name else [],
-            [*notes, *_left_out(meant, [] if by_name else blocked, by_name=by_name)],
+            [_cannot_be(each, everybody) for each in blocked] if everybody else [],
+            [*notes, *_left_out(meant, [] if everybody else blocked, everybody=bool(everybody))],
+            not_reached,
+            [each.tenant.id for each in blocked if each.tenant.id not in not_reached],
         )
         record = replace(
             new_run(project, "rehearse", {"tenants": [each.planned.tenant.id for each in picked]}),
@@ -144,7 +152,26 @@ async def _rehearsed(project: Project, record: RunRecord, rehearsal: Rehearsal, 
         subject.pending,
         tuple(each for each in subject.plan.hazards if each.kind is HazardKind.UPGRADE_LOSES_DATA),
         tuple(subject.notes),
+        tuple(subject.not_reached),
+        tuple(subject.left_alone),
     )
+
+
+def _not_reached(meant: Sequence[PlannedTenant]) -> list[str]:
+    """Of ``meant``, who gave no answer: whether something is pending for them is not known.
+
+    Raises:
+        ServerUnreachable: nobody gave one.
+    """
+    away = [each for each in meant if each.state is TenantStatus.UNREACHABLE]
+    if away and len(away) == len(meant):
+        failure = away[0].failure
+        why = "" if failure is None else f": {failure.message}"
+        raise ServerUnreachable(
+            f"what is pending is not known, for nobody that was selected could be reached ({_some(away)}){why}",
+            hint=(failure and failure.hint) or "look at the servers with: orchestrator doctor",
+        )
+    return [each.tenant.id for each in away]
 
 
 async def _cleared(project: Project) -> None:
@@ -155,17 +182,18 @@ async def _cleared(project: Project) -> None:
             await database.clear_scratch([tenant for tenant in project.fleet.tenants if tenant.server == name])
 
 
-def _cannot_be(each: PlannedTenant) -> CloneRehearsed:
-    return CloneRehearsed(each.tenant.id, ("named",), each.heads or (), failure=each.failure)
+def _cannot_be(each: PlannedTenant, why: Collection[str]) -> CloneRehearsed:
+    return CloneRehearsed(each.tenant.id, tuple(why), each.heads or (), failure=each.failure)
 
 
-def _left_out(meant: Sequence[PlannedTenant], blocked: Sequence[PlannedTenant], *, by_name: bool) -> list[str]:
+def _left_out(meant: Sequence[PlannedTenant], blocked: Sequence[PlannedTenant], *, everybody: bool) -> list[str]:
     """Who of those that were selected is not among those that could be rehearsed, for people."""
     notes = []
-    if blocked:
-        notes.append(f"an upgrade would leave alone {_some(blocked)}: orchestrator plan tells why")
+    left_alone = [each for each in blocked if each.state is not TenantStatus.UNREACHABLE]
+    if left_alone:
+        notes.append(f"an upgrade would leave alone {_some(left_alone)}: orchestrator plan tells why")
     current = [each for each in meant if each.verdict in (TenantStatus.ALREADY_CURRENT, TenantStatus.SKIPPED)]
-    if current and by_name:
+    if current and everybody:
         notes.append(f"nothing is pending for {_some(current)}")
     return notes
 

@@ -15,6 +15,7 @@ from orchestrator.errors import HistoryError, OrchestratorError, RevisionMissing
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.nearest import did_you_mean
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.targets import require_absolute
 
 #: What Alembic calls the version table where env.py says nothing else.
 _VERSION_TABLE = "alembic_version"
@@ -36,8 +37,10 @@ async def require(fleet: Fleet, tenant: Tenant | str, revision: str, *, version_
     Raises:
         RevisionMissing: the tenant does not have it, or that cannot be told: it could not be read (``heads`` is
             ``None``), it is at a revision that this directory does not have, or the directory has no such revision.
+        UsageError: ``revision`` is blank, or counted from where the tenant is (``-1``): any tenant has that.
         OrchestratorError: there is no such tenant, or a source cannot be read.
     """
+    require_absolute(revision)
     if isinstance(tenant, str):
         fleet, tenant = await _named(fleet, tenant)
     reading = await _read(fleet, tenant, version_table)

@@ -9,14 +9,15 @@ from pathlib import Path
 from alembic.script import Script
 from alembic.util import asbool
 
-from orchestrator.actions.lint import check_rules, lint_written
+from orchestrator.actions.lint import lint_written
+from orchestrator.actions.linting.chosen import check_rules
 from orchestrator.actions.linting.report import LintReport
 from orchestrator.actions.linting.scope import Scope, adapter, example, stand_in
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.revising.asked import Asked, WrittenRevision
 from orchestrator.actions.revising.comparing import compare, is_empty, revision_context, run_env
 from orchestrator.actions.revising.reference import choose_like, reference, with_somebody
-from orchestrator.actions.revising.writing import check, refusals, require_message, write
+from orchestrator.actions.revising.writing import check, refusals, require_message, require_plain_id, write
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Tenant
@@ -60,13 +61,14 @@ async def revision(
         The files, and what lint says. With ``autogenerate`` no file where models and revisions agree.
 
     Raises:
-        UsageError: there is no message.
+        UsageError: there is no message, or ``rev_id`` is no plain name.
         ConfigurationError: env.py cannot be run, or the models cannot be compared.
         HistoryError: Alembic refuses.
         OrchestratorError: no scratch tenant can be made. Whatever is raised, nothing was written.
     """
     asked = Asked(message, autogenerate, like, head, splice, branch_label, version_path, rev_id, tuple(depends_on))
     require_message(message)
+    require_plain_id(rev_id)
     if autogenerate:
         check_rules(fleet)
         async with opened_project(fleet) as project:

@@ -18,12 +18,12 @@ from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
 from orchestrator.databases.port.database import Database
-from orchestrator.errors import JournalError, OrchestratorError, UsageError
+from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.history.directory import History
-from orchestrator.history.position import is_relative
 from orchestrator.rollout.plan import Plan, PlannedTenant, Request
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import require_absolute
 
 log = logging.getLogger("orchestrator.status")
 
@@ -43,6 +43,8 @@ class StatusReport:
     noticed: Mapping[str, Notice] = field(default_factory=dict)
     #: How many tenants stand where, the most frequent first.
     revisions: tuple[Group, ...] = ()
+    #: Whether there is a journal, and it was read: otherwise nobody knows who is partial, edited or to be noticed.
+    journal_read: bool = True
 
     @property
     def summary(self) -> dict[str, int]:
@@ -57,6 +59,7 @@ class StatusReport:
             "tenants": [self._tenant(each) for each in self.tenants],
             "revisions": [group.as_json() for group in self.revisions],
             "edited": [each.as_json() for each in self.edited],
+            "journal_read": self.journal_read,
             "summary": self.summary,
         }
 
@@ -104,6 +107,7 @@ async def status(
         narrowed: which of them to tell of.
 
     Raises:
+        JournalError: ``narrowed.noticed``, and there is no journal that can be read: nobody knows then.
         OrchestratorError: bad input. A tenant that cannot be read is no error: it says so itself.
     """
     async with opened_project(fleet) as project:
@@ -114,7 +118,10 @@ async def status(
         defaults = await asyncio.to_thread(
             lambda: {name: _default_database(database) for name, database in project.databases.items()}
         )
-        found, edited, noticed = await _judged(project, found, began)
+        judged = await _judged(project, found, began)
+        if narrowed.noticed and not judged.journal_read:
+            raise judged.error or _no_journal(project.fleet)
+        found, noticed = judged.plan, judged.noticed
         by_id = {each.tenant.id: each for each in found.tenants}
         # Thousands of tenants are at the same heads.
         at = {each.heads for each in found.tenants}
@@ -129,7 +136,7 @@ async def status(
         )
         noticed = {each.tenant.id: noticed[each.tenant.id] for each in listed if each.tenant.id in noticed}
         groups = histogram(project.history, listed)
-        return StatusReport(found.target, listed, defaults, edited, noticed, groups)
+        return StatusReport(found.target, listed, defaults, judged.edited, noticed, groups, judged.journal_read)
 
 
 def revisions_of(history: History, revision: str) -> frozenset[str]:
@@ -137,10 +144,9 @@ def revisions_of(history: History, revision: str) -> frozenset[str]:
 
     Raises:
         HistoryError: the directory has no such revision.
-        UsageError: it is counted from where each tenant is.
+        UsageError: it is blank, or counted from where each tenant is.
     """
-    if is_relative(revision):
-        raise UsageError(f"{revision} is another revision for each tenant", hint="name one; alembic history lists them")
+    require_absolute(revision)
     return frozenset(history.resolve(revision))
 
 
@@ -163,21 +169,39 @@ def _default_database(database: Database) -> str | None:
         return None
 
 
-async def _judged(
-    project: Project, found: Plan, began: datetime
-) -> tuple[Plan, tuple[Edited, ...], Mapping[str, Notice]]:
-    """What the version tables cannot tell and the journal can.
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the version tables cannot tell and the journal can."""
 
-    Who was left half done, which files were edited, and who is not where a run saw it last.
-    """
+    #: With who was left half done.
+    plan: Plan
+    #: Which files were edited.
+    edited: tuple[Edited, ...] = ()
+    #: Who is not where a run saw it last.
+    noticed: Mapping[str, Notice] = field(default_factory=dict)
+    journal_read: bool = False
+    #: Why it was not read; ``None`` also where there is none.
+    error: JournalError | None = None
+
+
+def _no_journal(fleet: Fleet) -> JournalError:
+    return JournalError(
+        "nobody knows who is not as the journal has it: there is no journal here",
+        hint="read the one that runs write: `journal:` in tenants.yaml with an address that all machines reach"
+        f" (postgresql://...), or its file beside {fleet.path.name}; the first run of a new fleet begins one",
+    )
+
+
+async def _judged(project: Project, found: Plan, began: datetime) -> _Judged:
     try:
         async with opened_journal(project.fleet, read_only=True) as journal:
             files = await integrity(project, journal)
             found = (await left_partial(project, journal, found)).mark(found, retry=False)
-            return found, files.edited, await notice(project, journal, found.tenants, began)
+            noticed = await notice(project, journal, found.tenants, began)
+            return _Judged(found, files.edited, noticed, journal.exists)
     except JournalError as error:
         log.warning(
             "%s; neither tenants that were left partial or changed outside nor edited revisions are marked",
             error.message,
         )
-        return found, (), {}
+        return _Judged(found, error=error)

@@ -109,15 +109,17 @@ def _summary(shape: Shape) -> str:
 
 
 def _show_group(group: Sequence[Shape]) -> None:
-    from orchestrator.rollout.remedies import operations
+    from orchestrator.rollout.remedies import in_order, operations
+    from orchestrator.rollout.telling import told
 
     tenants = [tenant for shape in group for tenant in shape.tenants]
     heads = [", ".join(shape.heads) or "base" for shape in group]
     where = heads[0] if len(set(heads)) == 1 else f"{len(set(heads))} different revisions"
     click.echo(f"\n{tenant_count(len(tenants))} at {where}: {_some(tenants)}")
     shape = group[0]
-    for change, line in list(zip(shape.difference, shape.told, strict=True))[:_OBJECTS]:
-        click.echo(_cut(f"  {line}"))
+    # Whoever takes the operations from here takes them in this order.
+    for change in in_order(shape.difference)[:_OBJECTS]:
+        click.echo(_cut(f"  {told(change)}"))
         lines = operations(change, shape.kind.dialect)
         for operation in lines[:_OPERATIONS]:
             click.echo(_cut(f"      {operation}"))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from orchestrator import __version__
+from orchestrator.cli import streams
 from orchestrator.cli.settings import Settings, common_options, take_common
 from orchestrator.errors import OrchestratorError
 
@@ -95,9 +96,12 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 def run() -> NoReturn:
     """Run the command line; whatever a user can cause ends in a message, a hint and an exit code."""
     settings = Settings()
+    streams.keep()
     try:
         code = root.main(prog_name="orchestrator", standalone_mode=False, obj=settings)
-        sys.exit(code if isinstance(code, int) else 0)
+        code = code if isinstance(code, int) else 0
+        _require_told(settings)
+        sys.exit(code)
     except OrchestratorError as error:
         _fail(settings, type(error).__name__, error.message, error.hint, error.exit_code)
     except click.UsageError as error:
@@ -107,10 +111,16 @@ def run() -> NoReturn:
         _fail(settings, type(error).__name__, error.format_message(), None, 2)
     except (click.Abort, KeyboardInterrupt):
         _fail(settings, "Interrupted", "interrupted", None, 130)
-    except BrokenPipeError:
-        # `orchestrator status | head`: nobody reads on, and that is no error.
-        sys.stderr.close()
-        sys.exit(0)
+
+
+def _require_told(settings: Settings) -> None:
+    try:
+        streams.require_told()
+    except streams.OutputLost as error:
+        if not settings.ran:
+            raise
+        # What a run has done is done: an exit code that says that nothing was touched would be wrong.
+        click.echo(f"warning: {error.message}\n  hint: {error.hint}", err=True)
 
 
 def _fail(settings: Settings, kind: str, message: str, hint: str | None, code: int) -> NoReturn:

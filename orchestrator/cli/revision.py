@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import Any
 
 import click
@@ -41,9 +39,7 @@ def revision(settings: Settings, message: str | None, **given: Any) -> int:
     """
     from orchestrator.actions.revision import revision
 
-    # What env.py and revisions print would stand where a script expects the file's name alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        written = read(revision(settings.fleet(), message or "", **given))
+    written = read(revision(settings.fleet(), message or "", **given))
     if settings.json:
         print_json(written)
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from orchestrator.cli.settings import Settings
+from orchestrator.cli.stdout import kept_clean
 
 if TYPE_CHECKING:
     from orchestrator.actions.execution import Execution, Watch
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def read(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a reading use case; an interrupt ends it."""
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run what a command does; what it has to say is printed afterwards, and is then all that is on stdout."""
     import asyncio
 
+    with kept_clean():
+        return asyncio.run(work)
+
+
+def read(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a reading use case; an interrupt ends it."""
     results: list[_T] = []
 
     async def kept() -> None:
@@ -32,7 +39,7 @@ def read(work: Coroutine[Any, Any, _T]) -> _T:
         # (CPython's signal._int_to_enum does, of what it cannot name), and ten thousand tenants are a long one.
         results.append(await work)
 
-    asyncio.run(kept())
+    _run(kept())
     return results[0]
 
 
@@ -58,7 +65,7 @@ def carry_out(work: Coroutine[Any, Any, _T]) -> _T:
         return await work
 
     try:
-        return asyncio.run(kept())
+        return _run(kept())
     except asyncio.CancelledError:
         if not ended:
             raise
@@ -82,8 +89,6 @@ def migrate(
     Returns:
         The exit code.
     """
-    import asyncio
-
     from orchestrator.cli.observing import observing
     from orchestrator.cli.render import show_run
 
@@ -97,7 +102,8 @@ def migrate(
             return await work(Watch(observer, stop))
 
     elsewhere = execution is not None and execution.handed_over
-    result = asyncio.run(run())
+    result = _run(run())
+    settings.ran = True
     if elsewhere and result.run.finished_at is None:
         return _left(settings, result, asked=execution is not None and execution.detach)
     show_run(settings, result)
@@ -112,8 +118,6 @@ def follow(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunRe
     Returns:
         The run, and the exit code where it was left before its end.
     """
-    import asyncio
-
     from orchestrator.cli.observing import observing
 
     async def run() -> RunResult:
@@ -125,7 +129,7 @@ def follow(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunRe
             listen(stop, leaving=True)
             return await work(Watch(observer, stop))
 
-    result = asyncio.run(run())
+    result = _run(run())
     return result, 128 + _received[0] if _received and result.run.finished_at is None else None
 
 

@@ -26,6 +26,8 @@ class Settings:
     log_format: str = "text"
     verbose: bool = False
     yes: bool = False
+    #: A run was carried out: how that ended is the exit code, whether or not it could be told.
+    ran: bool = False
 
     @property
     def path(self) -> Path:

@@ -13,6 +13,7 @@ from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 from orchestrator.cli.standing import print_csv, print_line, show
+from orchestrator.cli.streams import nobody_reads
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def status(settings: Settings, target: str | None, **given: Any) -> int:
         return status(settings.fleet(), target, tenants=selection, narrowed=narrowed)
 
     if watch:
-        read(_watch(look, everyone=everyone))
+        _watch(look, everyone=everyone)
+        return 0
     report = read(_once(look))
     if settings.json:
         print_json(report)
@@ -73,17 +75,17 @@ async def _once(look: Callable[[], Awaitable[StatusReport]]) -> StatusReport:
     return await look()
 
 
-async def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
-    """Show what there is again and again; only an interrupt ends it."""
-    import asyncio
+def _watch(look: Callable[[], Awaitable[StatusReport]], *, everyone: bool) -> None:
+    """Show what there is again and again; an interrupt ends it, or that nobody reads on."""
     import os
+    import time
 
     redraw = sys.stdout.isatty() and not os.environ.get("CI")
-    while True:
-        report = await look()
+    while not nobody_reads():
+        report = read(_once(look))
         if redraw:
             click.echo(_CLEAR, nl=False)
             show(report, everyone=everyone)
         else:
             print_line(report)
-        await asyncio.sleep(_PAUSE)
+        time.sleep(_PAUSE)

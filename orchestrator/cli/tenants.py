@@ -53,7 +53,10 @@ def list_(settings: Settings, **given: Any) -> int:
 @command
 def validate(settings: Settings) -> int:
     """Read tenants.yaml and all sources, and say whether they are right."""
+    from orchestrator.actions.linting.chosen import check_rules
+
     fleet = _whole(settings)
+    check_rules(fleet)
     if settings.json:
         print_json({"valid": True, "tenants": len(fleet.tenants), "servers": len(fleet.servers)})
     else:

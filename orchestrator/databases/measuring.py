@@ -53,6 +53,8 @@ class Inside:
     #: Rows inserted, updated and deleted by this transaction so far, by table; under ``None`` where the dialect does
     #: not tell which table's.
     written: Mapping[int | None, int] = field(default_factory=dict)
+    #: Of them, updated and deleted: rows that nobody else may write before this transaction ends.
+    changed: Mapping[int | None, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.history.pure_names import words
 
 #: Seconds that it may take: a thousand revisions take it less than one.
 _TIMEOUT = 120.0
 #: Its own comments would silence it without a reason that anybody sees.
 _SILENCED = re.compile("squawk-ignore", re.IGNORECASE)
+
+
+#: Rules of squawk 2.70, to guess which one was meant; which there are, squawk is asked.
+KNOWN = words(
+    """
+    require-concurrent-index-creation require-concurrent-index-deletion constraint-missing-not-valid
+    adding-field-with-default adding-foreign-key-constraint changing-column-type adding-not-nullable-field
+    adding-serial-primary-key-field renaming-column renaming-table disallowed-unique-constraint ban-drop-database
+    prefer-bigint-over-int prefer-bigint-over-smallint prefer-identity prefer-repack prefer-robust-stmts
+    prefer-text-field prefer-timestamp-tz ban-char-field ban-drop-column ban-drop-table ban-drop-not-null
+    transaction-nesting adding-required-field ban-concurrent-index-creation-in-transaction
+    ban-create-domain-with-constraint ban-alter-domain-with-add-constraint ban-truncate-cascade
+    require-timeout-settings ban-uncommitted-transaction require-enum-value-ordering require-table-schema
+    identifier-too-long require-concurrent-partition-detach require-concurrent-reindex require-lock-timeout
+    require-statement-timeout ban-drop-view ban-drop-function ban-drop-type ban-drop-schema ban-drop-sequence
+    ban-drop-domain ban-drop-constraint ban-drop-generated-expression renaming-object ban-set-schema
+    ban-alter-identity ban-drop-extension ban-alter-generated-expression ban-drop-index ban-set-default
+    ban-disable-trigger ban-replica-identity ban-drop-policy ban-revoke ban-replace-view-function
+    ban-alter-policy-condition ban-alter-policy-roles ban-create-policy ban-alter-function-options
+    ban-alter-view-options ban-alter-role-options ban-alter-database-options ban-alter-row-level-security
+    ban-new-write-restriction ban-add-enum-value ban-add-composite-attribute ban-add-column ban-detach-inheritance
+    ban-alter-sequence-values ban-alter-system-options ban-alter-extension
+    """
+)
+#: What it finds under names that cannot be chosen.
+_NOT_CHOSEN = frozenset({"syntax-error", "unused-ignore"})
+_INVALID = re.compile(r"invalid rule name (\S+)")
 
 
 class SquawkUnavailable(OrchestratorError):
@@ -75,22 +103,47 @@ def complaints(scripts: Sequence[str], *, version: str | None = None, include: S
         (Path(directory) / "squawk.toml").touch()
         command = [program, "--config", "squawk.toml", "--reporter", "json"]
         command += [f"--pg-version={version}"] if version is not None else []
-        command += [f"--include={','.join(include)}"] if include else []
-        try:
-            result = subprocess.run(
-                [*command, *names],
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise SquawkUnavailable(f"no end after {_TIMEOUT:.0f} s") from error
-        except OSError as error:
-            raise SquawkUnavailable(f"{program}: {error.strerror}") from error
-    return _read(result)
+        chosen = [rule for rule in include if rule not in _NOT_CHOSEN]
+        command += [f"--include={','.join(chosen)}"] if chosen else []
+        return _read(_run([*command, *names], directory))
+
+
+def unknown_rule(names: Sequence[str]) -> str | None:
+    """The first of ``names`` that is no rule of squawk's; ``None`` where all are, or squawk cannot be asked.
+
+    Args:
+        names: as squawk writes them.
+    """
+    asked = [name for name in names if name not in _NOT_CHOSEN]
+    # A comma would make two names of one.
+    if (odd := next((name for name in asked if "," in name), None)) is not None:
+        return odd
+    if not asked:
+        return None
+    try:
+        # Without a file it looks at nothing.
+        result = _run([find_squawk(), f"--exclude={','.join(asked)}"], None)
+    except SquawkUnavailable:
+        return None
+    said = _INVALID.search(result.stderr)
+    return said[1] if said else None
+
+
+def _run(command: Sequence[str], directory: str | None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SquawkUnavailable(f"no end after {_TIMEOUT:.0f} s") from error
+    except OSError as error:
+        raise SquawkUnavailable(f"{command[0]}: {error.strerror}") from error
 
 
 def _read(result: subprocess.CompletedProcess[str]) -> list[Complaint]:

@@ -13,6 +13,8 @@ _INTEGERS = {
 }
 #: Texts; without a length, they hold any.
 _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "NVARCHAR", "Text", "TEXT", "UnicodeText", "CHAR", "NCHAR"})
+#: Of those, what holds one character where no length is said.
+_ONE = frozenset({"CHAR", "NCHAR"})
 #: Exact numbers; without precision and scale, they hold any.
 _NUMBERS = frozenset({"Numeric", "NUMERIC", "DECIMAL"})
 #: Binary fractions; they hold any number, though not to the last digit.
@@ -30,11 +32,15 @@ def narrows(old: ast.expr | None, new: ast.expr) -> bool:
         old: what ``existing_type`` says; ``None`` where it is not said.
         new: what ``type_`` says.
     """
+    is_, has = _read(new)
+    if is_ in _TEXTS and has.get("length") is None:
+        # Whatever there was has a text, and all of it is kept.
+        return False
     if old is None:
         return True
     if ast.dump(old) == ast.dump(new):
         return False
-    (was, had), (is_, has) = _read(old), _read(new)
+    was, had = _read(old)
     if was in _TEXTS and is_ in _TEXTS:
         return _less(has.get("length"), had.get("length"))
     if was in _INTEGERS and is_ in _INTEGERS:
@@ -52,9 +58,9 @@ def narrows(old: ast.expr | None, new: ast.expr) -> bool:
     return not (was == "Date" and is_ in _MOMENTS)
 
 
-def shown(type_: ast.expr | None) -> str:
+def shown(type_: ast.expr) -> str:
     """A type as people write it: without the module in front of it."""
-    return "?" if type_ is None else re.sub(r"\b\w+\.(?=\w)", "", ast.unparse(type_))
+    return re.sub(r"\b\w+\.(?=\w)", "", ast.unparse(type_))
 
 
 def _read(type_: ast.expr) -> tuple[str, dict[str, int]]:
@@ -62,11 +68,12 @@ def _read(type_: ast.expr) -> tuple[str, dict[str, int]]:
     call = type_ if isinstance(type_, ast.Call) else None
     named = call.func if call is not None else type_
     name = named.attr if isinstance(named, ast.Attribute) else named.id if isinstance(named, ast.Name) else ""
+    least = {"length": 1} if name in _ONE else {}
     if call is None:
-        return name, {}
+        return name, least
     order = ["precision", "scale"] if name in _NUMBERS else ["timezone"] if name in _MOMENTS else ["length"]
     given = [*zip(order, call.args, strict=False), *((word.arg or "", word.value) for word in call.keywords)]
-    return name, {name: _number(value) for name, value in given if not _is_none(value)}
+    return name, {**least, **{word: _number(value) for word, value in given if not _is_none(value)}}
 
 
 def _number(value: ast.expr) -> int:

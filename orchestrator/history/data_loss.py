@@ -24,12 +24,23 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: SQL in a string that PL/pgSQL executes.
 _EXECUTED = re.compile(r"\bEXECUTE\s+(?:format\s*\(\s*)?'((?:[^']|'')*)'", re.IGNORECASE)
 _STRING = re.compile(r"'(?:[^']|'')*'")
-#: Where a statement begins: after another one, and in the body of a block.
-_BEGINS = re.compile(r";|\$\w*\$|\b(?:BEGIN|THEN|ELSE|LOOP)\b", re.IGNORECASE)
+#: Where a statement begins: after another one, in the body of a block, and in and after ``WITH name AS (...)``.
+_BEGINS = re.compile(
+    r";|\$\w*\$|\b(?:BEGIN|THEN|ELSE|LOOP)\b"
+    r"|\bAS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\(\s*(?=DELETE\s)|(?<=\))\s*(?=DELETE\s+FROM\b)",
+    re.IGNORECASE,
+)
 _ROWS = re.compile(
     rf"(?P<verb>DROP\s+TABLE|DROP\s+SCHEMA|TRUNCATE|DELETE\s+FROM)\b(?:\s+TABLE\b)?(?:\s+IF\s+EXISTS\b)?(?:\s+ONLY\b)?"
     rf"\s+(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)?",
     re.IGNORECASE,
+)
+_MERGE = re.compile(rf"\bMERGE\s+INTO\s+(?:ONLY\s+)?(?P<table>{_NAME})[^;]*?\bTHEN\s+DELETE\b", re.IGNORECASE)
+#: What a function or procedure does when it is called, which making it does not.
+_ROUTINE = re.compile(
+    rf"(?P<head>\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s+(?P<name>{_NAME})[^;]*?)"
+    r"(?P<body>(?P<tag>\$(?:[a-z_]\w*)?\$).*?(?P=tag)|\bBEGIN\s+ATOMIC\b.*?\bEND\s*(?:;|$))",
+    re.IGNORECASE | re.DOTALL,
 )
 _ALTER = re.compile(rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?(?P<table>{_NAME})\s(?P<actions>.*)", re.I | re.S)
 _DROP_COLUMN = re.compile(
@@ -37,6 +48,13 @@ _DROP_COLUMN = re.compile(
     re.IGNORECASE,
 )
 _TYPE = re.compile(rf"\bALTER\s+(?:COLUMN\s+)?(?!COLUMN\b)(?P<column>{_NAME})\s+(?:SET\s+DATA\s+)?TYPE\b", re.I)
+#: An expression that has the value itself.
+_CAST = re.compile(rf"\s*{_NAME}\s*::\s*[\w ]+", re.IGNORECASE)
+#: What follows where that is a text of any length, which has the text of whatever was there.
+_ANY_TEXT = re.compile(
+    rf"\s*(?:TEXT|VARCHAR|CHARACTER\s+VARYING)(?!\s*[(\[])(?:\s+USING\s+{_NAME}\s*::\s*TEXT)?\s*(?:,|;|$)",
+    re.IGNORECASE,
+)
 #: SQLite's way to change a table: another one is made, and takes the first one's name.
 _RENAMED = re.compile(rf"ALTER\s+TABLE\s+{_NAME}\s+RENAME\s+TO\s+(?P<name>{_NAME})", re.IGNORECASE)
 #: What Alembic writes into a script before a revision's own SQL.
@@ -76,24 +94,45 @@ def in_source(tree: ast.Module, function: str) -> list[Loss]:
     """
     functions = functions_of(tree)
     texts, tables = constants(tree), _table_objects(tree)
-    found: list[Loss] = []
-    for node in reached(functions, function):
-        batches = _batches(node)
-        for call in ast.walk(node):
-            if isinstance(call, ast.Call):
-                found.extend(_in_call(call, texts, tables, batches))
-    return found
+    bodies = list(reached(functions, function))
+    calls = [call for node in bodies for call in ast.walk(node) if isinstance(call, ast.Call)]
+    given = (text_of(call.args[0], texts) for call in calls if called(call) in TAKES_SQL and call.args)
+    script = ";\n".join(filter(None, given))
+    batches = {call: table for node in bodies for call, table in _batches(node).items()}
+    return [loss for call in calls for loss in _in_call(call, texts, tables, batches, script)]
 
 
-def in_sql(text: str) -> list[Loss]:
-    """What SQL throws away, several statements and the bodies of blocks included."""
+def in_sql(text: str, script: str | None = None) -> list[Loss]:
+    """What SQL throws away, several statements and the bodies of blocks included.
+
+    Args:
+        text: of the SQL.
+        script: what it is a part of: a function's body counts where that is called in it, too.
+    """
     plain = _COMMENT.sub(" ", text)
+    plain = _without_bodies(plain, plain if script is None else _COMMENT.sub(" ", script))
     plain = _EXECUTED.sub(lambda found: f";{found[1]};", plain)
     plain = _STRING.sub("''", plain)
     renamed = {_bare(found["name"]) for found in _RENAMED.finditer(plain)}
     statements = (" ".join(part.split()) for part in _BEGINS.split(plain))
-    losses = chain.from_iterable(_in_statement(statement) for statement in statements)
+    losses = chain(_merges(plain), chain.from_iterable(_in_statement(statement) for statement in statements))
     return [loss for loss in losses if not (loss.verb == "drop table" and loss.table in renamed)]
+
+
+def _without_bodies(text: str, script: str) -> str:
+    """Leave out what functions do that are made here and not called."""
+
+    def kept(routine: re.Match[str]) -> str:
+        name = re.escape(_bare(routine["name"]).rpartition(".")[2])
+        calls = re.findall(rf"\b(?:SELECT|PERFORM|CALL|FROM)\s[^;]*?\b{name}\"?\s*\(", script, re.IGNORECASE)
+        return routine[0] if calls else f"{routine['head']} ''"
+
+    return _ROUTINE.sub(kept, text)
+
+
+def _merges(text: str) -> Iterator[Loss]:
+    for merge in _MERGE.finditer(text):
+        yield Loss("delete from", _bare(merge["table"]), None, " ".join(merge[0].split())[:_SHORT])
 
 
 def in_script(script: str, version_table: str) -> dict[str, list[Loss]]:
@@ -118,7 +157,7 @@ def _names(loss: Loss, table: str) -> bool:
 
 
 def _in_call(
-    call: ast.Call, texts: Mapping[str, str], tables: Mapping[str, str], batches: Mapping[ast.Call, str]
+    call: ast.Call, texts: Mapping[str, str], tables: Mapping[str, str], batches: Mapping[ast.Call, str], script: str
 ) -> Iterator[Loss]:
     name = called(call)
     strings = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
@@ -132,11 +171,20 @@ def _in_call(
     elif name == "alter_column" and (new := keyword(call, "type_")) is not None:
         old = keyword(call, "existing_type")
         table = strings[0] if len(strings) > 1 else None
-        detail = f"alter_column {'.'.join(strings)}: {shown(old)} to {shown(new)}"
-        yield Loss("type", table, strings[-1] if strings else None, detail, call.lineno, narrows(old, new))
+        which = f"alter_column {'.'.join(strings)}:"
+        detail = (
+            f"{which} {shown(old)} to {shown(new)}"
+            if old is not None
+            else (f"{which} to {shown(new)}, which may not hold what is there (without existing_type nobody can tell)")
+        )
+        using = keyword(call, "postgresql_using")
+        loses = narrows(old, new) or (
+            old is None and using is not None and not _CAST.fullmatch(text_of(using, texts) or "")
+        )
+        yield Loss("type", table, strings[-1] if strings else None, detail, call.lineno, loses)
     elif name in TAKES_SQL and call.args and (text := text_of(call.args[0], texts)) is not None:
         detail = " ".join(text.split())[:_SHORT]
-        losses = in_sql(text)
+        losses = in_sql(text, script)
         for loss in losses:
             yield Loss(loss.verb, loss.table, loss.column, detail if len(losses) == 1 else loss.detail, call.lineno)
     elif name == "delete":
@@ -157,7 +205,8 @@ def _in_statement(statement: str) -> Iterator[Loss]:
         for column in _DROP_COLUMN.finditer(alter["actions"]):
             yield Loss("drop column", table, _bare(column["column"]), detail)
         for column in _TYPE.finditer(alter["actions"]):
-            yield Loss("type", table, _bare(column["column"]), detail)
+            if not _ANY_TEXT.match(alter["actions"], column.end()):
+                yield Loss("type", table, _bare(column["column"]), detail)
 
 
 def _bare(name: str) -> str:

@@ -24,6 +24,7 @@ from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import Hazard, find_hazards, find_losses, has_global
 from orchestrator.history.purity import Impurity, impurity
 from orchestrator.history.reach import Reach, find_reach
+from orchestrator.targets import require_named
 
 if TYPE_CHECKING:
     from orchestrator.history.position import Position
@@ -136,6 +137,7 @@ class History:
 
         Raises:
             HistoryError: no such revision, an ambiguous one, or ``head`` where there are several.
+            UsageError: it is blank.
         """
         return self._resolve(target)
 
@@ -267,7 +269,12 @@ class History:
 
 
 def alembic_target(target: str) -> Any:
-    """``target`` as Alembic's script directory takes it: several revisions as a tuple."""
+    """``target`` as Alembic's script directory takes it: several revisions as a tuple.
+
+    Raises:
+        UsageError: it is blank: Alembic would take that for the heads, or fail an assertion.
+    """
+    require_named(target)
     return tuple(target.split(",")) if "," in target else target
 
 

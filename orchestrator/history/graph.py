@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -31,6 +31,14 @@ class Graph:
     def tips(self, applied: frozenset[str]) -> tuple[str, ...]:
         """The heads of what is applied, sorted; ``applied`` holds everything before each of its members."""
         return tuple(sorted(applied - {parent for revision in applied for parent in self.parents[revision]}))
+
+    def overlapping(self, heads: Collection[str]) -> tuple[str, ...]:
+        """Those of ``heads``, all of them known, that are before another of them, sorted.
+
+        No migration leaves a version table so; Alembic refuses to upgrade from there, and its downgrade leaves out what
+        the later ones have.
+        """
+        return tuple(sorted(head for head in heads if any(head in self.before(other) for other in heads)))
 
     def back(self, revisions: frozenset[str]) -> tuple[str, ...]:
         """``revisions`` in an order to take them back in: each after all of them that need it, otherwise by name.

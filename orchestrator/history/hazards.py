@@ -6,12 +6,14 @@ The kinds are the one list of rules: ``plan`` tells some of them, ``lint`` looks
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 
 from orchestrator.history.data_loss import Loss, in_source
-from orchestrator.history.source import functions_of
+from orchestrator.history.source import called, functions_of
 
 
 class HazardKind(StrEnum):
@@ -54,6 +56,9 @@ class HazardKind(StrEnum):
     #: All that squawk finds.
     SQUAWK = "squawk"
 
+
+#: Where what Alembic writes into a docstring begins.
+_OWN_LINES = re.compile(r"^\s*Revision ID:", re.MULTILINE)
 
 #: What matters before going forward, and before going back.
 ON_UPGRADE = frozenset(
@@ -114,7 +119,7 @@ def find_hazards(revision: str, file: Path) -> tuple[Hazard, ...]:
             add(HazardKind.GLOBAL_STATE, f"global {', '.join(node.names)}", node)
         elif isinstance(node, ast.Attribute) and node.attr == "autocommit_block":
             add(HazardKind.AUTOCOMMIT, "autocommit_block", node)
-    if not (ast.get_docstring(tree) or "").strip():
+    if not _message(tree):
         add(HazardKind.NO_MESSAGE, "no docstring says what it is for")
     for name, kind in (
         ("upgrade", HazardKind.UPGRADE_LOSES_DATA),
@@ -151,8 +156,14 @@ def _way_back(tree: ast.Module, functions: dict[str, ast.FunctionDef]) -> Hazard
         # A merge does nothing in either direction.
         forward = "upgrade" in functions and _statements(functions["upgrade"])
         return HazardKind.EMPTY_DOWNGRADE if forward else None
-    ends = next((node for node in body if isinstance(node, ast.Raise | ast.Return)), None)
+    ends = next((node for node in functions["downgrade"].body if isinstance(node, ast.Raise | ast.Return)), None)
     return HazardKind.IRREVERSIBLE if isinstance(ends, ast.Raise) else None
+
+
+def _message(tree: ast.Module) -> str:
+    """What a file says of itself before Alembic's own lines; nothing where that is what Alembic writes without -m."""
+    said = _OWN_LINES.split(ast.get_docstring(tree) or "", maxsplit=1)[0].strip()
+    return "" if said.lower() == "empty message" else said
 
 
 def _bound_names(tree: ast.Module) -> set[str]:
@@ -167,9 +178,20 @@ def _bound_names(tree: ast.Module) -> set[str]:
 
 
 def _statements(function: ast.FunctionDef) -> list[ast.stmt]:
-    """What a function does: its body without docstring and ``pass``."""
-    return [
-        node
-        for node in function.body
-        if not (isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)))
-    ]
+    """What a function does, up to where it returns: its body without what does nothing."""
+    ended = takewhile(lambda node: not isinstance(node, ast.Return), function.body)
+    return [node for node in ended if not _is_idle(node)]
+
+
+def _is_idle(node: ast.stmt) -> bool:
+    """Whether a statement surely sends nothing: a docstring, ``pass``, ``print()``, empty SQL, ``if False``."""
+    match node:
+        case ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+            return True
+        case ast.Expr(value=ast.Call(args=[ast.Constant(value=str(text))]) as call) if called(call) == "execute":
+            return not text.strip(" \t\r\n;")
+        case ast.If(test=ast.Constant(value=value), body=body, orelse=others):
+            return all(map(_is_idle, body if value else others))
+    return False

@@ -19,6 +19,15 @@ _STRING = re.compile(r"'(?:[^']|'')*'")
 _PUBLIC = re.compile(r"(?<![\w.\"'$])(?:public|\"public\")\.(?:\"[^\"]+\"|\w+)", re.IGNORECASE)
 #: Names in strings that PostgreSQL reads as names.
 _AS_NAME = re.compile(r"nextval\(\s*'(public\.[^']+)'|'(public\.[^']+)'\s*::\s*reg", re.IGNORECASE)
+#: One name, or several, each maybe in quotes.
+_PLACES = r"(?:\"[^\"]*\"|'[^']*'|[\w$]+)(?:\s*,\s*(?:\"[^\"]*\"|'[^']*'|[\w$]+))*"
+#: What is made from then on, or what is moved, goes there.
+_GOES_TO = re.compile(
+    rf"\bSET\s+(?:(?:SESSION|LOCAL)\s+)?(?:search_path\s*(?:=|\bTO\b)|SCHEMA)\s*(?P<places>{_PLACES})"
+    r"|\bset_config\(\s*'search_path'\s*,\s*'(?P<given>[^']*)'",
+    re.IGNORECASE,
+)
+_IS_PUBLIC = re.compile(r"(?<![\w$])public(?![\w$])", re.IGNORECASE)
 #: Characters of a statement that is told.
 _SHORT = 80
 
@@ -53,13 +62,27 @@ def leaves_transaction(sql: str) -> bool:
     return bool(_ENDS.match(sql))
 
 
+def is_nothing(statements: Sequence[Statement]) -> bool:
+    """Whether there is no SQL in them: semicolons, comments, and transactions with nothing inside."""
+    texts = (_COMMENT.sub(" ", statement.text).replace(";", " ").strip() for statement in statements)
+    return all(not text or _ENDS.match(text) or _BEGINS.match(text) for text in texts)
+
+
 def names_public(sql: str) -> str | None:
-    """The first name in public's schema that SQL has outside strings and comments; ``None`` without one."""
+    """The first name in public's schema that SQL has outside strings and comments, or what sends others there.
+
+    Returns:
+        It, as it stands there; ``None`` without one.
+    """
     plain = _COMMENT.sub(" ", sql)
     if found := _PUBLIC.search(_STRING.sub("''", plain)):
         return found[0]
-    hidden = _AS_NAME.search(plain)
-    return None if hidden is None else hidden[1] or hidden[2]
+    if hidden := _AS_NAME.search(plain):
+        return hidden[1] or hidden[2]
+    for sent in _GOES_TO.finditer(plain):
+        if _IS_PUBLIC.search(sent["places"] or sent["given"] or ""):
+            return " ".join(sent[0].split())
+    return None
 
 
 def sql_hazards(
@@ -104,8 +127,9 @@ def enum_hazards(revision: str, forward: Sequence[Statement], back: Sequence[Sta
 
 def _losses(revision: str, statements: Sequence[Statement], known: Sequence[Loss]) -> Iterator[Hazard]:
     # All together: SQLite's way to change a table drops one, and gives another its name.
-    whole = in_sql("\n".join(statement.text for statement in statements))
+    script = "\n".join(statement.text for statement in statements)
+    whole = in_sql(script)
     for statement in statements:
-        for loss in in_sql(statement.text):
+        for loss in in_sql(statement.text, script):
             if loss in whole and not any(loss.is_like(other) for other in known):
                 yield Hazard(revision, HazardKind.UPGRADE_LOSES_DATA, loss.detail, statement.line, loss.table)

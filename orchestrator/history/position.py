@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from orchestrator.history.graph import Graph
 from orchestrator.history.hazards import NO_WAY_BACK
 from orchestrator.history.way_back import Stand, WayBack, stand_to
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import is_relative
 
 
 def stand(graph: Graph, heads: Collection[str], target: Collection[str]) -> TenantStatus:
@@ -47,15 +47,6 @@ _DIRECTIONS = {"rollback": "downgrade", "onboard": "upgrade"}
 def direction_of(command: str) -> str:
     """Which of a revision's functions a command runs: ``upgrade`` or ``downgrade``; ``stamp`` runs none."""
     return _DIRECTIONS.get(command, command)
-
-
-#: ``+1``, ``-2``, ``label@-1``, ``3f2a9c+1``: counted from where a tenant is, or from a revision.
-_RELATIVE = re.compile(r"(?:.+@)?\w*[+-]\d+")
-
-
-def is_relative(target: str) -> bool:
-    """Whether ``target`` counts steps instead of naming where they end."""
-    return _RELATIVE.fullmatch(target) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +95,8 @@ def _position(history: History, command: str, heads: Collection[str], target: st
             hint="deploy the directory that has it, or say where the tenant is: orchestrator stamp REV -t TENANT",
         )
         return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
+    if overlapping := history.graph.overlapping(heads) if len(heads) > 1 else ():
+        return _overlapping(heads, overlapping)
     if command == "rollback":
         return _position_back(history, heads, WayBack.parse(target))
     relative = is_relative(target)
@@ -127,6 +120,15 @@ def _position(history: History, command: str, heads: Collection[str], target: st
     if command == "upgrade":
         return Position(TenantStatus.BEHIND if path else TenantStatus.CURRENT, path)
     return _taken_back(history, path, "choose a target that does not pass it, or write its downgrade()")
+
+
+def _overlapping(heads: Collection[str], earlier: Collection[str]) -> Position:
+    later = [head for head in heads if head not in earlier]
+    problem = HistoryError(
+        f"the version table has {_names(earlier)} beside {_names(later)}, which comes after: no migration leaves it so",
+        hint="find out what the tenant's tables are (orchestrator drift), and say so: orchestrator stamp REV -t TENANT",
+    )
+    return Position(TenantStatus.DIVERGED, problem=problem, kind="diverged")
 
 
 def _position_back(history: History, heads: Collection[str], way: WayBack) -> Position:

@@ -133,6 +133,16 @@ _ATTRIBUTES = {
     }.items()
     for attribute in listed.split()
 }
+#: Of those, what says something of where and when a revision runs: the attributes, and what they read.
+_OF_THE_WORLD = {
+    reason: what
+    for what, reasons in {
+        "the clock": ("reads the clock", "reads the time zone"),
+        "the environment": ("reads the environment",),
+        "chance": ("is different each time",),
+    }.items()
+    for reason in reasons
+}
 #: Attributes with two underscores that say nothing of the process.
 _PLAIN_DUNDERS = words("__init__ __name__ __doc__ __class__ __members__ __tablename__ __table__")
 
@@ -181,6 +191,11 @@ def attribute_fault(name: str) -> str | None:
         return f"{name} {_ATTRIBUTES[name]}"
     hidden = name.startswith("__") and name.endswith("__") and name not in _PLAIN_DUNDERS
     return f"uses {name}" if hidden else None
+
+
+def world_fault(name: str) -> str | None:
+    """What of the world an attribute reads, from whatever object: ``the clock``; ``None`` where it is none of it."""
+    return _OF_THE_WORLD.get(_ATTRIBUTES.get(name, ""))
 
 
 def _split(path: str) -> tuple[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -132,6 +132,10 @@ class Names:
         """Whether this place runs for every tenant, not once at import."""
         return any(isinstance(one.node, FUNCTIONS) for one in self._scopes)
 
+    def lies_in(self, nodes: Collection[ast.AST]) -> bool:
+        """Whether this place is inside one of ``nodes``, each of which begins a scope."""
+        return any(one.node in nodes for one in self._scopes)
+
     def bounds(self, name: str) -> tuple[Bound, ...]:
         """Everything that the nearest scope that binds ``name`` binds it to; nothing for a builtin."""
         for number, one in enumerate(reversed(self._scopes)):
@@ -166,3 +170,45 @@ class Names:
             case ast.Attribute(value=value, attr=attr):
                 return tuple(f"{path}.{attr}" for path in self.paths(value))
         return ()
+
+
+#: What is called at every node: the node, those it lies in, outermost first, and what names mean there.
+Visit = Callable[[ast.AST, Sequence[ast.AST], Names], None]
+
+
+def walk(tree: ast.Module, visit: Visit) -> None:
+    """Go through a file, and know at every node what it lies in and what names mean there."""
+    parents: list[ast.AST] = [tree]
+
+    def go(node: ast.AST, names: Names) -> None:
+        visit(node, parents, names)
+        parents.append(node)
+        if isinstance(node, COMPREHENSIONS):
+            parents.append(node.generators[0])
+            go(node.generators[0].iter, names)
+            parents.pop()
+        inside = _body(node)
+        for child in ast.iter_child_nodes(node):
+            if child not in inside:  # decorators, default values and bases belong to the scope around
+                go(child, names)
+        if inside:
+            within = names.within(node)
+            for child in inside:
+                go(child, within)
+        parents.pop()
+
+    whole = Names(scope(tree))
+    for statement in tree.body:
+        go(statement, whole)
+
+
+def _body(node: ast.AST) -> list[ast.AST]:
+    """What lies in the scope that ``node`` begins; nothing where it begins none."""
+    match node:
+        case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
+            return list(body)
+        case ast.Lambda(body=expression):
+            return [expression]
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            return list(ast.iter_child_nodes(node))
+    return []

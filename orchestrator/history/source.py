@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 #: Calls that are given SQL as a text.
 TAKES_SQL = frozenset({"execute", "text", "exec_driver_sql"})
@@ -82,3 +82,28 @@ def statement_lines(tree: ast.Module) -> dict[int, int]:
         if isinstance(node, ast.stmt):
             begins.update(dict.fromkeys(range(node.lineno, (node.end_lineno or node.lineno) + 1), node.lineno))
     return begins
+
+
+def unreached(tree: ast.Module, direction: str) -> frozenset[ast.AST]:
+    """The functions that neither the direction's own nor the module level mentions, themselves or by others."""
+    functions: dict[str, list[ast.FunctionDef]] = {}
+    mentioned: list[str] = [direction]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            functions.setdefault(node.name, []).append(node)
+            mentioned += _mentions([*node.decorator_list, node.args, *filter(None, [node.returns])])
+        else:
+            mentioned += _mentions([node])
+    if direction not in functions:  # bound in another way: which function it is cannot be told
+        return frozenset()
+    found: set[str] = set()
+    while mentioned:
+        name = mentioned.pop()
+        if name in functions and name not in found:
+            found.add(name)
+            mentioned += _mentions(functions[name])
+    return frozenset(node for name, nodes in functions.items() if name not in found for node in nodes)
+
+
+def _mentions(nodes: Iterable[ast.AST]) -> list[str]:
+    return [inner.id for node in nodes for inner in ast.walk(node) if isinstance(inner, ast.Name)]

@@ -118,7 +118,10 @@ class Store:
         """
         if self.dialect == "sqlite":
             with explained(self.place):
-                if not self._file.exists():
+                # Not exists(), to which a file in the directory's place is the same as nothing at all.
+                try:
+                    self._file.stat()
+                except FileNotFoundError:
                     return False
         version = await self._version()
         self.is_earlier = version in schema.EARLIER

@@ -22,7 +22,7 @@ from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
 from orchestrator.history.directory import History, alembic_target
-from orchestrator.history.position import Position, direction_of, is_relative, position
+from orchestrator.history.position import Position, direction_of, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration import seam
 from orchestrator.migration.containment import is_its_own
@@ -31,6 +31,7 @@ from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import is_relative
 
 #: What to do about a migration that has taken away what it was to run on.
 _CLOSED = "the revision has closed the connection that it was given: take close() out, op.get_bind() is not its own"
@@ -71,7 +72,7 @@ class Work:
         steps: dict[str, Callable[..., Iterable[Any]]] = {
             "upgrade": lambda heads, _: script._upgrade_revs(alembic_target(target), heads),
             "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
-            "stamp": lambda heads, _: script._stamp_revs(target, heads),
+            "stamp": lambda heads, _: _stamped(history, heads, target),
         }
         return cls(command, target, {"fn": steps[direction_of(command)], "destination_rev": target})
 
@@ -90,6 +91,15 @@ class Work:
         steps = self.options["fn"]
         first = {"fn": lambda heads, context: islice(steps(heads, context), limit)}
         return replace(self, options={**self.options, **first}, limit=limit)
+
+
+def _stamped(history: History, heads: tuple[str, ...], target: str) -> Iterable[Any]:
+    """Alembic's steps. Where one head is before another, it would leave the one, as long as the other is the target."""
+    stamp = history.script._stamp_revs
+    known = [head for head in heads if head in history.graph.parents]
+    if history.graph.overlapping(known):
+        return [*stamp("base", heads), *stamp(target, ())]
+    return stamp(target, heads)
 
 
 @dataclass(frozen=True, slots=True)

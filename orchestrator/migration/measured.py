@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,6 +63,8 @@ class RevisionMeasured:
     locks: list[LockTaken] = field(default_factory=list)
     #: Rows inserted, updated and deleted, by table; under "" where it is not known which table's.
     written: dict[str, int] = field(default_factory=dict)
+    #: Of them, updated and deleted in tables that were there before the migration: locked to the commit.
+    changed: dict[str, int] = field(default_factory=dict)
     rewritten: list[Rewritten] = field(default_factory=list)
     #: What the server's write-ahead log grew by; ``None`` where that cannot be seen.
     wal_bytes: int | None = None
@@ -271,10 +273,14 @@ class Measured(Recording):
         wal = await_only(self.meter.outside(connection)).wal
         if wal is not None and self._wal is not None:
             one.wal_bytes = wal - self._wal
-        one.written = self._written(before, after)
+        names = {oid: table.name for found in (before, after) for oid, table in found.tables.items()}
+        one.written = self._more(before.written, after.written, names)
+        there = {oid: table.name for oid, table in self._first.tables.items()}
+        one.changed = self._more(before.changed, after.changed, there)
         if one.outside:
             # What was committed meanwhile the server counts, or has put aside by now: the statements' own word counts.
             one.written = {"": self._rows} if self._rows else {}
+            one.changed = {}
         for oid, old in before.tables.items():
             new = after.tables.get(oid)
             if new is None or oid not in self._first.tables:
@@ -285,17 +291,18 @@ class Measured(Recording):
             built = [name for name, file in new.indexes.items() if file and old.indexes.get(name) != file]
             one.rewritten += [Rewritten(old.name, index, old.rows, old.bytes) for index in built]
 
-    def _written(self, before: Inside, after: Inside) -> dict[str, int]:
-        """Rows by table, without the version table's."""
-        names = {oid: table.name for found in (before, after) for oid, table in found.tables.items()}
-        written: dict[str, int] = {}
-        for oid, rows in after.written.items():
+    def _more(
+        self, before: Mapping[int | None, int], after: Mapping[int | None, int], names: Mapping[int, str]
+    ) -> dict[str, int]:
+        """Rows by table, without the version table's; under "" those of tables that have no name in ``names``."""
+        found: dict[str, int] = {}
+        for oid, rows in after.items():
             # Without a table's name, Alembic's own row is among them.
-            more = rows - before.written.get(oid, 0) - (oid is None)
+            more = rows - before.get(oid, 0) - (oid is None)
             name = "" if oid is None else names.get(oid, "")
             if more > 0 and name.rpartition(".")[2] != self.version_table:
-                written[name] = written.get(name, 0) + more
-        return written
+                found[name] = found.get(name, 0) + more
+        return found
 
 
 def to_the_end(revisions: Sequence[RevisionMeasured]) -> None:

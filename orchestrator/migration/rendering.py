@@ -15,6 +15,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.lint_sql import Statement
 from orchestrator.history.offline import hidden
+from orchestrator.history.world import undetermined
 from orchestrator.migration import seam
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.containment import is_its_own
@@ -72,6 +73,9 @@ def render_revision(migrator: Migrator, tenant: Tenant, revision: str, direction
                 return Rendered(tuple(buffer.statements), unseen, _line_of(error, buffer.files))
     if (found := hidden(tree, direction)) is not None:
         unseen = f"{direction}() {found[0]}: what it would do with a database is not seen"
+        return Rendered(tuple(buffer.statements), unseen, found[1])
+    if (found := undetermined(tree, direction)) is not None:
+        unseen = f"{direction}() {found[0]}: what it sends elsewhere is not seen"
         return Rendered(tuple(buffer.statements), unseen, found[1])
     return Rendered(tuple(buffer.statements))
 

@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only
 from orchestrator.databases.postgresql.concurrently import LEADING
 from orchestrator.errors import ConfigurationError, DatabaseError
 from orchestrator.fleet.tenant import Tenant
+from orchestrator.migration.literals import write_literals
 from orchestrator.migration.outside import Keep, Outside, shortened
 from orchestrator.migration.recording import OWN, Recording
 
@@ -192,6 +193,9 @@ def scoped(
                 options["dialect_name"] = dialect
                 # The default driver of the dialect is written for format strings, and would print every % twice.
                 options.setdefault("dialect_opts", {"paramstyle": "named"})
+            if environment.context_opts.get("as_sql"):
+                # Whatever env.py says: a script with placeholders in it cannot be run.
+                options["literal_binds"] = True
         elif connection.in_transaction():
             # env.py has executed something, and Alembic would take the transaction that SQLAlchemy began for it as the
             # caller's: it would never commit, and all would be rolled back at close with success reported.
@@ -211,6 +215,8 @@ def scoped(
             _applied(tenant, progress),
         )
         configure_alembic(connection, *args, **options)
+        if connection is None:
+            write_literals(environment.get_context().dialect)
         _watch_autocommit(environment.get_context(), progress)
         if connection is not None:
             _watch_ends(connection, progress, version_table)

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.databases.failures import Failure
 from orchestrator.rollout.differences import Change
-from orchestrator.rollout.remedies import operations
+from orchestrator.rollout.remedies import in_order, operations
 from orchestrator.rollout.sightings import Kind
 from orchestrator.rollout.telling import told
 
@@ -47,8 +47,8 @@ class Shape:
 
     @property
     def operations(self) -> list[str]:
-        """Alembic operations that would make its tenants what the reference is, in the order of the difference."""
-        return [line for change in self.difference for line in operations(change, self.kind.dialect)]
+        """Alembic operations that would make its tenants what the reference is, in an order to run them in."""
+        return [line for change in in_order(self.difference) for line in operations(change, self.kind.dialect)]
 
     def as_json(self) -> dict[str, Any]:
         """An entry of ``shapes`` in the document of ``drift``."""

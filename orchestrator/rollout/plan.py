@@ -17,10 +17,11 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.waves import Order
 from orchestrator.history.directory import History
 from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard
-from orchestrator.history.position import direction_of, is_relative, position
+from orchestrator.history.position import direction_of, position
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import blocked
 from orchestrator.statuses import TenantStatus
+from orchestrator.targets import is_relative, require_named
 
 #: What a wave is called when tenants.yaml has none, and the one for those that no wave took.
 SINGLE_WAVE, LAST_WAVE = "all", "rest"
@@ -209,6 +210,15 @@ class Request:
     #: Waves that are to be closed, whether or not they have tenants left.
     unclosed: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Refuse a target that was meant to say something and says nothing.
+
+        Raises:
+            UsageError: it is blank.
+        """
+        if self.target is not None and self.command != "rollback":
+            require_named(self.target)
+
 
 def make_plan(
     request: Request,
@@ -297,14 +307,14 @@ def plan_tenant(
     # `heads` is what upgrade means without a word, and plain Alembic has to be told a word: it must not put the others'
     # branches into a tenant that has one of its own.
     typed = None if request.target == "heads" else request.target
-    asked = tenant.pin if pinned and tenant.pin is not None else typed or tenant.target
+    asked = tenant.pin if pinned and tenant.pin is not None else tenant.target if typed is None else typed
     target = request.fixed.get(tenant.id, asked)
     back = request.command == "rollback"
     relative = is_relative(target)
     if back:
         goal = WayBack.parse(target).goal
     else:
-        goal = () if relative else _goal(history, tenant, target, own=pinned or not typed)
+        goal = () if relative else _goal(history, tenant, target, own=pinned or typed is None)
 
     def planned(
         state: TenantStatus, verdict: TenantStatus, failure: Failure | None = None, path: tuple[str, ...] = ()

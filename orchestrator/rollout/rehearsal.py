@@ -90,7 +90,7 @@ class CloneRehearsed:
     """One tenant's clone, up, down and up."""
 
     tenant: str
-    #: Why it was taken: ``largest``, ``oldest``, ``most drifted``, ``named``.
+    #: Why it was taken: ``largest``, ``oldest``, ``most drifted``, ``named``, ``all``, ``the only one``.
     picked: tuple[str, ...]
     start: tuple[str, ...]
     revisions: tuple[RevisionRehearsed, ...] = ()
@@ -191,11 +191,20 @@ class RehearsalReport:
     #: What the revisions say themselves that they throw away.
     losses: tuple[Hazard, ...] = ()
     notes: tuple[str, ...] = ()
+    #: Tenants that were selected and gave no answer: what is pending for them is not known.
+    not_reached: tuple[str, ...] = ()
+    #: Others that were selected, and that an upgrade would leave alone.
+    left_alone: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 where every clone went up, down and up as it should, else 1."""
-        return 0 if all(clone.fine for clone in self.clones) else 1
+        """0 where every clone went up, down and up as it should, else 1.
+
+        Also 1 where somebody was not reached, or where nothing was rehearsed because those concerned would be left
+        alone: nothing says then that the target can be rolled out.
+        """
+        fine = all(clone.fine for clone in self.clones) and not self.not_reached
+        return 0 if fine and (self.clones or not self.left_alone) else 1
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``rehearse --json`` (see docs/cli.md)."""
@@ -205,6 +214,8 @@ class RehearsalReport:
             "target": list(self.run.target),
             "ok": self.exit_code == 0,
             "pending": self.pending,
+            "not_reached": list(self.not_reached),
+            "left_alone": list(self.left_alone),
             "clones": [clone.as_json() for clone in self.clones],
             "losses": [
                 {"revision": each.revision, "table": each.table, "detail": each.detail, "line": each.line}
@@ -231,6 +242,7 @@ def measured_as_json(one: RevisionMeasured) -> dict[str, Any]:
             for lock in sorted(one.locks, key=lambda lock: (-strength(lock.mode), -lock.held_ms, lock.table))
         ],
         "rows_written": dict(one.written),
+        "rows_changed": {table: rows for table, rows in one.changed.items() if table},
         "rewritten": [
             {"table": each.table, "index": each.index, "rows": each.rows, "bytes": each.bytes} for each in one.rewritten
         ],

@@ -8,13 +8,22 @@ from typing import Any, TypeAlias
 
 Document: TypeAlias = Mapping[str, Any]
 
+#: Tenants that are named in one line.
+_NAMED = 3
+
+#: How many times what was said a run may take, or be quicker, to be as expected.
+_NEAR = 2.0
+
+#: In the place of a lock's mode: on rows of a table.
+ROWS = "row locks"
+
 #: Locks that keep readers or writers waiting, in the order of their strength.
 _STRENGTH = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 
 
 @dataclass(frozen=True, slots=True)
 class LockTold:
-    """The strongest lock of one revision on one table, on the clone where it was held longest."""
+    """The strongest lock of one revision on one table, on the clone where it was held longest; or that on its rows."""
 
     revision: str
     table: str
@@ -46,10 +55,29 @@ class RevisionTold:
 
 def verdict(document: Document) -> str:
     """The whole answer in one line."""
-    clones: Sequence[Document] = document["clones"]
     target = ", ".join(document["target"]) or "base"
-    if not clones:
-        return f"nothing to rehearse: no tenant that was selected has anything pending to {target}"
+    if not document["clones"]:
+        return _without_clones(document, target)
+    # Reports that an earlier version has kept do not say who was not reached.
+    away = document.get("not_reached", ())
+    unknown = f"; what is pending for {_some(away)} is not known: not reached" if away else ""
+    return _rehearsed(document["clones"], target) + unknown
+
+
+def _without_clones(document: Document, target: str) -> str:
+    if away := document.get("not_reached"):
+        return f"nothing was rehearsed: what is pending to {target} for {_some(away)} is not known: not reached"
+    if left_alone := document.get("left_alone"):
+        return f"nothing was rehearsed: an upgrade to {target} would leave alone {_some(left_alone)}"
+    return f"nothing to rehearse: no tenant that was selected has anything pending to {target}"
+
+
+def _some(tenants: Sequence[str]) -> str:
+    more = f" and {len(tenants) - _NAMED} more" if len(tenants) > _NAMED else ""
+    return ", ".join(tenants[:_NAMED]) + more
+
+
+def _rehearsed(clones: Sequence[Document], target: str) -> str:
     failed = [clone for clone in clones if clone["error"] is not None]
     wrong = [clone for clone in clones if clone["error"] is None and not clone["ok"]]
     count = "1 clone" if len(clones) == 1 else f"{len(clones)} clones"
@@ -105,17 +133,35 @@ def locks(document: Document) -> list[LockTold]:
     """Locks that keep the application waiting, the longest first; in the direction of the run."""
     longest: dict[tuple[str, str, str], LockTold] = {}
     for clone, one, measured in _ups(document):
-        for lock in measured["locks"]:
-            if lock["blocks"] is None:
-                continue
-            told = LockTold(
-                one["revision"], lock["table"], lock["mode"], lock["blocks"], lock["held_ms"], clone["tenant"]
-            )
-            known = longest.get((told.revision, told.table, told.blocks))
+        for table, mode, blocks, held_ms in (*_table_locks(measured), *_row_locks(measured)):
+            told = LockTold(one["revision"], table, mode, blocks, held_ms, clone["tenant"])
+            # How many rows is another number on each clone.
+            kind = ROWS if mode == ROWS else blocks
+            known = longest.get((told.revision, table, kind))
             if known is None or told.held_ms > known.held_ms:
-                longest[told.revision, told.table, told.blocks] = told
+                longest[told.revision, table, kind] = told
     found = [each for each in longest.values() if not any(_covers(other, each) for other in longest.values())]
     return sorted(found, key=lambda each: (-each.held_ms, each.table))
+
+
+def _table_locks(measured: Document) -> Iterator[tuple[str, str, str, float]]:
+    for lock in measured["locks"]:
+        if lock["blocks"] is not None:
+            yield lock["table"], lock["mode"], lock["blocks"], lock["held_ms"]
+
+
+def _row_locks(measured: Document) -> Iterator[tuple[str, str, str, float]]:
+    """Rows that were updated or deleted: whoever else would write one of them waits for the commit."""
+    held: dict[str, float] = {
+        lock["table"]: lock["held_ms"] for lock in measured["locks"] if lock["mode"] == "RowExclusiveLock"
+    }
+    # Reports that an earlier version has kept do not say.
+    changed: Mapping[str, int] = measured.get("rows_changed", {})
+    whole: float = measured["transaction_ms"]
+    for table, rows in changed.items():
+        # An earlier revision of the same transaction may have the table's lock.
+        count = "1 row" if rows == 1 else f"{rows:,} rows"
+        yield table, ROWS, f"writes to {count}", held.get(table, whole)
 
 
 def _covers(one: LockTold, other: LockTold) -> bool:
@@ -214,7 +260,7 @@ def notes(document: Document) -> list[str]:
 def compared(found: Document) -> str:
     """How a run did beside what a rehearsal had said, in a line."""
     beside = found["measured_s"] / found["s"] if found["s"] else 0.0
-    hit = "as expected" if found["low_s"] <= found["measured_s"] <= found["high_s"] else "outside of what was expected"
+    hit = _hit(found, beside)
     foreseen = f", without {found['unforeseen']} that it did not know" if found["unforeseen"] else ""
     count = "this tenant" if found["tenants"] == 1 else f"these {found['tenants']:,} tenants"
     if found["not_replayed"]:
@@ -224,6 +270,14 @@ def compared(found: Document) -> str:
         f" ({_seconds(found['low_s'])} to {_seconds(found['high_s'])}) for {count}{foreseen};"
         f" it took {_seconds(found['measured_s'])}, {beside:.1f} times that: {hit}"
     )
+
+
+def _hit(found: Document, beside: float) -> str:
+    if not found["low_s"] <= found["measured_s"] <= found["high_s"]:
+        return "outside of what was expected"
+    # A spread may be so wide that it says little.
+    near = 1 / _NEAR <= beside <= _NEAR
+    return "as expected" if near else "within the spread that it gave, and not near what it said"
 
 
 def _seconds(seconds: float) -> str:

@@ -17,6 +17,10 @@ _PLAIN = {
     ("nullable", "yes"): "is nullable",
     ("nullable", "no"): "is NOT NULL",
 }
+#: What is so where nothing is said, and "none" would be another thing.
+_USUAL = {"replica identity": "default"}
+#: Fields whose absence has a name of its own.
+_ABSENT = {"generated as": "not generated"}
 #: Objects that are called by their table, too.
 _OF_A_TABLE = frozenset({ObjectKind.COLUMN, ObjectKind.VIEW_COLUMN, ObjectKind.ATTRIBUTE})
 #: Texts of several lines, of which the first that differs is told.
@@ -73,7 +77,12 @@ def _field(name: str, expected: str | None, found: str | None) -> str:
         if not line:
             return f"{name} has other line ends"
         return f"{name} differs in line {line}: {there.strip() or 'nothing'}, expected {wanted.strip() or 'nothing'}"
-    return f"{name} is {_one_line(found or 'none')}, expected {_one_line(expected or 'none')}"
+    if name in _ABSENT and found is None:
+        return f"is {_ABSENT[name]}, expected {name} {_one_line(expected or '')}"
+    if name in _ABSENT and expected is None:
+        return f"is {name} {_one_line(found or '')}, expected {_ABSENT[name]}"
+    usual = _USUAL.get(name, "none")
+    return f"{name} is {_one_line(found or usual)}, expected {_one_line(expected or usual)}"
 
 
 def _one_line(text: str) -> str:

@@ -14,10 +14,11 @@ from orchestrator.databases.connect import connect
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.port.database import Database
 from orchestrator.databases.postgresql.shapes.definitions import bare, parse_array, parse_row
+from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.fleet.secrets import Template
 from orchestrator.fleet.tenant import Isolation, Server, Tenant
 from orchestrator.rollout.differences import differences
-from orchestrator.rollout.remedies import operations
+from orchestrator.rollout.remedies import in_order, operations
 from orchestrator.rollout.telling import told
 from tests.drifting import carry_out
 from tests.servers import PostgresServer, execute, fetch
@@ -67,7 +68,7 @@ async def test_whatever_changes_a_fingerprint_is_told(shared: str, change: str) 
     base, changed = await read(shared, "base", schema)
     found = differences(base, changed)
     assert found, change
-    lines = [line for each in found for line in operations(each, "postgresql")]
+    lines = [line for each in in_order(found) for line in operations(each, "postgresql")]
     assert all(told(each) for each in found)
     assert lines, [told(each) for each in found]
     assert schema not in " ".join([*lines, *map(told, found)])
@@ -76,6 +77,62 @@ async def test_whatever_changes_a_fingerprint_is_told(shared: str, change: str) 
     await carry_out(shared, schema, lines)
     (mended,) = await read(shared, schema)
     assert [told(each) for each in differences(base, mended)] == [], lines
+
+
+#: What depends on one another, by names that the alphabet has the wrong way round.
+ENTANGLED = """
+    CREATE TYPE z_kind AS ENUM ('one', 'two');
+    CREATE DOMAIN dd AS text CONSTRAINT dd_short CHECK (length(VALUE) < 9);
+    CREATE TABLE zz_owner (id int PRIMARY KEY, kind z_kind DEFAULT 'one', short dd);
+    CREATE TABLE aa_child (id int PRIMARY KEY, owner int CONSTRAINT aa_fk REFERENCES zz_owner (id));
+    ALTER TABLE data ADD zz_id int CONSTRAINT data_zz REFERENCES zz_owner (id);
+    ALTER TABLE data ADD aa_kind z_kind;
+    CREATE VIEW b_base AS SELECT id, kind FROM zz_owner;
+    CREATE VIEW a_on_base AS SELECT id FROM b_base;
+    CREATE VIEW c_on_base AS SELECT id FROM b_base;
+    CREATE FUNCTION a_fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+    CREATE TRIGGER a_filled BEFORE INSERT ON zz_owner FOR EACH ROW EXECUTE FUNCTION a_fill();
+"""
+#: Tables that only hang together when they go: nobody suggests how such are made.
+PARTITIONED = """
+    CREATE TABLE a_whole (id int) PARTITION BY RANGE (id);
+    CREATE TABLE b_part PARTITION OF a_whole FOR VALUES FROM (0) TO (9);
+"""
+
+
+async def test_suggestions_can_be_carried_out_in_their_order(shared: str) -> None:
+    """What others depend on comes before them and goes after them, be it there too much or too little."""
+    make(shared, "much", ENTANGLED + PARTITIONED)
+    make(shared, "little")
+    make(shared, "rich", ENTANGLED)
+    base, much, little, rich = await read(shared, "base", "much", "little", "rich")
+    for schema, wanted, there in (("much", base, much), ("little", rich, little)):
+        lines = [line for each in in_order(differences(wanted, there)) for line in operations(each, "postgresql")]
+        assert not any(line.startswith("#") for line in lines), lines
+        await carry_out(shared, schema, lines)
+        (mended,) = await read(shared, schema)
+        assert [told(each) for each in differences(wanted, mended)] == [], lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "there", "gone"),
+    [
+        (ObjectKind.TABLE, "replica identity", "full", "is full, expected default", "is default, expected full"),
+        (
+            ObjectKind.COLUMN,
+            "generated as",
+            "(a)",
+            "is generated as (a), expected not generated",
+            "is not generated, expected generated as (a)",
+        ),
+    ],
+)
+def test_what_is_usual_is_called_by_its_name(kind: ObjectKind, field: str, value: str, there: str, gone: str) -> None:
+    """Where a table or column has nothing special, the words say what that is."""
+    plain, special = Definition(kind, "x", "t"), Definition(kind, "x", "t", {field: value})
+    for wanted, found, words in ((plain, special, there), (special, plain, gone)):
+        (change,) = differences([wanted], [found])
+        assert told(change).endswith(words)
 
 
 async def test_two_schemas_of_one_shape_do_not_differ(shared: str) -> None:

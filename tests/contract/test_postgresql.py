@@ -260,3 +260,17 @@ async def test_write_is_whole_or_not_at_all(database: str) -> None:
     assert fetch(database, query) == []
     await adapter.write(insert, {"id": "a"}, Check(query, lambda rows: None))
     assert [row[0] for row in fetch(database, query)] == ["a"]
+
+
+async def test_schemas_and_databases_are_measured_alike(database: str, make_database: Callable[..., str]) -> None:
+    """A schema with rows, in TOAST or not, is larger than a database without any, whatever its catalogs take."""
+    empty = make_database().rsplit("/", 1)[1]
+    execute(database, "CREATE SCHEMA rows; CREATE TABLE rows.t AS SELECT generate_series(1, 1000) n; ANALYZE rows.t")
+    wide = "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 10000) g"
+    execute(database, f"CREATE SCHEMA wide; CREATE TABLE wide.t AS {wide}")
+    execute(database, "VACUUM ANALYZE wide.t")
+    found = await server(database).footprints([tenant("rows"), tenant("wide"), tenant(None, empty), tenant("gone")])
+    assert found["wide"].bytes > 100_000
+    assert found["wide"].bytes > found["rows"].bytes > found["whole"].bytes
+    assert 0 not in {each.made for each in found.values()}
+    assert found.keys() == {"rows", "wide", "whole"}

@@ -11,10 +11,11 @@ import pytest
 
 import orchestrator
 from orchestrator import OrchestratorError, RevisionMissing
+from orchestrator.errors import UsageError
 from tests.command_line import FIRST, SECOND, THIRD, assert_error
 from tests.command_line import Project as Small
 from tests.projects import ACCOUNTS, PROJECTS, files, make_project, schemas
-from tests.servers import execute
+from tests.servers import execute, fetch
 
 
 def test_gate_opens_when_everybody_has_it(project: Small) -> None:
@@ -74,6 +75,9 @@ async def test_application_requires_a_revision(tmp_path: Path, database: str) ->
     for revision in ("r2", "r1", "base"):
         await orchestrator.require(fleet, "a", revision)
     await orchestrator.require(fleet, fleet.tenants[0], "r2")
+    # Any tenant has what is one before where it is.
+    with pytest.raises(UsageError, match="another revision for each tenant"):
+        await orchestrator.require(fleet, "a", "-1")
     for revision in ("r3", "heads"):
         with pytest.raises(RevisionMissing, match=f"tenant a is at r2 and does not have {revision}") as caught:
             await orchestrator.require(fleet, "a", revision)
@@ -88,6 +92,43 @@ async def test_application_requires_a_revision(tmp_path: Path, database: str) ->
     with pytest.raises(RevisionMissing, match="feed is not in this directory") as caught:
         await orchestrator.require(fleet, "a", "r1")
     assert caught.value.heads == ("feed",)
+
+
+async def test_an_empty_revision_is_not_the_heads(tmp_path: Path, database: str) -> None:
+    """What an unset variable leaves is refused by all that take a revision, and nothing is touched."""
+    project = make_project(tmp_path, {"r1": ACCOUNTS, "r2": PROJECTS}, schemas(database, "a"))
+    await project.upgrade("r1")
+    fleet = project.fleet
+    for blank in ("", " ", "r1,"):
+        for asked in (
+            orchestrator.upgrade(fleet, blank),
+            orchestrator.downgrade(fleet, blank, everyone=True),
+            orchestrator.stamp(fleet, blank, everyone=True),
+            orchestrator.plan(fleet, blank),
+            orchestrator.status(fleet, blank),
+            orchestrator.rehearse(fleet, blank),
+            orchestrator.lint(fleet, blank),
+            orchestrator.lint(fleet, blank, every_revision=True),
+            orchestrator.check(fleet, blank),
+            orchestrator.status(fleet, narrowed=orchestrator.Narrowed(older_than=blank)),
+            orchestrator.revision(fleet, "more", head=blank),
+            orchestrator.revision(fleet, "more", depends_on=(blank,)),
+            orchestrator.require(fleet, "a", blank),
+        ):
+            with pytest.raises(UsageError, match=r"revision is empty|names no revision") as caught:
+                await asked
+            assert caught.value.hint
+            assert caught.value.exit_code == 2
+    assert fetch(database, "SELECT version_num FROM a.alembic_version") == [("r1",)]
+    assert len(list((tmp_path / "alembic" / "versions").glob("*.py"))) == 2
+
+
+def test_an_unset_variable_stamps_nobody(project: Small) -> None:
+    """On the command line, too: exit code 2 and what may have happened."""
+    project.fleet("acme")
+    for command in (("stamp", "", "--all"), ("check", "--min-revision", ""), ("onboard", "new", "--target", "")):
+        assert_error(project.run(*command), "hint: ")
+    assert project.heads("acme") == []
 
 
 async def test_application_requires_of_sources_and_files(tmp_path: Path, database: str) -> None:

@@ -236,3 +236,19 @@ def test_heads_is_the_default_target(project: Project) -> None:
     project.json("upgrade")
     assert statuses_after(project) == {"acme": "current"}
     assert project.json("status", FIRST)["summary"] == {"ahead": 1}
+
+
+def test_stdout_is_for_data(project: Project) -> None:
+    """What env.py, a revision's module and body, and a program of theirs print is no part of what a command prints."""
+    file = project.revision("d4d4d4d4d4d4", THIRD, "print('body'); os.system('echo program'); op.execute('SELECT 4')")
+    file.write_text(file.read_text().replace("import sqlalchemy as sa", "import sqlalchemy as sa, os; print('module')"))
+    env = project.workspace.path / "alembic" / "env.py"
+    env.write_text(f"print('env')\n{env.read_text()}")
+    project.fleet("acme")
+    planned, upgraded = project.run("plan", "--sql", "--json"), project.run("upgrade", "--json")
+    assert "SELECT 4" in json.loads(planned.stdout)["cohorts"][0]["sql"]
+    assert json.loads(upgraded.stdout)["status"] == "succeeded"
+    for said in ("env", "module", "body", "program"):
+        assert said in upgraded.stderr.splitlines()
+    listed = project.run("status", "--csv")
+    assert [line.partition(",")[0] for line in listed.stdout.splitlines()] == ["tenant", "acme"]

@@ -92,7 +92,8 @@ async def test_prepared_transaction(tmp_path: Path) -> None:
 
 async def test_held_lock(tmp_path: Path, database: str) -> None:
     """A tenant that another process is migrating: who holds its lock, and which run it is."""
-    body = 'op.execute("SELECT pg_advisory_xact_lock(77)")\n' + ACCOUNTS
+    # However long it is looked at on a busy machine: the first try of a tenant waits for no lock longer than 0.1 s.
+    body = 'op.execute("SET LOCAL lock_timeout = 0")\nop.execute("SELECT pg_advisory_xact_lock(77)")\n' + ACCOUNTS
     project = make_project(tmp_path, {"r1": body}, schemas(database, "a"))
     async with held(database, 77) as holder:
         running = asyncio.create_task(project.upgrade())
@@ -108,15 +109,16 @@ async def test_held_lock(tmp_path: Path, database: str) -> None:
 async def test_rights_that_are_missing(tmp_path: Path, database: str) -> None:
     """A role that may not create in a tenant's schema, and what to grant it; what it may not see is said."""
     execute(database, "DROP ROLE IF EXISTS weak; CREATE ROLE weak LOGIN; CREATE SCHEMA a; CREATE TABLE a.others ()")
-    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(with_role(database, "weak", "x"), "a"))
+    execute(database, "CREATE SCHEMA b")
+    project = make_project(tmp_path, {"r1": ACCOUNTS}, schemas(with_role(database, "weak", "x"), "a", "b"))
 
     report = await orchestrator.doctor(project.fleet)
 
     problems = {each.message: each.hint for each in report.findings if each.level == "problem"}
-    assert problems["weak may not create in a"] == 'GRANT USAGE, CREATE ON SCHEMA "a" TO "weak"'
+    assert problems["weak may not create in a, b"] == 'GRANT USAGE, CREATE ON SCHEMA "a", "b" TO "weak"'
     assert any("does not own all tables in a" in message for message in problems)
     assert "cannot be seen" in (await found(project.fleet, "note"))["transactions"]["message"]
-    execute(database, 'GRANT USAGE, CREATE ON SCHEMA "a" TO "weak"; ALTER TABLE a.others OWNER TO weak')
+    execute(database, 'GRANT USAGE, CREATE ON SCHEMA "a", "b" TO "weak"; ALTER TABLE a.others OWNER TO weak')
     assert "rights" not in await found(project.fleet, "problem")
     execute(database, "DROP OWNED BY weak")
 

@@ -12,6 +12,7 @@ import pytest
 
 import orchestrator
 from orchestrator.actions.linting.report import LintReport
+from orchestrator.databases.squawk import KNOWN, unknown_rule
 from orchestrator.errors import ConfigurationError
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.histories import ARGILLA, PLACEMENT, SAMPLE, History
@@ -51,6 +52,8 @@ def told(report: LintReport) -> list[str]:
     [
         ("no_downgrade", "error", 'def upgrade():\n    op.create_table("a")'),
         ("empty_downgrade", "error", revision('op.create_table("a")', "pass")),
+        # Found only in what is rendered.
+        ("empty_downgrade", "error", revision('op.create_table("a")', "for name in (): op.drop_table(name)")),
         ("irreversible", "warning", revision('op.create_table("a")', "raise NotImplementedError")),
         ("upgrade_loses_data", "error", revision('op.drop_table("a")')),
         # Found only in what is rendered.
@@ -120,6 +123,22 @@ async def test_goes_another_way_offline(tmp_path: Path) -> None:
     assert not report.passed
 
 
+async def test_goes_another_way_elsewhere(tmp_path: Path) -> None:
+    """A revision that goes by its environment is not linted, at the line where it does; a value from there is fine."""
+    source = revision('if __import__("os").environ.get("PROD"):\n        op.drop_table("a")')
+    other = revision(
+        'import datetime, os\n    if os.environ.get("PROD"):\n        op.add_column("a", sa.Column("x", sa.Text))'
+    )
+    value = revision('import datetime\n    op.add_column("a", sa.Column("x", sa.Date, default=datetime.date.today))')
+    report = await lint(
+        tmp_path, {"a1": CLEAN, "b2": value, "c3": source, "d4": other}, {**QUIET, "upgrade_loses_data": "off"}
+    )
+    assert [(each.revision, each.line) for each in report.not_linted] == [("c3", 13), ("d4", 14)]
+    message = "upgrade() goes by os.environ.get (the environment): what it sends elsewhere is not seen"
+    assert report.not_linted[1].message == message
+    assert not report.passed
+
+
 async def test_connects_by_itself(tmp_path: Path) -> None:
     """A revision that makes a connection of its own is not run: it would reach its database."""
     trace = tmp_path / "ran"
@@ -175,6 +194,18 @@ async def test_squawk(tmp_path: Path) -> None:
     assert {finding.severity for finding in report.findings} == {"error"}
 
 
+async def test_values(tmp_path: Path) -> None:
+    """An expression with values in it is looked at as the SQL that it is."""
+    table = 'sa.table("a", sa.column("x", sa.Text), sa.column("n"))'
+    body = f'a = {table}\n    op.execute(a.update().where(a.c.n > 5).values(x="y"))'
+    report = await lint(tmp_path, {"a1": CLEAN, "b2": revision(body)}, {})
+    assert (told(report), report.squawk.ran) == ([], True)
+    lossy = await lint(
+        tmp_path / "lossy", {"b2": revision(f"a = {table}\n    op.execute(sa.delete(a).where(a.c.n > 5))")}
+    )
+    assert told(lossy) == ["upgrade_loses_data"]
+
+
 async def test_squawk_rules(tmp_path: Path) -> None:
     """Its rules are turned down, off and on by name; those that something else sees to are off until then."""
     source = revision('op.add_column("a", sa.Column("x", sa.Integer, nullable=False))')
@@ -213,13 +244,6 @@ async def test_squawk_missing(severity: str, tmp_path: Path, monkeypatch: pytest
     assert report.passed == (severity != "error")
 
 
-async def test_squawk_that_refuses(tmp_path: Path) -> None:
-    """A rule that it does not know: what it said is told, and it is no pass."""
-    report = await lint(tmp_path, {"a1": CLEAN}, {"squawk/no-such-rule": "error"})
-    assert "no-such-rule" in (report.squawk.reason or "")
-    assert not report.passed
-
-
 async def test_databases_have_a_public_of_their_own(tmp_path: Path) -> None:
     """Where no tenant is a schema, naming public means the tenant's own."""
     source = revision('op.execute("UPDATE public.plans SET code = 1")')
@@ -230,13 +254,48 @@ async def test_databases_have_a_public_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "hint"), [({"no_downgrad": "off"}, "no_downgrade"), ({"nonsense": "off"}, "docs/cli.md")]
+    ("rules", "hint"),
+    [
+        ({"no_downgrad": "off"}, "no_downgrade"),
+        ({"nonsense": "off"}, "docs/cli.md"),
+        ({"squawk/ban-drop-column": "off", "squawk/ban-drop-tabel": "off"}, "squawk/ban-drop-table"),
+        ({"squawk/nope": "error"}, "squawkhq.com"),
+        ({"squawk/ban-drop-table,x": "error"}, "squawk/ban-drop-table"),
+    ],
 )
 async def test_no_such_rule(rules: dict[str, str], hint: str, tmp_path: Path) -> None:
     """A rule that does not exist is an error, not silence."""
     with pytest.raises(ConfigurationError) as caught:
         await lint(tmp_path, {"a1": CLEAN}, rules)
     assert hint in (caught.value.hint or "")
+
+
+async def test_squawk_rule_that_nobody_can_choose(tmp_path: Path) -> None:
+    """squawk tells of syntax under a name that it does not take; how much that weighs is said all the same."""
+    source = revision('op.execute("SELECT FROM WHERE")')
+    report = await lint(tmp_path, {"a1": source}, {"squawk/syntax-error": "warning"})
+    assert {(each.rule, each.severity.value) for each in report.findings} == {("squawk/syntax-error", "warning")}
+
+
+async def test_squawk_rules_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where squawk is not installed, any name may be one of its rules."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: "/nonexistent")
+    report = await lint(tmp_path, {"a1": CLEAN}, {"squawk": "warning", "squawk/nope": "off"})
+    assert report.passed
+
+
+def test_rules_to_guess_from() -> None:
+    """All of them are squawk's; and one that is not is found among them."""
+    assert unknown_rule(sorted(KNOWN)) is None
+    assert unknown_rule([*sorted(KNOWN), "nope"]) == "nope"
+
+
+def test_validated_without_lint(project: Project) -> None:
+    """`tenants validate` refuses what lint would."""
+    for rule, meant in (("no_downgrad", "no_downgrade"), ("squawk/ban-drop-tabel", "squawk/ban-drop-table")):
+        project.fleet("acme", schemas=False, more=f"lint: {{rules: {{{rule}: off}}}}\n")
+        assert_error(project.run("tenants", "validate"), rule, f"did you mean `{meant}`?")
 
 
 async def test_addresses_that_are_not_there(tmp_path: Path) -> None:
@@ -346,7 +405,8 @@ def test_edited(project: Project) -> None:
         (finding,) = document["findings"]
         assert (finding["rule"], finding["revision"]) == ("edited", SECOND)
         assert finding["file"] == f"alembic/versions/{SECOND}.py"
-        assert "git diff" in finding["hint"]
+        # It is no repository, so that no commit is known.
+        assert f"git log -p -- alembic/versions/{SECOND}.py;" in finding["hint"]
     project.json("upgrade", "--accept-edited", SECOND)
     assert project.json("lint")["findings"] == []
 

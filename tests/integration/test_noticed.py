@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ import pytest
 import orchestrator
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.status import Narrowed
+from orchestrator.errors import JournalError
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.statuses import RunStatus, TenantStatus
 from tests.projects import ACCOUNTS, PROJECTS, Project, files, make_project, schemas
@@ -233,6 +236,43 @@ async def test_the_journal_is_only_asked_for_what_it_has(tmp_path: Path, databas
     for tenant in ids:
         write_heads(database, tenant)
     assert (await noticed(project)).keys() == set(ids)
+
+
+async def test_without_a_journal_nobody_knows_what_is_to_be_noticed(tmp_path: Path, database: str) -> None:
+    """No journal, one that is garbage, a file in its directory's place: an error, and never "nothing was noticed"."""
+    project = await migrated(tmp_path, database, "a")
+    write_heads(database, "a", "r1")
+    only = Narrowed(noticed=True)
+    report = await orchestrator.status(project.fleet, narrowed=only)
+    assert (report.journal_read, [each.tenant.id for each in report.tenants]) == (True, ["a"])
+    directory = tmp_path / ".orchestrator"
+    for make in (
+        lambda: (directory.mkdir(), (directory / "journal.db").write_bytes(b"not a database" * 1000)),
+        lambda: directory.write_text("in the way", encoding="utf-8"),
+        lambda: None,
+    ):
+        shutil.rmtree(directory) if directory.is_dir() else directory.unlink(missing_ok=True)
+        make()
+        with pytest.raises(JournalError) as caught:
+            await orchestrator.status(project.fleet, narrowed=only)
+        assert (caught.value.exit_code, bool(caught.value.hint)) == (2, True)
+        # Who does not ask for it is told that the journal was not read.
+        assert (await orchestrator.status(project.fleet)).as_json()["journal_read"] is False
+
+
+async def test_a_head_before_another_head_is_not_current(tmp_path: Path, database: str) -> None:
+    """Alembic refuses to upgrade from there, and its downgrade leaves out what the later one has: only stamp mends."""
+    project = await migrated(tmp_path, database, "a")
+    write_heads(database, "a", "r1", "r2")
+    (found,) = (await orchestrator.status(project.fleet)).tenants
+    assert (found.state, found.heads) == (TenantStatus.DIVERGED, ("r1", "r2"))
+    assert found.failure is not None
+    assert "r1 beside r2" in found.failure.message
+    assert (await project.upgrade()).summary == {"blocked": 1}
+    assert (await project.downgrade("base", everyone=True)).summary == {"blocked": 1}
+    assert (await orchestrator.stamp(project.fleet, "r2", everyone=True)).summary == {"succeeded": 1}
+    (found,) = (await orchestrator.status(project.fleet)).tenants
+    assert (found.state, found.heads) == (TenantStatus.CURRENT, ("r2",))
 
 
 async def test_text_names_it_and_says_what_to_do(tmp_path: Path, database: str) -> None:

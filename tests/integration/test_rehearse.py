@@ -12,8 +12,9 @@ import pytest
 
 import orchestrator
 from orchestrator import Clones
-from orchestrator.errors import UsageError
+from orchestrator.errors import ServerUnreachable, UsageError
 from orchestrator.fleet.tenant import Limits
+from orchestrator.rollout.rehearsal_telling import locks, verdict
 from tests.command_line import FIRST, SECOND, THIRD, assert_error
 from tests.command_line import Project as CommandLine
 from tests.projects import ENV, Project, files, make_project, schemas, with_role
@@ -111,7 +112,7 @@ async def test_everything_that_a_revision_does_is_told(tmp_path: Path, database:
             {"table": each["table"], "index": each["index"]} for each in up["rewritten"]
         ]
         assert up["wal_bytes"] > 5000 * 8
-    assert one["up"]["rows_written"] == {"notes": 10}
+    assert one["up"]["rows_written"] == one["up"]["rows_changed"] == {"notes": 10}
     assert [each["rows"] for each in one["up"]["rewritten"]] == [5000]
     assert one["down"]["locks"]
     # Ten of them were changed, and the way back does not know what they were.
@@ -139,6 +140,29 @@ def downgrade():
     # On what the migration has made itself, nobody else waits.
     assert [(lock["table"], lock["mode"], lock["blocks"]) for lock in up["locks"]] == [("notes", "ShareLock", "writes")]
     assert up["locks"][0]["held_ms"] < 300 <= up["transaction_ms"]
+
+
+async def test_rows_that_a_revision_updates_keep_their_writers_waiting(tmp_path: Path, database: str) -> None:
+    """An UPDATE locks its rows to the commit, and what was inserted locks nobody out."""
+    updates = """
+def upgrade():
+    op.execute("INSERT INTO notes VALUES (-1)")
+    op.execute("UPDATE notes SET body = 'x' WHERE id > 0")
+    op.execute("SELECT pg_sleep(0.2)")
+    op.add_column("notes", sa.Column("colour", sa.Text))
+
+def downgrade():
+    op.drop_column("notes", "colour")
+    op.execute("DELETE FROM notes WHERE id = -1")
+"""
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": updates}, "acme")
+    execute(database, "INSERT INTO acme.notes SELECT g FROM generate_series(1, 300) g")
+    report = (await orchestrator.rehearse(project.fleet)).as_json()
+    told = [(each.table, each.mode, each.blocks, each.held_ms >= 200) for each in locks(report)]
+    assert told == [
+        ("notes", "row locks", "writes to 300 rows", True),
+        ("notes", "AccessExclusiveLock", "reads and writes", False),
+    ]
 
 
 async def test_outside_a_transaction(tmp_path: Path, database: str) -> None:
@@ -230,6 +254,8 @@ async def test_who_is_picked(tmp_path: Path, database: str) -> None:
     assert report.as_json()["estimate"]["tenants"] == 4
     among = await orchestrator.rehearse(project.fleet, tenants=["d*"], clones=Clones(down=False))
     assert [clone["tenant"] for clone in among.as_json()["clones"]] == ["dunes"]
+    every = await orchestrator.rehearse(project.fleet, tenants=["d*"], clones=Clones(pick=("all",), schema_only=True))
+    assert [clone.picked for clone in every.clones] == [("all",)]
 
 
 #: What a clone does not contain, done where nothing can be taken back; and what is said of it.
@@ -496,6 +522,32 @@ async def test_nothing_pending(tmp_path: Path, database: str) -> None:
     assert (report.clones, report.exit_code) == ((), 0)
     assert fetch(database, "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'orchestrator')") == []
     assert fetch(database, "SELECT 1 FROM pg_database WHERE starts_with(datname, 'orchestrator')") == []
+
+
+async def test_who_is_not_reached_is_not_known_to_have_nothing_pending(tmp_path: Path, database: str) -> None:
+    """A server that is away is no answer: not "nothing pending", neither beside tenants that are current nor alone."""
+    project = await behind(tmp_path, database, {"r1": NOTES}, "acme")
+    tenants = [{"id": "acme"}, {"id": "away", "url": "postgresql://postgres@127.0.0.1:1/app"}]
+    text = json.dumps({"servers": {"main": {"url": database}}, "tenants": tenants})
+    (tmp_path / "tenants.yaml").write_text(text, encoding="utf-8")
+    report = await orchestrator.rehearse(project.fleet)
+    document = report.as_json()
+    assert (report.exit_code, document["ok"], document["not_reached"]) == (1, False, ["away"])
+    assert verdict(document) == "nothing was rehearsed: what is pending to r1 for away is not known: not reached"
+    kept = await orchestrator.show_run(project.fleet, report.run.id)
+    assert kept.run.status.value == "failed"
+    with pytest.raises(ServerUnreachable, match="what is pending is not known") as caught:
+        await orchestrator.rehearse(project.fleet, tenants=["aw*"])
+    assert caught.value.exit_code == 2
+
+
+async def test_who_would_be_left_alone_is_not_rehearsed(tmp_path: Path, database: str) -> None:
+    """Where everybody concerned is at a revision that nobody knows, nothing was rehearsed, and that is not fine."""
+    project = await behind(tmp_path, database, {"r1": NOTES}, "acme")
+    execute(database, "UPDATE acme.alembic_version SET version_num = 'feed'")
+    report = await orchestrator.rehearse(project.fleet)
+    assert (report.exit_code, report.as_json()["left_alone"]) == (1, ["acme"])
+    assert verdict(report.as_json()) == "nothing was rehearsed: an upgrade to r1 would leave alone acme"
 
 
 async def test_all_revisions_in_one_transaction(tmp_path: Path, database: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -112,6 +113,24 @@ def test_plain_revision_asks_no_database(tmp_path: Path) -> None:
     written = write(project, "add phone")
     assert operations(*written.files) == []
     assert "Revises: a1" in text(written)
+
+
+@pytest.mark.parametrize(
+    "message", [r"C:\new\x \N{bad}", 'say """hi"""', "it's " + "'" * 3 + "so" + "'" * 3 + " \\", 'end"', "two\nlines"]
+)
+def test_message_of_any_characters(message: str, tmp_path: Path) -> None:
+    """What ends a docstring, or means another character in one, is read back from the file as it was given."""
+    project = with_template(tmp_path, {"a1": TABLE})
+    said = ast.get_docstring(ast.parse(text(write(project, message))), clean=False)
+    assert said is not None
+    assert said.startswith(f"{message}\n\n")
+
+
+@pytest.mark.parametrize("identifier", ["", "a/b", "../a", "a b", "a-1", "a:b", "head", "ä", "a..b", ".a"])
+def test_identifier_that_is_no_name(identifier: str, tmp_path: Path) -> None:
+    """It would name a file elsewhere, which Alembic does not find, or be no target; empty is not a new one."""
+    project = with_template(tmp_path, {"a1": TABLE})
+    refused(project, lambda: write(project, rev_id=identifier), f"cannot be called {identifier!r}", "another --rev-id")
 
 
 def test_options_of_alembic(tmp_path: Path) -> None:
@@ -231,11 +250,12 @@ def test_no_message(tmp_path: Path, message: str) -> None:
     refused(project, lambda: write(project, message, autogenerate=True), "needs a message", "-m ")
 
 
-@pytest.mark.parametrize("message", ['say """hi"""', "a \\N name"])
-def test_message_that_is_no_python(tmp_path: Path, message: str) -> None:
-    """A message that breaks the file leaves none: it would break the whole directory."""
+def test_template_that_makes_no_python(tmp_path: Path) -> None:
+    """One that breaks the file leaves none: it would break the whole directory."""
     project = with_template(tmp_path, {"a1": TABLE})
-    refused(project, lambda: write(project, message), "SyntaxError", "the message")
+    template = tmp_path / "alembic/script.py.mako"
+    template.write_text(template.read_text() + "\ndef ${message}\n")
+    refused(project, lambda: write(project), "SyntaxError", "script.py.mako")
 
 
 def test_several_heads(tmp_path: Path) -> None:

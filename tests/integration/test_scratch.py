@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import asyncpg
 import pytest
 
 import orchestrator
@@ -33,6 +36,29 @@ async def test_it_looks_as_a_tenant_does(project: Project, fleet: Fleet) -> None
             assert (await database.read([tenant], table))[tenant.id].heads == (THIRD,)
             assert len(set(shapes.values())) == 1
         assert not (await database.read([tenant], table))[tenant.id].exists
+
+
+async def test_a_forgotten_transaction_holds_nobody_up(project: Project, fleet: Fleet) -> None:
+    """Scratch schemas that somebody has locked, a killed one's and one's own, are left to the next one."""
+    left = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, 'orchestrator_scratch')"
+    project.execute("CREATE SCHEMA orchestrator_scratch_0123456789abcdef")
+    project.execute("CREATE TABLE orchestrator_scratch_0123456789abcdef.t ()")
+    forgotten = await asyncpg.connect(project.url)
+    try:
+        await forgotten.execute("BEGIN; LOCK TABLE orchestrator_scratch_0123456789abcdef.t IN ACCESS SHARE MODE")
+        async with (
+            asyncio.timeout(30),
+            opened_project(fleet) as opened,
+            scratch_tenant(opened, opened.fleet.tenants[0], FIRST) as own,
+        ):
+            await forgotten.execute(f'LOCK TABLE "{own.schema}".notes IN ACCESS SHARE MODE')
+        assert len(fetch(project.url, left)) == 2
+        await forgotten.execute("COMMIT")
+        async with opened_project(fleet) as opened, scratch_tenant(opened, opened.fleet.tenants[0]):
+            pass
+        assert fetch(project.url, left) == []
+    finally:
+        await forgotten.close()
 
 
 async def test_what_fails_names_the_revision(project: Project, fleet: Fleet) -> None:

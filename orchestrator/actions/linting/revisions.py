@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.actions.linting.report import LintedRevision
@@ -19,8 +17,8 @@ from orchestrator.history.enum_types import left_over_in_source
 from orchestrator.history.hazards import NO_WAY_BACK, Hazard, HazardKind
 from orchestrator.history.ignores import Ignore
 from orchestrator.history.lint_source import source_hazards
-from orchestrator.history.lint_sql import enum_hazards, sql_hazards
-from orchestrator.history.source import statement_lines
+from orchestrator.history.lint_sql import enum_hazards, is_nothing, sql_hazards
+from orchestrator.history.source import functions_of, statement_lines
 from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.rendering import Rendered, render_revision
 
@@ -39,8 +37,7 @@ def lint_revisions(migrator: Migrator, tenant: Tenant, revisions: Sequence[str])
     Raises:
         OrchestratorError: env.py cannot be used for ``tenant``.
     """
-    # A revision that prints something would do so where a script expects one document.
-    with migrating(migrator), contextlib.redirect_stdout(sys.stderr):
+    with migrating(migrator):
         return [_linted(migrator, tenant, revision) for revision in revisions]
 
 
@@ -68,6 +65,8 @@ def _linted(migrator: Migrator, tenant: Tenant, revision: str) -> LintedRevision
         # A loss that the source tells, too, is not among them; of the others, the source's word is the better one.
         if hazard.kind is HazardKind.UPGRADE_LOSES_DATA or (hazard.kind, begins.get(hazard.line)) not in told:
             hazards.append(hazard)
+    if not _NOTHING_BACK & {hazard.kind for hazard in hazards}:
+        hazards += _emptiness(revision, tree, forward, back)
     if not _NOTHING_BACK & {hazard.kind for hazard in hazards}:
         hazards += _enums(revision, tree, forward, back)
     for part in (forward, back):
@@ -98,6 +97,13 @@ def _rendered(
     if forward.unseen is not None and back.unseen is not None and forward.line == back.line:
         back = Rendered(back.statements)
     return forward, back
+
+
+def _emptiness(revision: str, tree: ast.Module, forward: Rendered, back: Rendered) -> Iterator[Hazard]:
+    """A way back that sends nothing, whatever it looks like, where the way forward sends something."""
+    if back.unseen is None and is_nothing(back.statements) and not is_nothing(forward.statements):
+        function = functions_of(tree).get("downgrade")
+        yield Hazard(revision, HazardKind.EMPTY_DOWNGRADE, "downgrade", 1 if function is None else function.lineno)
 
 
 def _enums(revision: str, tree: ast.Module, forward: Rendered, back: Rendered) -> Iterator[Hazard]:

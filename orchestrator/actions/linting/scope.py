@@ -96,7 +96,8 @@ def all_revisions(fleet: Fleet, history: History, target: str | None) -> Scope:
     """
     if ":" in (target or ""):
         raise UsageError("--all-revisions and a range both say which", hint="leave one of them out")
-    return _offline("all", fleet, history, history.graph.closure(history.resolve(target or "heads")))
+    wanted = history.resolve("heads" if target is None else target)
+    return _offline("all", fleet, history, history.graph.closure(wanted))
 
 
 def between(fleet: Fleet, history: History, text: str) -> Scope:

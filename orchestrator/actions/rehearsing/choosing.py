@@ -18,6 +18,10 @@ log = logging.getLogger("orchestrator.rehearse")
 #: What ``--pick`` takes.
 LARGEST, OLDEST, DRIFTED, ALL = "largest", "oldest", "drifted", "all"
 PICKS = (LARGEST, OLDEST, DRIFTED, ALL)
+#: All that are named one by one, without a word about picking.
+NAMED = "named"
+#: Those of which nobody is left out.
+EVERYBODY = frozenset({ALL, NAMED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def picks_of(asked: Sequence[str] | None, selection: Selection) -> tuple[str, ..
         return tuple(dict.fromkeys(asked))
     narrowed = replace(selection, patterns=(), listed=None) != Selection()
     named = selection.patterns and not any(set("*?[") & set(each) for each in selection.patterns)
-    return (ALL,) if (named or selection.listed) and not narrowed else (LARGEST, OLDEST, DRIFTED)
+    return (NAMED,) if (named or selection.listed) and not narrowed else (LARGEST, OLDEST, DRIFTED)
 
 
 async def chosen(
@@ -53,15 +57,16 @@ async def chosen(
     Args:
         project: opened.
         candidates: with something to run, in the fleet's order.
-        picks: some of :data:`PICKS`.
+        picks: some of :data:`PICKS`, or :data:`NAMED`.
         told: of what takes long.
     """
     found: dict[str, list[str]] = {}
-    if len(candidates) == 1 and ALL not in picks:
+    everybody = EVERYBODY.intersection(picks)
+    if len(candidates) == 1 and not everybody:
         return [Picked(candidates[0], ("the only one",))]
     by_id = {each.tenant.id: each for each in candidates}
-    if ALL in picks:
-        found = {each.tenant.id: ["named"] for each in candidates}
+    if everybody:
+        found = {each.tenant.id: list(everybody) for each in candidates}
     sizes = await footprints(project, candidates) if {LARGEST, OLDEST} & set(picks) else {}
     none = Footprint(0, 0)
     if LARGEST in picks and candidates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ from alembic.util import CommandError
 from orchestrator.actions.revising.asked import Asked
 from orchestrator.errors import HistoryError, OrchestratorError, UsageError
 from orchestrator.history.directory import History
+from orchestrator.targets import require_named
+
+#: What is a name and nothing else, on every file system and to Alembic.
+_PLAIN = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
+#: Names that mean something else to Alembic.
+_TAKEN = frozenset({"base", "head", "heads", "current"})
 
 
 def check(history: History, asked: Asked) -> None:
@@ -30,6 +36,8 @@ def check(history: History, asked: Asked) -> None:
             hint=f"name it: --head {history.heads[0]}; or join them first: alembic merge -m 'merge heads' heads",
         )
     history.resolve(asked.head)
+    for needed in asked.depends_on:
+        require_named(needed)
     if asked.rev_id is not None and asked.rev_id in history.graph.parents:
         raise HistoryError(
             f"there is a revision {asked.rev_id} already: {history.file(asked.rev_id).name}",
@@ -47,6 +55,33 @@ def require_message(message: str) -> None:
         raise UsageError("a revision needs a message: it is what colleagues read at night", hint="-m 'add user phone'")
 
 
+def require_plain_id(identifier: str | None) -> None:
+    """An identifier is a part of a file's name, and of what targets are written with (``head``, ``+1``, ``a:b``).
+
+    Args:
+        identifier: as wished; ``None`` for a new one.
+
+    Raises:
+        UsageError: it is no plain name.
+    """
+    if identifier is None:
+        return
+    if not _PLAIN.fullmatch(identifier) or identifier in _TAKEN:
+        raise UsageError(
+            f"a revision cannot be called {identifier!r}: letters, digits, underscores and single dots make a name",
+            hint="take another --rev-id, or none",
+        )
+
+
+def in_docstring(message: str) -> str:
+    """A message as it is written between triple quotes, so that it is read as it was given."""
+    text = message.replace("\\", "\\\\")
+    for quote in ('"', "'"):
+        if quote * 3 in text or text.endswith(quote):
+            text = text.replace(quote, f"\\{quote}")
+    return text
+
+
 def write(history: History, context: RevisionContext, never: str | None = None) -> tuple[Script, ...]:
     """Write what ``context`` has.
 
@@ -60,10 +95,8 @@ def write(history: History, context: RevisionContext, never: str | None = None) 
     """
     # env.py's hooks may give identifiers of their own.
     ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
-    with _none_left(history, ours), refusals(history), _none_overwritten(history):
-        # Alembic tells of its progress on stdout, where a script expects the file's name alone.
-        with contextlib.redirect_stdout(sys.stderr):
-            written = tuple(script for script in context.generate_scripts() if script is not None)
+    with _none_left(history, ours), refusals(history), _readable(history), _none_overwritten(history):
+        written = tuple(script for script in context.generate_scripts() if script is not None)
         if never is not None:
             for script in written:
                 _refuse_name(Path(script.path), never)
@@ -140,6 +173,24 @@ def _none_overwritten(history: History) -> Iterator[None]:
         generate(source, file, **arguments)
 
     script._generate_template = refusing
+    try:
+        yield
+    finally:
+        script._generate_template = generate
+
+
+@contextlib.contextmanager
+def _readable(history: History) -> Iterator[None]:
+    """Keep a message from ending the docstring that it is in, which templates leave to it."""
+    script: Any = history.script
+    generate = script._generate_template
+
+    def escaping(source: Path, file: Path, **arguments: Any) -> None:
+        if isinstance(message := arguments.get("message"), str):
+            arguments["message"] = in_docstring(message)
+        generate(source, file, **arguments)
+
+    script._generate_template = escaping
     try:
         yield
     finally:

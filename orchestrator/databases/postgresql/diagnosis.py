@@ -25,6 +25,8 @@ _LONG, _CLOCK, _LAG = 60, 5.0, 30
 _LAG_BYTES = 1 << 30
 #: Sessions, schemas, ... named in one message.
 _NAMED = 3
+#: Schemas, or databases, that one GRANT is for.
+_GRANTED = 50
 
 _FACTS = """
 SELECT current_user AS role, current_database() AS database, pg_is_in_recovery() AS standby,
@@ -127,11 +129,11 @@ def _rights(facts: asyncpg.Record, schemas: Sequence[str], databases: Sequence[s
     role = identifier(facts["role"])
     if schemas:
         text = f"{facts['role']} may not create in {_some(schemas)}"
-        hint = f"GRANT USAGE, CREATE ON SCHEMA {identifier(schemas[0])} TO {role}"
+        hint = f"GRANT USAGE, CREATE ON SCHEMA {_all(schemas)} TO {role}"
         yield Finding(Level.PROBLEM, "rights", text, hint)
     if databases:
         text = f"{facts['role']} may not connect to {_some(databases)}"
-        hint = f"GRANT CONNECT ON DATABASE {identifier(databases[0])} TO {role}"
+        hint = f"GRANT CONNECT ON DATABASE {_all(databases)} TO {role}"
         yield Finding(Level.PROBLEM, "rights", text, hint)
     if not facts["may_create"]:
         text = f"{facts['role']} may not make schemas in {facts['database']}: --provision would fail"
@@ -239,7 +241,13 @@ def _held(rows: Sequence[asyncpg.Record]) -> Iterator[Finding]:
 def _left(names: Sequence[str]) -> Iterator[Finding]:
     if names:
         text = f"left by killed processes, maybe with a tenant's rows in it: {_some(names)}"
-        yield Finding(Level.NOTE, "scratch", text, "the next `orchestrator rehearse` drops it")
+        hint = "whatever makes scratch places there drops it (drift, revision --autogenerate): orchestrator rehearse"
+        yield Finding(Level.NOTE, "scratch", text, hint)
+
+
+def _all(names: Sequence[str]) -> str:
+    """As a GRANT takes them; of very many, the first, and `doctor` names the next ones after that."""
+    return ", ".join(map(identifier, names[:_GRANTED]))
 
 
 def _some(names: Sequence[str]) -> str:

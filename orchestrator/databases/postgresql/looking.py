@@ -17,7 +17,7 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.findings import Finding
 from orchestrator.databases.own_names import OURS, SCRATCH
 from orchestrator.databases.postgresql.connections import Connections
-from orchestrator.databases.postgresql.copying.clone import database_footprints, schema_footprints
+from orchestrator.databases.postgresql.copying.clone import database_footprint, schema_footprints
 from orchestrator.databases.postgresql.diagnosis import diagnose
 from orchestrator.databases.postgresql.heads import read_schemas, read_visible
 from orchestrator.databases.postgresql.lock_room import Locked, largest, locked
@@ -157,19 +157,16 @@ class Looking(Connections):
             return ()
 
     async def footprints(self, tenants: Sequence[Tenant]) -> Mapping[str, Footprint]:
-        """One statement for the schemas of a database, one for all databases."""
+        """One connection per database, and one statement for all its schemas."""
 
         async def look(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Footprint]:
             found = await schema_footprints(raw, {tenant.schema for tenant in here if tenant.schema is not None})
-            return {tenant.id: found[tenant.schema] for tenant in here if tenant.schema in found}
+            theirs = {tenant.id: found[tenant.schema] for tenant in here if tenant.schema in found}
+            if alone := [tenant.id for tenant in here if tenant.schema is None]:
+                theirs |= dict.fromkeys(alone, await database_footprint(raw))
+            return theirs
 
-        found = await self._each_database([tenant for tenant in tenants if tenant.schema is not None], look)
-        alone = {tenant.id: tenant.database or self.default_database for tenant in tenants if tenant.schema is None}
-        if alone:
-            async with self._maintenance() as raw:
-                theirs = await database_footprints(raw, {name for name in alone.values() if name is not None})
-            found |= {tenant: theirs[name] for tenant, name in alone.items() if name in theirs}
-        return found
+        return await self._each_database(tenants, look)
 
     async def diagnose(self, tenants: Sequence[Tenant], work: Mapping[str, Sequence[Reach]]) -> Sequence[Finding]:
         """What the server's own database tells, and each tenant's of what would be locked in it."""

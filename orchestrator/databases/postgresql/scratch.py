@@ -7,6 +7,7 @@ free lock, and the next one drops it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,9 +22,15 @@ from orchestrator.fleet.tenant import Tenant
 
 _RawConnection: TypeAlias = asyncpg.Connection
 
+log = logging.getLogger("orchestrator.scratch")
+
 #: How a connection names itself that is in such a database for as long as somebody uses it. Another configuration may
 #: work from another database, and does not see the lock.
 HOLDER = "orchestrator holds this scratch database"
+
+#: Milliseconds that dropping waits for a lock, of what somebody has left and of one's own: without an end, a command
+#: would wait for whoever has forgotten a transaction.
+_LOCK_MS, _OWN_LOCK_MS = 1000, 3000
 
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
@@ -68,10 +75,19 @@ async def scratch(
         finally:
             if raw.is_closed():
                 raw = await connect(maintenance if alone else like.database)
-            await raw.execute(f"DROP {kind} IF EXISTS {identifier(name)} {how}")
+            await _drop(raw, f"{kind} IF EXISTS {identifier(name)} {how}", name)
     finally:
         with suppress(Exception):
             await raw.close(timeout=5)
+
+
+async def _drop(raw: _RawConnection, what: str, name: str) -> None:
+    """Drop one's own; where somebody looks at it (a dump of the whole database does), it is left to the next one."""
+    try:
+        await raw.execute(f"SET lock_timeout = {_OWN_LOCK_MS}")
+        await raw.execute(f"DROP {what}")
+    except asyncpg.LockNotAvailableError:
+        log.warning("%s stays until something like it is made again: somebody holds a lock in it", name)
 
 
 async def clear(raw: _RawConnection, *, databases: bool) -> None:
@@ -82,6 +98,8 @@ async def clear(raw: _RawConnection, *, databases: bool) -> None:
         databases: whether it is databases, or schemas.
     """
     kind, there, how = _KINDS[databases]
+    # Whoever looks at it holds locks on its tables, be it the backend of a killed process: nobody waits for that here.
+    await raw.execute(f"SET lock_timeout = {_LOCK_MS}")
     for (left,) in await raw.fetch(there, SCRATCH):
         if await raw.fetchval(_IN_USE, left, _alive(left)):
             continue
@@ -91,6 +109,7 @@ async def clear(raw: _RawConnection, *, databases: bool) -> None:
             with suppress(asyncpg.PostgresError):
                 await raw.execute(f"DROP {kind} IF EXISTS {identifier(left)} {how}")
             await raw.execute("SELECT pg_advisory_unlock($1)", _alive(left))
+    await raw.execute("RESET lock_timeout")
 
 
 async def left_behind(raw: _RawConnection) -> list[str]:

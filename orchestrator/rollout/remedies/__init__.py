@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from orchestrator.rollout.differences import Change
+from orchestrator.rollout.remedies.ordering import in_order
 from orchestrator.rollout.remedies.postgresql import operations as _postgresql
 from orchestrator.rollout.remedies.sqlite import operations as _sqlite
+
+__all__ = ["in_order", "operations"]
 
 
 def operations(change: Change, dialect: str) -> tuple[str, ...]:

@@ -99,7 +99,13 @@ def test_downgrade_that_is_not_defined_here(tmp_path: Path, line: str) -> None:
     assert found(tmp_path, f'"""Message."""\n\ndef upgrade():\n    op.f()\n\n{line}\n') == []
 
 
-@pytest.mark.parametrize("body", ["pass", "'''Nothing.'''", "..."])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("pass", "'''Nothing.'''", "...", "return", "return None\n    op.f()", "if False: op.f()", "print('no')"),
+        *("op.execute('')", "op.execute(' ; ')"),
+    ],
+)
 def test_empty_downgrade(tmp_path: Path, body: str) -> None:
     """A downgrade that does nothing would move the version and leave the tables."""
     assert found(tmp_path, with_downgrade(body)) == [("empty_downgrade", "downgrade", 6)]
@@ -128,7 +134,10 @@ def test_downgrade_that_raises_on_a_condition(tmp_path: Path) -> None:
     assert found(tmp_path, with_downgrade('op.f()\n    if odd:\n        raise ValueError("odd")')) == []
 
 
-@pytest.mark.parametrize("first", ["", '""" """\n'])
+@pytest.mark.parametrize(
+    "first",
+    ["", '""" """\n', '"""empty message\n\nRevision ID: a\nRevises: b\n"""\n', '"""\n\nRevision ID: a\n"""\n'],
+)
 def test_no_message(tmp_path: Path, first: str) -> None:
     """Nothing says what the revision is for."""
     source = HARMLESS.split('"""')[2]

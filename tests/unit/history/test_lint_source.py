@@ -108,6 +108,7 @@ def test_reads_with_ddl(read: str) -> None:
         'op.execute(f"DELETE FROM public.{table}")',
         "op.execute(\"ALTER TABLE a ALTER x SET DEFAULT nextval('public.a_x_seq')\")",
         "op.execute(\"SELECT 'public.a'::regclass\")",
+        'op.execute("SET search_path TO public; CREATE TABLE b (id int)")',
     ],
 )
 def test_public_name(statement: str) -> None:

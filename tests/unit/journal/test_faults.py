@@ -102,13 +102,12 @@ async def test_a_file_that_was_cut_off(url: URL, tmp_path: Path, read_only: bool
 
 
 async def test_a_file_where_the_directory_should_be(url: URL, tmp_path: Path) -> None:
-    """Reading says there is no journal, writing says what is in the way."""
+    """It is not the same as no journal: reading says so as writing does."""
     (tmp_path / ".orchestrator").write_text("in the way", encoding="utf-8")
-    error = await refused(url, tmp_path)
-    assert str(tmp_path / ".orchestrator") in error.message
-    assert "journal: postgresql" in (error.hint or "")
-    async with opened(url, tmp_path, read_only=True) as journal:
-        assert not journal.exists
+    for read_only in (False, True):
+        error = await refused(url, tmp_path, read_only=read_only)
+        assert str(tmp_path / ".orchestrator") in error.message
+        assert "journal: postgresql" in (error.hint or "")
 
 
 async def test_a_directory_that_is_missing(tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def test_the_worst_lock_of_each_table_comes_first() -> None:
     assert [each.mode for each in telling.locks(found)] == ["ShareLock", "AccessExclusiveLock"]
 
 
+def test_rows_that_are_changed_are_locked_to_the_commit() -> None:
+    """However short the ALTER after it was: the UPDATE's rows keep whoever would write them waiting all the time."""
+    update, alter = lock("a", "RowExclusiveLock", 3000, None), lock("a", "AccessExclusiveLock", 20, ALL)
+    found = document(
+        clone("acme", revision("r1", measured(update, alter, rows_changed={"a": 200_000}))),
+        clone("globex", revision("r1", measured(rows_changed={"a": 5}), measured(ms=4.0, rows_changed={"a": 1}))),
+    )
+    told = [(each.table, each.mode, each.blocks, each.held_ms, each.tenant) for each in telling.locks(found)]
+    assert told == [
+        ("a", "row locks", "writes to 200,000 rows", 3000, "acme"),
+        ("a", "AccessExclusiveLock", ALL, 20, "acme"),
+    ]
+    # A stronger lock on the whole table, held as long, says it all.
+    alter["held_ms"] = 3000
+    assert [each.mode for each in telling.locks(found)] == ["AccessExclusiveLock"]
+
+
 def test_what_cannot_be_undone() -> None:
     """What a revision throws away, what its way back leaves or lacks, and rows that came back otherwise; each once."""
     left = {"back": "different", "difference": ["extra column a.b"]}
@@ -108,6 +125,11 @@ def test_compared_with_the_run() -> None:
     found |= {"unforeseen": 0, "not_replayed": 0}
     assert telling.compared({**found, "measured_s": 12.0}).endswith("it took 12.0 s, 1.2 times that: as expected")
     assert telling.compared({**found, "measured_s": 30.0}).endswith("outside of what was expected")
+    # The spread holds it, and says little: nobody expected that.
+    wide = {**found, "s": 0.14, "low_s": 0.01, "high_s": 0.54}
+    for seconds in (0.41, 0.05):
+        told = telling.compared({**wide, "measured_s": seconds})
+        assert told.endswith("times that: within the spread that it gave, and not near what it said")
     assert telling.compared({**found, "measured_s": 30.0, "not_replayed": 2}).endswith(
         "2 went through Alembic, and were to be replayed"
     )

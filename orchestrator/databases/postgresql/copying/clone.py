@@ -49,18 +49,21 @@ _WITHOUT = (
 #: Lines that objects with rows begin with: no schema is made after them.
 _LATER = (b"CREATE TABLE ", b"CREATE UNLOGGED TABLE ", b"COPY ")
 #: By what vacuum has counted, else by what was written since: neither takes a lock or looks at a file. A row is thought
-#: to have 64 bytes at least.
-_FOOTPRINTS = """
-    SELECT n.nspname, n.oid::bigint, coalesce(sum(
+#: to have 64 bytes at least. What the relations of a schema, their TOAST included, have; the catalogs are left out.
+_SIZED = """
+    coalesce(sum(
         greatest(c.relpages * current_setting('block_size')::bigint, pg_stat_get_live_tuples(c.oid) * 64)
+        + coalesce(t.relpages, 0) * current_setting('block_size')::bigint
     ), 0)::bigint FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'm', 'i')
-    WHERE n.nspname = ANY ($1) GROUP BY 1, 2
+    LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+"""
+_FOOTPRINTS = f"SELECT n.nspname, n.oid::bigint, {_SIZED} WHERE n.nspname = ANY ($1) GROUP BY 1, 2"
+#: Measured as schemas are: the files of a database without a row have some megabytes of catalogs.
+_DATABASE_FOOTPRINT = f"""
+    SELECT (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), {_SIZED}
+    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 """
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY oid"
-_DATABASE_FOOTPRINTS = """
-    SELECT datname, oid::bigint, CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END
-    FROM pg_database WHERE datname = ANY ($1)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,7 @@ async def schema_footprints(raw: _RawConnection, schemas: Collection[str]) -> di
     return {name: Footprint(size, made) for name, made, size in await raw.fetch(_FOOTPRINTS, list(schemas))}
 
 
-async def database_footprints(raw: _RawConnection, names: Collection[str]) -> dict[str, Footprint]:
-    """The same of databases."""
-    return {name: Footprint(size, made) for name, made, size in await raw.fetch(_DATABASE_FOOTPRINTS, list(names))}
+async def database_footprint(raw: _RawConnection) -> Footprint:
+    """The same of the database that ``raw`` is connected to, all its schemas together."""
+    made, size = await raw.fetchrow(_DATABASE_FOOTPRINT)
+    return Footprint(size, made)

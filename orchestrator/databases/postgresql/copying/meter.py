@@ -37,7 +37,7 @@ _TABLES = """
     ORDER BY c.relkind = 'i'
 """
 _WRITTEN = (
-    "SELECT relid::bigint, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables"
+    "SELECT relid::bigint, n_tup_ins + n_tup_upd + n_tup_del, n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables"
     " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0"
 )
 
@@ -86,8 +86,8 @@ class PostgreSQLMeter:
                 indexes.setdefault(of, {})[name] = file
             else:
                 tables[oid] = Table(name, file, rows if rows >= 0 else None, size, indexes.setdefault(oid, {}))
-        written = connection.exec_driver_sql(_WRITTEN, execution_options=self._options)
-        return Inside(tables, {row[0]: row[1] for row in written})
+        rows = connection.exec_driver_sql(_WRITTEN, execution_options=self._options).all()
+        return Inside(tables, {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows})
 
     async def contents(self, version_table: str) -> Contents:
         """Counted and added up by the server."""
