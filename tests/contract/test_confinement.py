@@ -269,6 +269,22 @@ async def test_counters_of_earlier_transactions(place: str, pg: PostgresServer, 
     assert shared(pg) == before
 
 
+@pytest.mark.parametrize("others", [1, 3])
+async def test_others_are_busy(place: str, others: int) -> None:
+    """Transactions of others, between the first look and the first row that is written, confuse nobody."""
+
+    def makes(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1")
+        for _ in range(others):
+            execute(place, "SELECT txid_current()")
+        with connection.begin_nested():
+            connection.exec_driver_sql("CREATE TABLE made (id int)")
+        connection.exec_driver_sql("CREATE SERVER another FOREIGN DATA WRAPPER there")
+
+    with pytest.raises(Beyond, match="the foreign server another"):
+        await run(place, Confinement(OWN), makes, alone=False)
+
+
 async def test_the_operator_says_so(place: str, pg: PostgresServer) -> None:
     """Lenient, what ends its transaction by itself runs, and is named; what is seen in a transaction is refused."""
     confinement = Confinement(OWN, lenient=True)

@@ -93,12 +93,23 @@ _WRITTEN = f"""
 """
 
 
+#: Transactions that may begin on the server while one of ours is under way; older rows' numbers are farther off.
+_MEANWHILE = 100_000_000
+
+
 def ours(row: str) -> str:
     """SQL that says whether the running transaction has made or changed a row that it sees.
 
-    The maker of a row that is visible and is still under way is ourselves; savepoints have later numbers.
+    The maker of a row that is visible and is still under way is ourselves; savepoints have later numbers. ``age()`` may
+    count from where the server was before this transaction had a number: it tells no more than that a row is not older.
     """
-    return f"age({row}.xmin) <= 0 AND txid_status(txid_current() - age({row}.xmin)) = 'in progress'"
+    later = f"(({row}.xmin::text::bigint - txid_current()) & 4294967295)"
+    return (
+        f"age({row}.xmin) <= 0 AND CASE WHEN {later} > {_MEANWHILE} THEN false"
+        # To others these have not begun, and nobody may ask for their status.
+        f" WHEN txid_current() + {later} >= txid_snapshot_xmax(txid_current_snapshot()) THEN true"
+        f" ELSE txid_status(txid_current() + {later}) = 'in progress' END"
+    )
 
 
 #: What is this database's own in catalogs that all share, and how that is told: it goes with it.
