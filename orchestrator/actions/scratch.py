@@ -74,19 +74,15 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Watche
     if recording is None and project.databases[tenant.server].dialect == "postgresql":
         recording = watched(project, tenant)
     work = Work.of(project.history, "upgrade", target)
-    try:
-        with migrating(migrator):
-            outcome = await migrator.attempt(tenant, work, recording=recording)
-    finally:
-        if recording is not None:
-            recording.finish()
+    with migrating(migrator):
+        outcome = await migrator.attempt(tenant, work, recording=recording)
     failure = outcome.failure
     where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
     if recording is not None and recording.prevented and recording.abroad is not None:
         # Whatever a revision made of that: it may have caught the error, and gone on.
         raise Escaping(
             f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",
-            hint="the database is as it was; what is shared belongs into a history of its own",
+            hint=recording.hint or "the database is as it was; what is shared belongs into a history of its own",
             touched=recording.abroad,
         )
     if outcome.status not in (TenantStatus.SUCCEEDED, TenantStatus.ALREADY_CURRENT):

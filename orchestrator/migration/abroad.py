@@ -25,6 +25,10 @@ _SHARED = re.compile(
 )
 #: What may be the name of a schema: a word or quoted name with a dot behind it.
 _QUALIFIER = re.compile(r'(?:"((?:[^"]|"")+)"|\b([^\W\d]\w*))\s*\.')
+#: The only statements that say a schema's name without a dot, and run outside transactions.
+_WHOLE = re.compile(r'\bSCHEMA\s+(?:CONCURRENTLY\s+)?(?:"((?:[^"]|"")+)"|([^\W\d]\w*))', re.IGNORECASE)
+#: Names without a schema lead elsewhere after it.
+_LEADS_AWAY = re.compile(r"\bsearch_path\b", re.IGNORECASE)
 _OURS = "('pg_catalog', 'information_schema', 'pg_toast')"
 #: Catalogs of what is changed without a lock on any table that says so; how its name and the OID of its schema are
 #: found, 0 for the database's own.
@@ -79,8 +83,7 @@ class Abroad(Exception):
 class Watched(Recording):
     """A recording of a scratch tenant that also notes what is touched outside its schema; see :attr:`abroad`.
 
-    What a scratch tenant would write there is not committed: it would stay when the tenant is gone. Call :meth:`finish`
-    when the migration is through.
+    What a scratch tenant would write there is not committed: it would stay when the tenant is gone.
     """
 
     #: The tenant's schema, and the one with the extensions; none where all of the database is the tenant's.
@@ -89,6 +92,8 @@ class Watched(Recording):
     abroad: str | None = None
     #: What was to be written, and was not.
     prevented: bool = False
+    #: What to do about that, where it is something of its own.
+    hint: str | None = None
     _words: set[str] = field(default_factory=set)
     _confinement: Confinement | None = None
 
@@ -97,7 +102,10 @@ class Watched(Recording):
         # Not super(): a dataclass with slots is a new class, which the compiler's cell does not know.
         Recording.listen(self, connection)
         look = self._look if self.home else _nothing
-        self._confinement = Confinement(OWN, alone=not self.home, closed=bool(self.home), committing=look)
+        named = self._named if self.home else _nothing_named
+        self._confinement = Confinement(
+            OWN, alone=not self.home, closed=bool(self.home), at_its_word=not self.home, committing=look, beside=named
+        )
         self._confinement.listen(connection)
 
         def executed(_: Connection, __: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:
@@ -107,14 +115,15 @@ class Watched(Recording):
         event.listen(connection, "after_cursor_execute", executed)
 
     def finish(self) -> None:
-        """The migration is through, or has failed."""
+        """The migration is through, or has failed: what was refused is noted, whoever caught that."""
         if self._confinement is not None:
             self._confinement.end()
             if self._confinement.refused is not None:
                 self.abroad, self.prevented = f"runs {self._confinement.refused.what}", True
+                self.hint = self._confinement.refused.hint
 
     def _read(self, statement: str) -> None:
-        self._words |= {quoted or word.lower() for quoted, word in _QUALIFIER.findall(statement)}
+        self._words |= _names(_QUALIFIER, statement)
         if _SHARED.search(statement):
             self.abroad = self.abroad or f"runs what is not the tenant's alone: {shortened(statement)}"
 
@@ -136,6 +145,14 @@ class Watched(Recording):
             if dropped is not None:
                 self._prevent(dropped.touched)
 
+    def _named(self, connection: Connection, text: str) -> str | None:
+        """What a statement says of other schemas that runs where nobody can look before its commit."""
+        if _LEADS_AWAY.search(text):
+            return "sets search_path"
+        words = _names(_QUALIFIER, text) | _names(_WHOLE, text)
+        found = _first(connection, _reached(self.home, sorted(words)))
+        return None if found is None else f"reaches the schema {found.nspname}"
+
     def _prevent(self, touched: str) -> None:
         self.abroad, self.prevented = touched, True
         raise Abroad(f"it {touched}, which is not the scratch tenant's")
@@ -143,6 +160,14 @@ class Watched(Recording):
 
 def _nothing(_: Connection) -> None:
     pass
+
+
+def _nothing_named(_: Connection, __: str) -> None:
+    pass
+
+
+def _names(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {quoted.replace('""', '"') or word.lower() for quoted, word in pattern.findall(text)}
 
 
 def _first(connection: Connection, query: str) -> Any:
@@ -162,6 +187,13 @@ def _changed(catalog: str, name: str, schema: str) -> str:
 def _at_home(home: Sequence[str]) -> str:
     names = ", ".join(map(literal, home))
     return f"coalesce(n.nspname IN ({names}) OR n.nspname IN {_OURS} OR n.nspname ~ '^pg_t', false)"
+
+
+def _reached(home: Sequence[str], words: Sequence[str]) -> str:
+    """Which schema is named, or is where names without one lead by now, that is not the tenant's."""
+    named = "".join(f", {literal(word)}" for word in words)
+    reached = f"current_schemas(false) || ARRAY[NULL{named}]::name[]"
+    return f"SELECT nspname FROM pg_namespace n WHERE nspname = ANY({reached}) AND NOT {_at_home(home)} LIMIT 1"
 
 
 def _touched(home: Sequence[str], words: Sequence[str]) -> str:

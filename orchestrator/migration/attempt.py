@@ -307,9 +307,7 @@ class Migrator:
 
     async def _migrate(self, session: Session, tenant: Tenant, work: Work, progress: Progress) -> None:
         def run(connection: Connection) -> None:
-            if progress.recording is not None:
-                progress.recording.listen(connection)
-            with self.environment(tenant, work.options, progress):
+            with _heard(progress.recording, connection), self.environment(tenant, work.options, progress):
                 self.loop.migrate(connection, tenant)
 
         if self.concurrent:
@@ -396,6 +394,19 @@ class Migrator:
             return False
         here = position(self.history, work.command, heads, work.target)
         return bool(here.path) or here.problem is not None
+
+
+@contextmanager
+def _heard(recording: Recording | None, connection: Connection) -> Iterator[None]:
+    """Have what is sent recorded; what listens to the lane's engine is gone before another tenant has the lane."""
+    if recording is None:
+        yield
+        return
+    try:
+        recording.listen(connection)
+        yield
+    finally:
+        recording.finish()
 
 
 def _partial(failure: Failure, tenant: Tenant, progress: Progress, invalid: tuple[str, ...] = ()) -> Failure:

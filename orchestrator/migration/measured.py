@@ -74,7 +74,7 @@ class RevisionMeasured:
 
 @dataclass(slots=True)
 class Measured(Recording):
-    """A recording that also measures; see :attr:`revisions`. Call :meth:`finish` when the migration is through."""
+    """A recording that also measures; see :attr:`revisions`."""
 
     meter: Meter | None = None
     #: Name of the version table, whose rows do not count.

@@ -144,6 +144,9 @@ class Recording:
         event.listen(connection, "rollback", lambda _: self._rolled_back())
         event.listen(connection, "savepoint", lambda *_: self._spoil_transaction("uses a savepoint"))
 
+    def finish(self) -> None:
+        """The migration is through, or has failed; its connection is about to serve another tenant."""
+
     def configured(self, context: MigrationContext, options: Mapping[str, Any]) -> None:
         """env.py has configured Alembic.
 

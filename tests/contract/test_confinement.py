@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, nullcontext
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchestrator.databases.postgresql.concurrently import let_wait
@@ -64,6 +64,7 @@ STAYS = [
     "DO $$ BEGIN CREATE ROLE confined_a; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''5MB''', current_database()); END $$",
     "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO confined_a', current_database()); END $$",
+    "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE %I IS ''x''', current_database()); END $$",
     "GRANT SELECT ON kept TO confined_a",
     "SELECT 'COPY of a', 'PROGRAM'",
 ]
@@ -106,24 +107,29 @@ async def engine_of(url: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-async def run(url: str, confinement: Confinement, act: Callable[[Connection], object], *, alone: bool) -> None:
-    """Have ``act`` do something in a transaction, which is committed, or ``alone``, outside any."""
+async def on_a_lane(url: str, act: Callable[[Connection], object], *, alone: bool) -> None:
+    """Have ``act`` do something on a connection as migrations have one, in transactions or ``alone``, outside any."""
     async with engine_of(url) as engine, engine.connect() as connection:
         raw = (await connection.get_raw_connection()).driver_connection
         # As on a lane; it would send what says CONCURRENTLY itself.
         let_wait(engine.sync_engine, raw)
         if alone:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.run_sync(act)
 
-        def confined(sync: Connection) -> None:
-            confinement.listen(sync)
-            try:
-                act(sync)
-                sync.commit()
-            finally:
-                confinement.end()
 
-        await connection.run_sync(confined)
+async def run(url: str, confinement: Confinement, act: Callable[[Connection], object], *, alone: bool) -> None:
+    """Have ``act`` do something in a transaction, which is committed, or ``alone``; confined."""
+
+    def confined(sync: Connection) -> None:
+        confinement.listen(sync)
+        try:
+            act(sync)
+            sync.commit()
+        finally:
+            confinement.end()
+
+    await on_a_lane(url, confined, alone=alone)
 
 
 def shared(pg: PostgresServer) -> list[asyncpg.Record]:
@@ -215,6 +221,70 @@ async def test_however_it_is_sent(place: str, pg: PostgresServer) -> None:
         assert shared(pg) == before, act
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["in transactions", "alone"])
+async def test_counters_of_earlier_transactions(place: str, pg: PostgresServer, alone: bool) -> None:
+    """What an earlier transaction was let write is not a later one's, whether or not the server still counts it."""
+    before, role = shared(pg), "ALTER ROLE confined_a SET work_mem = '5MB'"
+    setting = STAYS[3].replace("work_mem", "maintenance_work_mem")
+
+    def counted(connection: Connection) -> int:
+        of = "('pg_db_role_setting'::regclass)"
+        sums = " + ".join(f"pg_stat_get_xact_tuples_{each}{of}" for each in ("inserted", "updated"))
+        return connection.exec_driver_sql(f"SELECT {sums}").scalar() or 0
+
+    def still_counted(connection: Connection) -> None:
+        # The server puts them aside when a second has gone by since it last did.
+        while not counted(connection):
+            connection.exec_driver_sql(setting)
+            connection.commit()
+        connection.exec_driver_sql("INSERT INTO kept VALUES (4)")
+        connection.exec_driver_sql(setting)
+        connection.rollback()
+        # Whoever measures begins the next transaction before the migration does.
+        connection.exec_driver_sql("SELECT 1", execution_options={OWN: True})
+        connection.exec_driver_sql("INSERT INTO kept VALUES (4)")
+
+    def put_aside(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1")
+        while counted(connection):
+            connection.commit()
+        connection.commit()
+        connection.exec_driver_sql(role)
+
+    first, second = Confinement(OWN), Confinement(OWN)
+
+    def both(connection: Connection) -> None:
+        first.listen(connection)
+        still_counted(connection)
+        connection.commit()
+        first.end()
+        second.listen(connection)
+        with pytest.raises(Beyond, match="pg_db_role_setting"):
+            put_aside(connection)
+        second.end()
+
+    await on_a_lane(place, both, alone=alone)
+    assert first.refused is None
+    execute(place, f"ALTER DATABASE {place.rpartition('/')[2]} RESET maintenance_work_mem")
+    assert shared(pg) == before
+
+
+@pytest.mark.parametrize("others", [1, 3])
+async def test_others_are_busy(place: str, others: int) -> None:
+    """Transactions of others, between the first look and the first row that is written, confuse nobody."""
+
+    def makes(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1")
+        for _ in range(others):
+            execute(place, "SELECT txid_current()")
+        with connection.begin_nested():
+            connection.exec_driver_sql("CREATE TABLE made (id int)")
+        connection.exec_driver_sql("CREATE SERVER another FOREIGN DATA WRAPPER there")
+
+    with pytest.raises(Beyond, match="the foreign server another"):
+        await run(place, Confinement(OWN), makes, alone=False)
+
+
 async def test_the_operator_says_so(place: str, pg: PostgresServer) -> None:
     """Lenient, what ends its transaction by itself runs, and is named; what is seen in a transaction is refused."""
     confinement = Confinement(OWN, lenient=True)
@@ -227,6 +297,37 @@ async def test_the_operator_says_so(place: str, pg: PostgresServer) -> None:
         await run(place, confinement, lambda connection: connection.exec_driver_sql(act), alone=True)
 
 
+async def test_at_its_word(place: str, pg: PostgresServer) -> None:
+    """Where a body's words count for the SQL that it puts together, it fills in batches; what says more is refused."""
+    before, fills = shared(pg), "DO $$ BEGIN EXECUTE 'UPDATE kept SET id = id + 100'; COMMIT; END $$"
+
+    def at_once(statement: str, confinement: Confinement) -> Coroutine[None, None, None]:
+        return run(place, confinement, lambda connection: connection.exec_driver_sql(statement), alone=True)
+
+    with pytest.raises(Beyond, match="runs only outside transactions") as refused:
+        await at_once(fills, Confinement(OWN))
+    assert "write the loop in Python" in (refused.value.hint or "")
+    await at_once(fills, Confinement(OWN, at_its_word=True))
+    assert min(row[0] for row in fetch(place, "SELECT id FROM kept")) > 100
+    with pytest.raises(Beyond, match="runs only outside transactions"):
+        await at_once(ALONE[2], Confinement(OWN, at_its_word=True))
+    assert shared(pg) == before
+
+
+async def test_all_of_its_database(place: str) -> None:
+    """REINDEX DATABASE is no more than the database's own; where that is others', too, it is refused."""
+    name = place.rpartition("/")[2]
+    for alone in (True, False):
+        confinement = Confinement(OWN, alone=alone)
+        with nullcontext() if alone else pytest.raises(Beyond, match="runs only outside transactions"):
+            await run(
+                place,
+                confinement,
+                lambda connection: connection.exec_driver_sql(f"REINDEX DATABASE {name}"),
+                alone=True,
+            )
+
+
 async def test_an_error_of_its_own(place: str) -> None:
     """A statement that fails by itself is the driver's error as ever, and leaves no transaction open."""
 
@@ -236,3 +337,49 @@ async def test_an_error_of_its_own(place: str) -> None:
         assert connection.exec_driver_sql("SELECT txid_current_if_assigned()").scalar() is None
 
     await run(place, Confinement(OWN), fails, alone=True)
+
+
+@pytest.mark.parametrize("way", ["alone", "COMMIT in SQL", "commit"])
+async def test_what_fails_at_the_commit(place: str, way: str) -> None:
+    """A deferred constraint that does not hold is SQLAlchemy's error wherever the commit comes from, and is undone."""
+    execute(place, "CREATE TABLE IF NOT EXISTS late_ones (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    def twice(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO late_ones VALUES (1), (1)")
+        if way == "COMMIT in SQL":
+            connection.exec_driver_sql("COMMIT")
+        connection.commit()
+
+    def fails(connection: Connection) -> None:
+        with pytest.raises(IntegrityError):
+            twice(connection)
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT count(*) FROM late_ones").scalar() == 0
+
+    await run(place, Confinement(OWN), fails, alone=way == "alone")
+
+
+async def test_isolated_by_a_statement(place: str) -> None:
+    """SET TRANSACTION has to come before any question, of which none is asked before it."""
+
+    def isolates(connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "serializable"
+        with pytest.raises(Beyond, match="pg_authid"):
+            connection.exec_driver_sql(_QUOTED)
+
+    await run(place, Confinement(OWN), isolates, alone=False)
+
+
+async def test_no_listener_stays(place: str) -> None:
+    """The engine serves another tenant next: one listener that cannot be removed leaves no other behind."""
+
+    def another(connection: Connection) -> None:
+        confinement = Confinement(OWN)
+        confinement.listen(connection)
+        confinement._ending.append(lambda: event.remove(connection.engine, "commit", print))
+        confinement.end()
+        connection.exec_driver_sql("CREATE FOREIGN DATA WRAPPER mine")
+        connection.rollback()
+
+    await on_a_lane(place, another, alone=False)

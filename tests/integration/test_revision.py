@@ -163,6 +163,12 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
     ("statement", "told"),
     [
         ("DROP TABLE IF EXISTS public.plans", "drops public.plans"),
+        ("DROP TABLE IF EXISTS public.plans ;; COMMIT ;; SELECT 1", "drops public.plans"),
+        ("COMMIT ;; DROP INDEX CONCURRENTLY public.plans_ix", "reaches the schema public"),
+        ("COMMIT ;; SET search_path = public ;; DROP INDEX CONCURRENTLY plans_ix", "reaches the schema public"),
+        ("COMMIT ;; REINDEX SCHEMA public", "reaches the schema public"),
+        ("COMMIT ;; DO $$BEGIN UPDATE public.plans SET id = 2; COMMIT; END$$", "reaches the schema public"),
+        ("COMMIT ;; DO $$BEGIN SET search_path = public; UPDATE plans SET id = 2; COMMIT; END$$", "sets search_path"),
         ("DO $$BEGIN EXECUTE 'DROP FUNCTION ' || 'public.price()'; END$$", "drops public.price"),
         ("DO $$BEGIN EXECUTE 'DROP EXTENSION citext'; END$$", "drops citext"),
         ("CREATE OR REPLACE FUNCTION public.price() RETURNS int LANGUAGE sql AS ''SELECT 1''", "changes public.price"),
@@ -181,9 +187,10 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
     """A scratch schema is beside real tenants: a revision that changes what they share is not committed there."""
     price = "CREATE FUNCTION public.price() RETURNS int LANGUAGE sql AS 'SELECT 42'"
     execute(database, f"CREATE TABLE public.plans (id int); INSERT INTO public.plans VALUES (1); {price}")
+    execute(database, "CREATE INDEX plans_ix ON public.plans (id)")
     execute(database, "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
     execute(database, "CREATE TABLE public.parts (id int NOT NULL) PARTITION BY LIST (id); CREATE EXTENSION citext")
-    body = "op.execute(" + repr(statement.replace("''", "'")) + ")"
+    body = "\n".join(f"op.execute({each!r})" for each in statement.replace("''", "'").split(" ;; "))
     env = ENV.replace("OPTIONS", "target_metadata=metadata")
     project = make_project(tmp_path, {"a1": TABLE, "a2": body}, schemas(database, "acme"), env)
     shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
@@ -195,6 +202,9 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
         (odd,) = asyncio.run(orchestrator.drift(project.fleet)).as_json()["not_compared"]
         assert told in odd["error"]["message"]
     assert fetch(database, "SELECT id FROM public.plans") == [(1,)]
+    assert fetch(database, "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'plans'::regclass") == [
+        ("plans_ix",)
+    ]
     assert fetch(database, "SELECT public.price()") == [(42,)]
     assert fetch(database, "SELECT proisstrict FROM pg_proc WHERE proname = 'price'") == [(False,)]
     assert fetch(database, "SELECT FROM pg_namespace WHERE nspname = 'beside'") == []
@@ -202,6 +212,26 @@ def test_what_is_shared_stays(tmp_path: Path, database: str, statement: str, tol
     assert fetch(database, "SELECT FROM pg_roles WHERE rolname = 'beside_new'") == []
     assert fetch(database, "SELECT FROM pg_trigger WHERE NOT tgisinternal") == []
     assert fetch(database, SCRATCH) == []
+
+
+@pytest.mark.parametrize("isolation", ["database", "schema"])
+def test_fills_in_batches(tmp_path: Path, database: str, isolation: str) -> None:
+    """In a database of nobody's, batches of SQL that a body puts together are filled; beside real tenants it says how.
+
+    A comment on its own database goes with it, too.
+    """
+    batches = "DO $$BEGIN LOOP EXECUTE 'UPDATE notes SET id = id'; COMMIT; EXIT; END LOOP; END$$"
+    noted = "DO $$BEGIN EXECUTE format('COMMENT ON DATABASE %I IS $c$x$c$', current_database()); END$$"
+    body = f"with op.get_context().autocommit_block():\n    op.execute({batches!r})"
+    if isolation == "database":
+        body = f"op.execute({noted!r})\n{body}"
+    fleet = json.loads(schemas(database, "acme")) | {"defaults": {"isolation": isolation}}
+    project = make_project(tmp_path, {"a1": TABLE, "a2": body}, json.dumps(fleet), TAGS)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    if isolation == "database":
+        assert CREATES_TAGS in text(write(project, autogenerate=True))
+    else:
+        refused(project, lambda: write(project, autogenerate=True), "runs only outside", "loop in Python")
 
 
 def test_hooks_without_a_database(tmp_path: Path) -> None:

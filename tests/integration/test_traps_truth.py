@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import asyncpg
 
 import orchestrator
-from orchestrator.actions.project import opened_project
+from orchestrator.actions.project import migrating, opened_project
 from orchestrator.fleet.tenant import Limits
+from orchestrator.migration.abroad import Watched
 from orchestrator.migration.attempt import Migrator, Work
 from tests.projects import ACCOUNTS, ENV, make_project, one, schemas, statuses, tables
 from tests.servers import execute, fetch
@@ -93,6 +95,25 @@ async def test_heads_that_cannot_be_read_are_not_base(tmp_path: Path, database: 
     await locker.close()
     assert (outcome.status, outcome.failure.sqlstate if outcome.failure else None) == ("failed", "55P03")
     assert tables(database, "a") == {"accounts", "alembic_version"}
+
+
+async def test_what_confines_one_is_gone_for_the_next(tmp_path: Path, database: str) -> None:
+    """A lane that has run a scratch tenant's migration serves a real one next, which may do what that may not."""
+    revisions = {"r1": ACCOUNTS, "r2": 'op.execute("CREATE TABLE public.shared ()")'}
+    fleet = json.loads(schemas(database, "a", "b"))
+    fleet["servers"]["main"]["max_concurrency"] = 1
+    project = make_project(tmp_path, revisions, json.dumps(fleet))
+    async with opened_project(project.fleet) as opened:
+        migrator = Migrator(opened.fleet, opened.history, opened.loop, opened.databases, provision=True)
+        first, next_one = opened.fleet.tenants
+        work = Work.of(opened.history, "upgrade", "heads")
+
+        with migrating(migrator):
+            confined = await migrator.attempt(first, work, recording=Watched(home=("a",)))
+            free = await migrator.attempt(next_one, work)
+
+    assert (confined.failure.type if confined.failure else None, confined.status) == ("Abroad", "failed")
+    assert (free.failure, free.status) == (None, "succeeded")
 
 
 async def test_operations_registered_by_env_py_stay(tmp_path: Path, database: str) -> None:

@@ -167,10 +167,7 @@ class Passes:
         if self._database.dialect == "postgresql":
             confinement = Confinement(OWN, place="clone", lenient=self.allow_outside, hint=_NOT_FURTHER)
         measured = Measured(meter=self.meter, version_table=self.project.loop.version_table, confinement=confinement)
-        try:
-            outcome = await self.migrator.attempt(self.clone.tenant, work, recording=measured)
-        finally:
-            measured.finish()
+        outcome = await self.migrator.attempt(self.clone.tenant, work, recording=measured)
         if confinement is not None:
             outcome = _as_refused(outcome, confinement.refused, measured)
             self.unseen += (each for each in confinement.unseen if each not in self.unseen)

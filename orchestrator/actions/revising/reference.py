@@ -96,7 +96,7 @@ async def reference(project: Project, like: Tenant) -> AsyncIterator[Tenant]:
         except Escaping as error:
             raise DatabaseError(
                 f"no scratch tenant can be made: a revision {error.touched}, which real tenants share",
-                hint="compare with a real tenant, which is only read:"
+                hint=f"{error.hint}; or compare with a real tenant, which is only read:"
                 f" alembic -x tenant={like.id} revision --autogenerate -m ...",
             ) from error
         yield scratch
