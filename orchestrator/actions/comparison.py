@@ -35,7 +35,7 @@ async def compared(project: Project, looking: Looking, baseline: str | Path | No
     """
     name = looking.against or REVISIONS
     accepted = load_baseline(Path(baseline), name, project.fleet.ignore) if baseline is not None else frozenset()
-    comparison, references = _Comparison(project, accepted), References(project)
+    comparison, references = _Comparison(project, accepted, looking.also), References(project, looking.also)
     try:
         if looking.against is not None:
             seen = await looking.seen(project.loop.version_table)
@@ -55,6 +55,7 @@ class _Comparison:
 
     project: Project
     accepted: frozenset[str]
+    also: frozenset[str]
     shapes: list[Shape] = field(default_factory=list)
     not_compared: list[NotCompared] = field(default_factory=list)
 
@@ -103,7 +104,7 @@ class _Comparison:
             message = failure.message if failure is not None else "it cannot be read"
             raise ServerUnreachable(f"tenant {tenant.id} is no reference: {message}", hint="name another one")
         alike = [each for each in seen if (each.kind, each.reading.heads) == (reference.kind, heads)]
-        await self.compare(await reference_of(self.project, tenant, heads, reference.digest), alike)
+        await self.compare(await reference_of(self.project, tenant, heads, reference.digest, self.also), alike)
         for sighting in seen:
             if sighting.reading.heads != heads:
                 at, there = (", ".join(each) or "base" for each in (sighting.reading.heads, heads))
@@ -167,7 +168,7 @@ class _Comparison:
         for server, here in _by_server(tenants):
             for start in range(0, len(here), _READ_AT_ONCE):
                 part = here[start : start + _READ_AT_ONCE]
-                found = await self.project.databases[server].definitions(part)
+                found = await self.project.databases[server].definitions(part, self.also)
                 for tenant in part:
                     if tenant.id in found:
                         yield tenant, found[tenant.id]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.actions.looking import looking
 from orchestrator.actions.servers import Tenants, opened_servers, selection_of
+from orchestrator.databases.definitions import COMMENTS, OWNERS
+from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ async def drift(
     against: str | None = None,
     baseline: str | Path | None = None,
     jobs: int = 32,
+    also: Collection[str] = (),
 ) -> DriftReport:
     """Group the selected tenants, all without a selection, by the shape of their schema.
 
@@ -31,14 +35,18 @@ async def drift(
             that each tenant has.
         baseline: a file of differences that are normal, as ``save_baseline`` wrote it.
         jobs: connections over all servers, at most.
+        also: ``comments``, ``owners``: what is compared only where it is asked for. SQLite has neither.
 
     Raises:
         OrchestratorError: bad input, or ``against`` cannot be read. A tenant that cannot be compared is no error: the
             report has it.
     """
+    asked = frozenset(also)
+    if unknown := sorted(asked - {COMMENTS, OWNERS}):
+        raise UsageError(f"there is nothing to compare called {unknown[0]!r}", hint=f"also: {COMMENTS}, {OWNERS}")
     async with (
         opened_servers(fleet) as servers,
-        looking(servers, selection_of(tenants), against=against, jobs=jobs) as looked,
+        looking(servers, selection_of(tenants), against=against, jobs=jobs, also=asked) as looked,
     ):
         await servers.imported("orchestrator.actions.comparison")
         from orchestrator.actions.comparison import compared

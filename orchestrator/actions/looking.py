@@ -18,9 +18,13 @@ from orchestrator.rollout.sightings import Sighting, take_sightings
 class Looking:
     """Use :func:`looking`."""
 
-    def __init__(self, servers: Servers, selection: Selection, against: str | None, jobs: int) -> None:
+    def __init__(
+        self, servers: Servers, selection: Selection, against: str | None, jobs: int, also: frozenset[str]
+    ) -> None:
         #: The tenant that the others are compared with, if it is one.
         self.against = against
+        #: What else is compared: comments, owners.
+        self.also = also
         #: Ids of those that were selected, in the fleet's order; known once they have been seen.
         self.chosen: dict[str, None] = {}
         self._servers = servers
@@ -67,12 +71,17 @@ class Looking:
         self.chosen = dict.fromkeys(tenant.id for tenant in chosen)
         asked: Sequence[Tenant] = tuple(dict.fromkeys([*held, *chosen]))
         budgets = await self._servers.budgets(fleet, asked)
-        return await take_sightings(asked, self._servers.databases, version_table, budgets, self._jobs, tell)
+        return await take_sightings(asked, self._servers.databases, version_table, budgets, self._jobs, tell, self.also)
 
 
 @asynccontextmanager
 async def looking(
-    servers: Servers, selection: Selection, *, against: str | None = None, jobs: int
+    servers: Servers,
+    selection: Selection,
+    *,
+    against: str | None = None,
+    jobs: int,
+    also: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Looking]:
     """Look from now on.
 
@@ -81,8 +90,9 @@ async def looking(
         selection: at whom.
         against: id of one more, whether it is selected or not.
         jobs: connections over all servers, at most.
+        also: what else counts of their shape: comments, owners.
     """
-    looking = Looking(servers, selection, against, jobs)
+    looking = Looking(servers, selection, against, jobs, also)
     try:
         yield looking
     finally:

@@ -36,6 +36,8 @@ class References:
     """
 
     project: Project
+    #: What else is compared: comments, owners.
+    also: frozenset[str] = frozenset()
     _begun: dict[Kind, tuple[_Heads, asyncio.Task[dict[_Heads, Reference | Failure]]]] = field(default_factory=dict)
     #: A scratch tenant is migrated by Alembic, whose globals two of them would have to share.
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -93,17 +95,19 @@ class References:
         if graph.unknown(arrived) or graph.closure(arrived) != graph.closure(heads):
             led = ", ".join(arrived) or "base"
             raise DatabaseError(f"the revisions lead an empty tenant to {led}, not to {', '.join(heads) or 'base'}")
-        digest = (await database.fingerprints([scratch], table)).get(scratch.id)
-        return await reference_of(self.project, scratch, heads, digest)
+        digest = (await database.fingerprints([scratch], table, self.also)).get(scratch.id)
+        return await reference_of(self.project, scratch, heads, digest, self.also)
 
 
-async def reference_of(project: Project, tenant: Tenant, heads: _Heads, digest: str | None) -> Reference:
+async def reference_of(
+    project: Project, tenant: Tenant, heads: _Heads, digest: str | None, also: frozenset[str]
+) -> Reference:
     """A tenant as a reference.
 
     Raises:
         DatabaseError: it cannot be read.
     """
-    found = await project.databases[tenant.server].definitions([tenant])
+    found = await project.databases[tenant.server].definitions([tenant], also)
     if digest is None or tenant.id not in found:
         raise DatabaseError(f"what {tenant.id} is to be held for cannot be read", hint="try again")
     return Reference(heads, digest, found[tenant.id])

@@ -33,13 +33,25 @@ _WIDE = 160
 @selecting
 @click.option("--against", metavar="TENANT", help="Compare with this tenant, not with what the revisions make.")
 @click.option("--baseline", metavar="FILE", help="Differences that were saved there are normal.")
+@click.option(
+    "--also",
+    type=click.Choice(("comments", "owners")),
+    multiple=True,
+    help="Compare these as well; repeatable. SQLite has neither.",
+)
 @click.option("--save", metavar="FILE", help="Save today's differences as normal.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=32, show_default=True, help="Connections at once, over all."
 )
 @command
 def drift(
-    settings: Settings, against: str | None, baseline: str | None, save: str | None, jobs: int, **given: Any
+    settings: Settings,
+    against: str | None,
+    baseline: str | None,
+    also: tuple[str, ...],
+    save: str | None,
+    jobs: int,
+    **given: Any,
 ) -> int:
     """Group tenants by the shape of their schema; show how the odd ones differ from what the revisions make.
 
@@ -48,7 +60,7 @@ def drift(
     from orchestrator.actions.drift import accept, drift
 
     selection = selection_from(given)
-    report = read(drift(settings.fleet(), tenants=selection, against=against, baseline=baseline, jobs=jobs))
+    report = read(drift(settings.fleet(), tenants=selection, against=against, baseline=baseline, jobs=jobs, also=also))
     if save is not None:
         from orchestrator.rollout.baseline import save_baseline
 

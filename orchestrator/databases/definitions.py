@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 from orchestrator.fleet.ignoring import ObjectKind
 
+#: What is compared only where somebody asks for it.
+COMMENTS, OWNERS = "comments", "owners"
+#: Fields of a definition that say so.
+COMMENT, OWNER = "comment", "owner"
+
 #: Objects that others belong to.
 RELATIONS = frozenset(
     {

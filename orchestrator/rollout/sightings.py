@@ -47,6 +47,7 @@ async def take_sightings(
     budgets: Mapping[str, tuple[str, int]],
     jobs: int,
     seen: Callable[[Sighting], None] = lambda _: None,
+    also: frozenset[str] = frozenset(),
 ) -> list[Sighting]:
     """Look at ``tenants``; never raises for them.
 
@@ -57,6 +58,7 @@ async def take_sightings(
         budgets: each server's physical identity and how many connections it gives, by server name.
         jobs: connections over all.
         seen: told of each at once, while others are still to be looked at.
+        also: what else counts of their shape: comments, owners.
     """
     places: dict[tuple[str, str | None], list[Tenant]] = defaultdict(list)
     for tenant in tenants:
@@ -69,7 +71,7 @@ async def take_sightings(
 
     async def look(server: str, here: Sequence[Tenant]) -> list[Sighting]:
         async with servers[budgets[server][0]], at_once:
-            found = await _look(databases[server], here, version_table)
+            found = await _look(databases[server], here, version_table, also)
         for sighting in found:
             seen(sighting)
         return found
@@ -84,12 +86,14 @@ async def take_sightings(
     return [by_id[tenant.id] for tenant in tenants]
 
 
-async def _look(database: Database, tenants: Sequence[Tenant], version_table: str) -> list[Sighting]:
+async def _look(
+    database: Database, tenants: Sequence[Tenant], version_table: str, also: frozenset[str]
+) -> list[Sighting]:
     try:
         # Heads first: whoever is migrated meanwhile has others afterwards, and is found out by that.
         readings = await database.read(tenants, version_table)
         there = [tenant for tenant in tenants if readings[tenant.id].exists and not readings[tenant.id].failure]
-        digests = await database.fingerprints(there, version_table) if there else {}
+        digests = await database.fingerprints(there, version_table, also) if there else {}
         version = await database.version() if there else ""
     except OrchestratorError as error:
         failed = Reading(exists=True, failure=describe(error))

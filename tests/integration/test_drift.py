@@ -288,3 +288,40 @@ async def test_databases_and_files(workspace: Workspace, make_database: Any, tmp
         "sqlite": ['op.drop_index("ix_body", table_name="notes")'],
     }
     assert fetch(project.url, "SELECT datname FROM pg_database WHERE starts_with(datname, 'orchestrator_')") == []
+
+
+async def test_comments_and_owners_where_they_are_asked_for(six: Project) -> None:
+    """Neither makes anybody odd by itself; asked for, each is told with the object that it is of, and taken back."""
+    commented = {
+        "TABLE accounts": "table accounts",
+        "COLUMN accounts.name": "column accounts.name",
+        "CONSTRAINT fk_account ON invoices": "constraint fk_account on invoices",
+        "INDEX ix_invoices_account_id": "index ix_invoices_account_id on invoices",
+        "SEQUENCE numbers": "sequence numbers",
+        "TYPE state": "enum state",
+        "VIEW open_invoices": "view open_invoices",
+        "FUNCTION touch()": "function touch()",
+    }
+    plant(six, "acme", "; ".join(f"COMMENT ON {what} IS 'it''s: a \\note'" for what in commented))
+    owned = {"TABLE accounts": "table accounts", "TYPE state": "enum state", "FUNCTION touch()": "function touch()"}
+    execute(six.url, "DROP ROLE IF EXISTS somebody_else; CREATE ROLE somebody_else")
+    plant(six, "bluebird", "; ".join(f"ALTER {what} OWNER TO somebody_else" for what in owned))
+
+    assert six.json("drift")["summary"]["identical"] == 6
+    document = six.json("drift", "--also", "comments", "--also", "owners", exit_code=3)
+
+    me = fetch(six.url, "SELECT current_user")[0][0]
+    assert {tenant: set(told) for tenant, told in lines_of(document).items()} == {
+        "acme": {f"{what} comment is it's: a \\note, expected none" for what in commented.values()},
+        "bluebird": {f"{what} owner is somebody_else, expected {me}" for what in owned.values()},
+    }
+    # Where the others' comments are missing, they are made.
+    other = six.json("drift", "--also", "comments", "--against", "acme", "-t", "cobalt", exit_code=3)
+    for shape in other["shapes"]:
+        await carry_out(six.url, "cobalt", shape["operations"])
+    assert six.json("drift", "--also", "comments", "--against", "acme", "-t", "cobalt")["summary"]["identical"] == 1
+    for shape in document["shapes"]:
+        await carry_out(six.url, shape["example"], shape["operations"])
+    asked = six.json("drift", "--also", "comments", "--also", "owners", "--exclude", "cobalt")
+    assert asked["summary"]["identical"] == 5
+    execute(six.url, "DROP ROLE somebody_else")

@@ -23,7 +23,9 @@ class Looking(Protocol):
         """Read the heads of ``tenants`` (all on this server) with as few connections as can be; never raises."""
         ...
 
-    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+    async def fingerprints(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> Mapping[str, str]:
         """Digest the shape of what ``tenants`` (all on this server) hold: its definitions, not its rows.
 
         Two tenants of one dialect and server version with the same objects get the same digest, whatever their schemas,
@@ -32,17 +34,22 @@ class Looking(Protocol):
         Args:
             tenants: tenants on this server.
             version_table: name of the version table; it counts like any other, what it says does not.
+            also: what else counts, where there is such a thing:
+                :data:`~orchestrator.databases.definitions.COMMENTS`, ``OWNERS``.
 
         Returns:
             Digests by tenant id. Tenants that cannot be read, or are not there, are left out; never raises for them.
         """
         ...
 
-    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+    async def definitions(
+        self, tenants: Sequence[Tenant], also: frozenset[str] = frozenset()
+    ) -> Mapping[str, Sequence[Definition]]:
         """Read in full what :meth:`fingerprints` digests.
 
         Args:
             tenants: few tenants on this server: all that is read is held.
+            also: as for :meth:`fingerprints`.
 
         Returns:
             Definitions by tenant id, without tenants that cannot be read, or are not there; never raises for them.

@@ -65,19 +65,23 @@ class Looking(Connections):
         found = await asyncio.gather(*(read_one(database, here) for database, here in by_database.items()))
         return {tenant: reading for part in found for tenant, reading in part.items()}
 
-    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+    async def fingerprints(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> Mapping[str, str]:
         """One connection per database, then a few statements for all its schemas."""
 
         async def fingerprint(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, str]:
-            return await fingerprint_tenants(raw, here, version_table, self._search_path)
+            return await fingerprint_tenants(raw, here, version_table, self._search_path, also)
 
         return await self._each_database(tenants, fingerprint)
 
-    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+    async def definitions(
+        self, tenants: Sequence[Tenant], also: frozenset[str] = frozenset()
+    ) -> Mapping[str, Sequence[Definition]]:
         """The same connections, and the lines that are digested."""
 
         async def read(raw: _RawConnection, here: Sequence[Tenant]) -> dict[str, Sequence[Definition]]:
-            lines = await lines_of_tenants(raw, here, self._search_path)
+            lines = await lines_of_tenants(raw, here, self._search_path, also)
             return {tenant: definitions_of(theirs) for tenant, theirs in lines.items()}
 
         return await self._each_database(tenants, read)

@@ -87,12 +87,16 @@ class SQLite:
         """Not to be had: there is no round trip to save."""
         raise DatabaseError(f"tenant {tenant.id}: nothing is replayed on SQLite")
 
-    async def fingerprints(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, str]:
+    async def fingerprints(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> Mapping[str, str]:
         """From the definitions as SQLite keeps them; :mod:`~orchestrator.databases.sqlite.fingerprint` says which."""
         digests = await asyncio.to_thread(lambda: {tenant.id: fingerprint_of(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
-    async def definitions(self, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[Definition]]:
+    async def definitions(
+        self, tenants: Sequence[Tenant], also: frozenset[str] = frozenset()
+    ) -> Mapping[str, Sequence[Definition]]:
         """The same, taken apart."""
         found = await asyncio.to_thread(lambda: {tenant.id: definitions_of(tenant) for tenant in tenants})
         return {tenant: definitions for tenant, definitions in found.items() if definitions is not None}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
-from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions import COMMENT, OWNER, Definition
 from orchestrator.fleet.ignoring import ObjectKind
 from orchestrator.rollout.differences import Change, What
-from orchestrator.rollout.remedies import columns, constraints, tables
+from orchestrator.rollout.remedies import asides, columns, constraints, tables
 from orchestrator.rollout.remedies.source import by_hand, create_index, execute, py, quoted
 
 _Make = Callable[[Definition], Iterator[str]]
@@ -25,6 +26,14 @@ _LABEL = re.compile(r"'(?:[^']|'')*'")
 
 def operations(change: Change) -> Iterator[str]:
     """Lines for the ``upgrade()`` of a revision, in order."""
+    fields = {name: value for name, value in change.fields.items() if name not in (COMMENT, OWNER)}
+    if fields or change.what is not What.DIFFERENT:
+        yield from _operations(replace(change, fields=fields))
+    if change.what is not What.EXTRA and fields.keys() != change.fields.keys():
+        yield from asides.said(change)
+
+
+def _operations(change: Change) -> Iterator[str]:
     made = change.definition
     if change.kind is ObjectKind.TABLE and change.what is What.MISSING:
         yield from tables.create(change, operations)

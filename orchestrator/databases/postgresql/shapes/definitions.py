@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from orchestrator.databases.definitions import Definition
+from orchestrator.databases.definitions import OWNER, RELATIONS, Definition
 from orchestrator.fleet.ignoring import ObjectKind
 
 _Row = Sequence[str | None]
@@ -64,9 +65,14 @@ def definitions_of(lines: Iterable[str]) -> tuple[Definition, ...]:
     kinds = {str(row[1]): _RELATIONS[str(row[2])] for row in rows if row[0] == "relation"}
     sequences = {bare(str(row[1])): row for row in rows if row[0] == "sequence"}
     views = {bare(str(row[1])): str(row[4]) for row in rows if row[:1] == ["rule"] and row[2] == "_RETURN"}
-    found = []
+    found: list[Definition] = []
+    asides: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         match row[0]:
+            case "comment" | "owner":
+                aside, what, name, part, text = map(str, row)
+                name = name if what in ("type", "function") else bare(name)
+                asides.setdefault((what, name, part) if row[3] else (what, name), {})[aside] = text
             case "relation" if row[2] == "S":
                 found.append(_sequence(row, sequences[str(row[1])]))
             case "relation":
@@ -82,7 +88,29 @@ def definitions_of(lines: Iterable[str]) -> tuple[Definition, ...]:
                 found.append(_column(row, kinds[str(row[1])]))
             case kind:
                 found.append(_OTHERS[str(kind)](row))
-    return tuple(found)
+    return tuple(_with(each, asides.get(_aside(each))) for each in found) if asides else tuple(found)
+
+
+def _with(definition: Definition, said: Mapping[str, str] | None) -> Definition:
+    if said is None:
+        return definition
+    if definition.kind is ObjectKind.SEQUENCE and definition.table is not None:
+        # It goes with its table.
+        said = {name: value for name, value in said.items() if name != OWNER}
+    return replace(definition, fields={**definition.fields, **said})
+
+
+def _aside(definition: Definition) -> tuple[str, ...]:
+    """How comments and owners name the object."""
+    kind, table = definition.kind, definition.table or ""
+    if kind in (ObjectKind.COLUMN, ObjectKind.VIEW_COLUMN, ObjectKind.ATTRIBUTE):
+        return "column", table, definition.name
+    if kind is ObjectKind.CONSTRAINT:
+        return "constraint", table, definition.name
+    if kind in (ObjectKind.INDEX, ObjectKind.FUNCTION):
+        return kind.value, definition.name
+    is_relation = kind in RELATIONS - {ObjectKind.TYPE} or kind is ObjectKind.SEQUENCE or table == definition.name
+    return "relation" if is_relation else "type", definition.name
 
 
 def parse_row(line: str) -> list[str | None]:

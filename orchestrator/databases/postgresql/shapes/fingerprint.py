@@ -69,7 +69,6 @@ async def fingerprints(
     schemas: Sequence[str],
     version_table: str,
     *,
-    extensions: bool = False,
     within: bool = False,
 ) -> dict[str, Shape]:
     """Fingerprint ``schemas``: two with the same objects, whatever the schemas are called, get the same digest.
@@ -81,9 +80,10 @@ async def fingerprints(
     are the operator's text, and one that names its tenant is another one for each tenant.
 
     What does not: the order of a table's columns (one that was added later has another number than one that was there
-    from the start; in a composite type, whose values are written by position, it counts), comments, owners, grants,
-    OIDs, statistics, where a sequence stands, tablespaces, what extensions own, and rows. Nor, so far, operators and
-    their classes, text search objects, collations, extended statistics, publications and event triggers.
+    from the start; in a composite type, whose values are written by position, it counts), comments and owners unless
+    they are asked for, grants, OIDs, statistics, where a sequence stands, tablespaces, what extensions own, and rows.
+    Nor, so far, operators and their classes, text search objects, collations, extended statistics, publications and
+    event triggers.
 
     An object hidden behind one of ``pg_catalog`` with the same name (and arguments) prints with its schema's name
     where a definition uses it: PostgreSQL finds ``pg_catalog`` first, so that only SQL which names the schema can
@@ -93,8 +93,6 @@ async def fingerprints(
         raw: a connection outside any transaction, unless ``within``; its settings are as before when this returns.
         schemas: names, of any number.
         version_table: Alembic's table; it counts like any other, what it says does not.
-        extensions: whether the extensions of the database, and their versions, count too: for a tenant whose the
-            database is.
         within: it is in a transaction, what is read is what that has made so far, and it goes on afterwards.
 
     Returns:
@@ -104,12 +102,16 @@ async def fingerprints(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection, or the database as a whole, is no good.
     """
-    found = await _read(raw, shapes_sql, schemas, extensions, within)
+    found = await _read(raw, shapes_sql, schemas, frozenset(), within)
     return {schema: Shape(digest) for schema, digest in found.items()}
 
 
 async def fingerprint_tenants(
-    raw: asyncpg.Connection, tenants: Sequence[Tenant], version_table: str, search_path: Callable[[Tenant], str | None]
+    raw: asyncpg.Connection,
+    tenants: Sequence[Tenant],
+    version_table: str,
+    search_path: Callable[[Tenant], str | None],
+    also: frozenset[str] = frozenset(),
 ) -> dict[str, str]:
     """Fingerprint tenants of the database that ``raw`` is connected to.
 
@@ -119,6 +121,7 @@ async def fingerprint_tenants(
             their schema is the first that their search path finds.
         version_table: Alembic's table.
         search_path: a tenant's search path in SQL; ``None`` for the database's own.
+        also: what else counts: comments, owners.
 
     Returns:
         Digests by tenant id, without those that cannot be read.
@@ -126,12 +129,15 @@ async def fingerprint_tenants(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as :func:`fingerprints` does.
     """
-    found: dict[str, str] = await _of_tenants(raw, shapes_sql, tenants, search_path)
+    found: dict[str, str] = await _of_tenants(raw, shapes_sql, tenants, search_path, also)
     return found
 
 
 async def lines_of_tenants(
-    raw: asyncpg.Connection, tenants: Sequence[Tenant], search_path: Callable[[Tenant], str | None]
+    raw: asyncpg.Connection,
+    tenants: Sequence[Tenant],
+    search_path: Callable[[Tenant], str | None],
+    also: frozenset[str] = frozenset(),
 ) -> dict[str, list[str]]:
     """What is digested of tenants of the database that ``raw`` is connected to: a line for each object, sorted.
 
@@ -139,6 +145,7 @@ async def lines_of_tenants(
         raw: as for :func:`fingerprint_tenants`.
         tenants: few, because all of their lines are held.
         search_path: as for :func:`fingerprint_tenants`.
+        also: as for :func:`fingerprint_tenants`.
 
     Returns:
         Lines by tenant id, without those that cannot be read.
@@ -146,7 +153,7 @@ async def lines_of_tenants(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as :func:`fingerprints` does.
     """
-    found: dict[str, list[str]] = await _of_tenants(raw, lines_sql, tenants, search_path)
+    found: dict[str, list[str]] = await _of_tenants(raw, lines_sql, tenants, search_path, also)
     return found
 
 
@@ -155,40 +162,41 @@ async def _of_tenants(
     sql: _Statement,
     tenants: Sequence[Tenant],
     search_path: Callable[[Tenant], str | None],
+    also: frozenset[str],
 ) -> dict[str, Any]:
     in_schemas = {tenant.id: tenant.schema for tenant in tenants if tenant.schema is not None}
-    shapes = await _read(raw, sql, list(dict.fromkeys(in_schemas.values())), extensions=False)
+    shapes = await _read(raw, sql, list(dict.fromkeys(in_schemas.values())), also)
     found = {tenant: shapes[schema] for tenant, schema in in_schemas.items() if schema in shapes}
     for tenant in tenants:
         if tenant.schema is None:
             await raw.execute(f"SET search_path = {search_path(tenant) or 'DEFAULT'}")
             schema = await raw.fetchval("SELECT current_schema()")
-            for shape in (await _read(raw, sql, [schema], extensions=True)).values():
+            for shape in (await _read(raw, sql, [schema], also | {EXTENSIONS})).values():
                 found[tenant.id] = shape
     return found
 
 
 async def _read(
-    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], extensions: bool, within: bool = False
+    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], also: frozenset[str], within: bool = False
 ) -> dict[str, Any]:
-    """What ``sql`` finds of ``schemas``, by name."""
+    """What ``sql`` finds of ``schemas``, and ``also`` of what is no object of theirs, by name."""
     if len(schemas) == 1:
-        return await _read_one(raw, sql, schemas, extensions, within)
+        return await _read_one(raw, sql, schemas, also, within)
     found: dict[str, Any] = {}
     for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
         for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY], within)):
-            found.update(await _shapes(raw, sql, chunk, extensions, within))
+            found.update(await _shapes(raw, sql, chunk, also, within))
     return found
 
 
 async def _read_one(
-    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], extensions: bool, within: bool
+    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], also: frozenset[str], within: bool
 ) -> dict[str, Any]:
     """The same of one schema, in one transaction."""
     try:
         async with _reading(raw, within):
             spaces = [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
-            return await _rows(raw, sql, spaces, extensions) if spaces else {}
+            return await _rows(raw, sql, spaces, also) if spaces else {}
     except _ALTERED:
         return {}
 
@@ -224,22 +232,24 @@ def _chunks(spaces: Sequence[_Space]) -> Iterator[Sequence[_Space]]:
 
 
 async def _shapes(
-    raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], extensions: bool, within: bool
+    raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], also: frozenset[str], within: bool
 ) -> dict[str, Any]:
     try:
         async with _reading(raw, within):
-            return await _rows(raw, sql, spaces, extensions)
+            return await _rows(raw, sql, spaces, also)
     except _ALTERED:
         if len(spaces) == 1:
             return {}
         # Find out by halves which one it is, keep the others.
         half = len(spaces) // 2
-        first = await _shapes(raw, sql, spaces[:half], extensions, within)
-        return first | await _shapes(raw, sql, spaces[half:], extensions, within)
+        first = await _shapes(raw, sql, spaces[:half], also, within)
+        return first | await _shapes(raw, sql, spaces[half:], also, within)
 
 
-async def _rows(raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], extensions: bool) -> dict[str, Any]:
-    kinds = frozenset(kind for space in spaces for kind in space.kinds) | ({EXTENSIONS} if extensions else set())
+async def _rows(
+    raw: asyncpg.Connection, sql: _Statement, spaces: Sequence[_Space], also: frozenset[str]
+) -> dict[str, Any]:
+    kinds = frozenset(kind for space in spaces for kind in space.kinds) | also
     rows = await raw.fetch(
         sql(raw.get_server_version().major, kinds),
         [space.name for space in spaces],

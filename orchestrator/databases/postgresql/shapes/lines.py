@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from orchestrator.databases.definitions import COMMENTS, OWNERS
+
 #: What few relations have is looked up for those alone.
 _RELATIONS = """
 SELECT ROW('relation', c.relname, relkind, relpersistence, relreplident, relrowsecurity, relforcerowsecurity,
@@ -150,6 +152,43 @@ FROM pg_extension
 """
 
 
+#: What is said of an object: what it is, its name as its own line has it, of a column or constraint its table's first.
+_COMMENTS = """
+SELECT ROW('comment', CASE WHEN attname IS NULL THEN 'relation' ELSE 'column' END, o::regclass, attname,
+    description)::text
+FROM unnest(s.relations || s.sequences) o JOIN pg_description d ON classoid = 'pg_class'::regclass AND objoid = o
+LEFT JOIN pg_attribute ON attrelid = o AND attnum = objsubid AND objsubid > 0
+UNION ALL SELECT ROW('comment', 'index', indexrelid::regclass, NULL, description)::text
+FROM unnest(s.relations) o JOIN pg_index ON indrelid = o
+JOIN pg_description d ON classoid = 'pg_class'::regclass AND objoid = indexrelid
+UNION ALL SELECT ROW('comment', 'constraint', o::regclass, conname, description)::text
+FROM unnest(s.relations) o JOIN pg_constraint c ON conrelid = o
+JOIN pg_description d ON classoid = 'pg_constraint'::regclass AND objoid = c.oid
+"""
+_COMMENTS_ON_TYPES = """
+SELECT ROW('comment', 'type', typname, NULL, description)::text FROM unnest(s.types) o JOIN pg_type t ON t.oid = o
+JOIN pg_description d ON classoid = 'pg_type'::regclass AND objoid = o
+"""
+_COMMENTS_ON_FUNCTIONS = """
+SELECT ROW('comment', 'function', proname || '(' || pg_get_function_arguments(o) || ')', NULL, description)::text
+FROM unnest(s.functions) o JOIN pg_proc f ON f.oid = o
+JOIN pg_description d ON classoid = 'pg_proc'::regclass AND objoid = o
+"""
+_OWNERS = """
+SELECT ROW('owner', 'relation', o::regclass, NULL, pg_get_userbyid(relowner))::text
+FROM unnest(s.relations || s.sequences) o JOIN pg_class c ON c.oid = o
+"""
+_OWNERS_OF_TYPES = """
+SELECT ROW('owner', 'type', typname, NULL, pg_get_userbyid(typowner))::text
+FROM unnest(s.types) o JOIN pg_type t ON t.oid = o
+"""
+_OWNERS_OF_FUNCTIONS = """
+SELECT ROW('owner', 'function', proname || '(' || pg_get_function_arguments(o) || ')', NULL,
+    pg_get_userbyid(proowner))::text
+FROM unnest(s.functions) o JOIN pg_proc f ON f.oid = o
+"""
+
+
 #: Only who has objects of these kinds is asked for them: for a tenant with its own database, planning a query takes
 #: longer than running it.
 RULES, TRIGGERS, POLICIES, TYPES, FUNCTIONS = "rules", "triggers", "policies", "types", "functions"
@@ -166,7 +205,8 @@ def lines(version: int, kinds: Collection[str], *, digested: bool) -> str:
     Args:
         version: the server's major version; columns, functions and multiranges came with 14 that older ones do not
             have.
-        kinds: of which kinds there may be any.
+        kinds: of which kinds there may be any; and :data:`~orchestrator.databases.definitions.COMMENTS` and ``OWNERS``
+            where they count.
         digested: nobody is to read the lines. Then most constraints and indexes are told by what the catalogs say, as
             far as that is the same for equal ones: to have the server write a definition costs several times as much,
             and that was half of all.
@@ -208,4 +248,14 @@ def lines(version: int, kinds: Collection[str], *, digested: bool) -> str:
         FUNCTIONS: [functions],
         EXTENSIONS: [_EXTENSIONS],
     }
+    # By what is asked for, and what there has to be for it.
+    asked = {
+        (COMMENTS, None): _COMMENTS,
+        (COMMENTS, TYPES): _COMMENTS_ON_TYPES,
+        (COMMENTS, FUNCTIONS): _COMMENTS_ON_FUNCTIONS,
+        (OWNERS, None): _OWNERS,
+        (OWNERS, TYPES): _OWNERS_OF_TYPES,
+        (OWNERS, FUNCTIONS): _OWNERS_OF_FUNCTIONS,
+    }
+    found += [part for (what, of), part in asked.items() if what in kinds and (of is None or of in kinds)]
     return " UNION ALL ".join([*found, *(part for kind, parts in of_kind.items() if kind in kinds for part in parts)])

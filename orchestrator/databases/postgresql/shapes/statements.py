@@ -116,7 +116,8 @@ def shapes_sql(version: int, kinds: frozenset[str]) -> str:
 
     Args:
         version: the server's major version.
-        kinds: of what there may be any, as the survey says; and ``extensions`` where they count.
+        kinds: of what there may be any, as the survey says; and ``extensions``, ``comments``, ``owners`` where they
+            count.
 
     Returns:
         SQL for ``$1`` names of schemas, ``$2``, ``$3`` and ``$4`` the OIDs of their relations, types and functions. A
