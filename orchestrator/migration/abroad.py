@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from orchestrator.databases.failures import shortened
-from orchestrator.databases.postgresql.confinement import Confinement, ours
+from orchestrator.databases.postgresql.confinement import Confinement
+from orchestrator.databases.postgresql.outreach import ours
 from orchestrator.databases.postgresql.script import literal
 from orchestrator.migration.recording import OWN, Recording
 

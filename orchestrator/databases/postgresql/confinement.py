@@ -13,7 +13,6 @@ where a function says them; no role but a superuser and whom it has named may us
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -26,113 +25,28 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
 from orchestrator.databases.failures import shortened
-from orchestrator.databases.postgresql.concurrently import CONCURRENTLY, LEADING
-from orchestrator.databases.postgresql.copying.clone_needs import REACHING
 from orchestrator.databases.postgresql.copying.meter import stands_for_itself
-from orchestrator.databases.postgresql.script import literal
+from orchestrator.databases.postgresql.outreach import (
+    AROUND,
+    BODIES,
+    CALLS,
+    ENDING,
+    ENDS,
+    EXECUTES,
+    FAILED,
+    HOST,
+    ISOLATES,
+    ITS_PARTS,
+    MAY_REACH,
+    NOT_IN_TRANSACTION,
+    OF_THIS,
+    OWN_ROWS,
+    REINDEXES_ALL,
+    STAYS,
+    WAYS_OUT,
+    WRITTEN,
+)
 from orchestrator.errors import DatabaseError
-
-#: What ends a transaction, and of that what commits it.
-_ENDING = re.compile(
-    LEADING + r"(?:(COMMIT|END)|ROLLBACK|ABORT)\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?(?:TO|PREPARED)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
-#: It has to come before any question in its transaction, and writes nothing.
-_ISOLATES = re.compile(LEADING + r"SET\s+TRANSACTION\b", re.IGNORECASE | re.DOTALL)
-#: What is about transactions, or the session.
-_AROUND = re.compile(
-    LEADING
-    + r"(?:BEGIN|START|(?:COMMIT|ROLLBACK)(?!\s+PREPARED)|END|ABORT|SAVEPOINT|RELEASE|SET|RESET|SHOW|DISCARD)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-#: What runs only outside transactions, and stays in its database.
-_STAYS = re.compile(
-    f"{LEADING}(?:{CONCURRENTLY}"
-    r"|(?:VACUUM|CLUSTER|REINDEX\s*(?:\([^)]*\)\s*)?(?:INDEX|TABLE|SCHEMA)"
-    r"|ALTER\s+TABLE\b[^;']*\bDETACH\s+PARTITION\b[^;']*\bFINALIZE)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
-#: No other database's; so only where that is the migration's own.
-_REINDEXES_ALL = re.compile(LEADING + r"REINDEX\s*(?:\([^)]*\)\s*)?DATABASE\b", re.IGNORECASE | re.DOTALL)
-#: What may end transactions by itself; the name of what is called.
-_CALLS = re.compile(LEADING + r"(?:DO\b|CALL\s+(?:[^\s(]*\.)?\"?([^\s(\".]+)\"?\s*\()", re.IGNORECASE | re.DOTALL)
-_ENDS = re.compile(r"\b(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)
-#: It puts SQL together, of which nobody can tell what it does.
-_EXECUTES = re.compile(r"\bEXECUTE\b", re.IGNORECASE)
-#: What such a body may have done by then, SQL that it puts together apart.
-_MAY_REACH = re.compile(
-    r"\b(?:GRANT|REVOKE|OWNED|COPY|dblink\w*"
-    r"|(?:CREATE|ALTER|DROP|ON)\s+(?:ROLE|USER|GROUP|DATABASE|TABLESPACE|SUBSCRIPTION|SYSTEM|SERVER|FOREIGN|EXTENSION))\b",
-    re.IGNORECASE,
-)
-_BODIES = "SELECT coalesce(string_agg(prosrc, ' '), '') FROM pg_proc WHERE proname = $1 AND prokind = 'p'"
-#: Files and programs of the server's host; a transaction that the server keeps for whoever comes.
-_HOST = re.compile(
-    "^" + LEADING + r"(?:COPY\b.*\b(?:PROGRAM|TO)\s*E?'|PREPARE\s+TRANSACTION\b)"
-    r"|\b(?:lo_export|pg_file_(?:write|unlink|rename|sync))\s*\(",
-    re.IGNORECASE | re.DOTALL,
-)
-#: The server runs these only outside transactions; a procedure has ended one.
-_NOT_IN_TRANSACTION = frozenset({"25001", "2D000"})
-_ITS_PARTS = "write the loop in Python: in an autocommit block each op.execute() commits by itself"
-#: The transaction has failed, and can only be rolled back.
-_FAILED = "25P02"
-#: Catalogs of the server, but for the one that says who owns what.
-_SHARED = (
-    *("pg_authid", "pg_auth_members", "pg_database", "pg_db_role_setting", "pg_parameter_acl", "pg_replication_origin"),
-    *("pg_shdescription", "pg_shseclabel", "pg_subscription", "pg_tablespace"),
-)
-#: Counted by the backend itself, as it goes; what a savepoint takes back counts, too.
-_WRITTEN = f"""
-    SELECT c.oid::regclass::text AS name, pg_stat_get_xact_tuples_inserted(c.oid)
-        + pg_stat_get_xact_tuples_updated(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid) AS rows
-    FROM (SELECT to_regclass('pg_catalog.' || name)::oid FROM unnest(ARRAY[{", ".join(map(literal, _SHARED))}]) name)
-        c (oid)
-    WHERE c.oid IS NOT NULL
-    UNION ALL SELECT 'does what nobody counts (track_counts is off)', NULL WHERE current_setting('track_counts') = 'off'
-"""
-
-
-#: Transactions that may begin on the server while one of ours is under way; older rows' numbers are farther off.
-_MEANWHILE = 100_000_000
-
-
-def ours(row: str) -> str:
-    """SQL that says whether the running transaction has made or changed a row that it sees.
-
-    The maker of a row that is visible and is still under way is ourselves; savepoints have later numbers. ``age()`` may
-    count from where the server was before this transaction had a number: it tells no more than that a row is not older.
-    """
-    later = f"(({row}.xmin::text::bigint - txid_current()) & 4294967295)"
-    return (
-        f"age({row}.xmin) <= 0 AND CASE WHEN {later} > {_MEANWHILE} THEN false"
-        # To others these have not begun, and nobody may ask for their status.
-        f" WHEN txid_current() + {later} >= txid_snapshot_xmax(txid_current_snapshot()) THEN true"
-        f" ELSE txid_status(txid_current() + {later}) = 'in progress' END"
-    )
-
-
-#: What is this database's own in catalogs that all share, and how that is told: it goes with it.
-_OF_THIS = (
-    ("pg_database", "d.oid", "d"),
-    ("pg_db_role_setting", "s.setdatabase", "s"),
-    ("pg_shdescription", "CASE WHEN n.classoid = 'pg_database'::regclass THEN n.objoid ELSE 0 END", "n"),
-)
-_HERE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
-_OWN_ROWS = " UNION ALL ".join(
-    f"SELECT '{catalog}' WHERE EXISTS (SELECT FROM {catalog} {row} WHERE {of} = {_HERE} AND {ours(row)})"
-    f" AND NOT EXISTS (SELECT FROM {catalog} {row} WHERE {of} <> {_HERE} AND {ours(row)})"
-    for catalog, of, row in _OF_THIS
-)
-#: Extensions that reach other servers bring a wrapper, or are known by name.
-_WAYS_OUT = f"""
-    UNION ALL SELECT 'makes the foreign data wrapper ' || o.fdwname, NULL
-    FROM pg_foreign_data_wrapper o WHERE {ours("o")}
-    UNION ALL SELECT 'makes the foreign server ' || o.srvname, NULL FROM pg_foreign_server o WHERE {ours("o")}
-    UNION ALL SELECT 'makes the foreign table ' || o.ftrelid::regclass, NULL FROM pg_foreign_table o WHERE {ours("o")}
-    UNION ALL SELECT 'makes the extension ' || o.extname, NULL FROM pg_extension o
-    WHERE {ours("o")} AND o.extname IN ({", ".join(map(literal, sorted(REACHING)))})
-"""
 
 
 class Beyond(DatabaseError):
@@ -262,7 +176,7 @@ class Confinement:
         except asyncpg.InFailedSQLTransactionError:
             return  # COMMIT will roll it back
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == _FAILED:
+            if getattr(error.orig, "sqlstate", None) == FAILED:
                 return
             raise
         self._look(raw, "what it had put off to the commit")
@@ -277,13 +191,13 @@ class Confinement:
 
     def _known_to_stay(self, statement: str) -> bool:
         """Whether it is the kind that runs only outside transactions, and does nothing beyond its database."""
-        return bool(_STAYS.match(statement) or (self.alone and _REINDEXES_ALL.match(statement)))
+        return bool(STAYS.match(statement) or (self.alone and REINDEXES_ALL.match(statement)))
 
     def _run(self, context: Any, statement: str, run: Callable[[], None]) -> bool:
         """Run a statement, if it may be run; says whether it was."""
         if self._is_own(context):
             return False
-        if not self.lenient and _HOST.search(statement):
+        if not self.lenient and HOST.search(statement):
             raise self._beyond(
                 f"{shortened(statement)} (it reaches the server's files or programs, or outlives its session)"
             )
@@ -292,9 +206,9 @@ class Confinement:
         if not stands_for_itself(connection):
             self._within(connection, statement, run)
             return True
-        if _AROUND.match(statement) or self._known_to_stay(statement):
+        if AROUND.match(statement) or self._known_to_stay(statement):
             return False
-        if (calls := _CALLS.match(statement)) is not None:
+        if (calls := CALLS.match(statement)) is not None:
             body = self._body(raw, statement, calls[1])
             if self._works_in_parts(body):
                 self._stays_here(connection, statement, f"{statement} {body}")
@@ -315,7 +229,7 @@ class Confinement:
     def _within(self, connection: Connection, statement: str, run: Callable[[], None]) -> None:
         """Run a statement in the transaction that there is, or that the driver begins with it."""
         raw = _raw(connection)
-        if (ends := _ENDING.match(statement)) is not None:
+        if (ends := ENDING.match(statement)) is not None:
             if ends[1] is not None:
                 # As text it is no commit of SQLAlchemy's, of which anybody would be told.
                 self._commits(connection)
@@ -323,7 +237,7 @@ class Confinement:
             # With AND CHAIN the next one has begun.
             self._before.pop(raw, None)
             return
-        if _ISOLATES.match(statement):
+        if ISOLATES.match(statement):
             run()
             return
         with self.aside():
@@ -348,21 +262,21 @@ class Confinement:
         except BaseException as error:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await_only(raw.execute("ROLLBACK"))
-            if getattr(error, "sqlstate", None) in _NOT_IN_TRANSACTION:
+            if getattr(error, "sqlstate", None) in NOT_IN_TRANSACTION:
                 why = "it runs only outside transactions, where nothing can be taken back"
-                hint = _ITS_PARTS if _CALLS.match(statement) else ""
+                hint = ITS_PARTS if CALLS.match(statement) else ""
                 raise self._beyond(f"{shortened(statement)} ({why})", hint) from error
             raise
 
     def _body(self, raw: asyncpg.Connection, statement: str, called: str | None) -> str:
         with self.aside():
-            return statement if called is None else await_only(raw.fetchval(_BODIES, called))
+            return statement if called is None else await_only(raw.fetchval(BODIES, called))
 
     def _works_in_parts(self, body: str) -> bool:
         """Whether it commits by itself, to change many rows for example, and does no more as far as its text tells."""
-        if _ENDS.search(body) is None or _MAY_REACH.search(body) is not None:
+        if ENDS.search(body) is None or MAY_REACH.search(body) is not None:
             return False
-        return self.at_its_word or _EXECUTES.search(body) is None
+        return self.at_its_word or EXECUTES.search(body) is None
 
     def _look(self, raw: asyncpg.Connection, what: str) -> None:
         with self.aside():
@@ -378,13 +292,13 @@ class Confinement:
         raise self._beyond(f"{what} (it {', '.join(found)})")
 
     async def _seen(self, raw: asyncpg.Connection) -> list[str]:
-        ways = _WAYS_OUT if self.closed and not self.lenient else ""
+        ways = WAYS_OUT if self.closed and not self.lenient else ""
         rows = await _counted(raw, ways)
         found = [what for what, count in rows.items() if count is None]
         before = self._before.get(raw, {})
         written = {name for name, count in rows.items() if count is not None and count != before.get(name, 0)}
-        if self.alone and written & {catalog for catalog, *_ in _OF_THIS}:
-            written -= {name for (name,) in await raw.fetch(_OWN_ROWS)}
+        if self.alone and written & {catalog for catalog, *_ in OF_THIS}:
+            written -= {name for (name,) in await raw.fetch(OWN_ROWS)}
         return [*found, *(f"writes to {name}" for name in sorted(written))]
 
     def _beyond(self, what: str, hint: str = "") -> Beyond:
@@ -402,4 +316,4 @@ def _raw(connection: Connection) -> asyncpg.Connection:
 
 
 async def _counted(raw: asyncpg.Connection, more: str = "") -> dict[str, int | None]:
-    return {row["name"]: row["rows"] for row in await raw.fetch(_WRITTEN + more)}
+    return {row["name"]: row["rows"] for row in await raw.fetch(WRITTEN + more)}
