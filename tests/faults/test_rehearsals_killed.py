@@ -39,14 +39,19 @@ _WAITS = "SELECT pid FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
 
 async def ended(project: Project, reached: Callable[[], Awaitable[object]], number: int) -> tuple[int, str]:
     """Rehearse in a process of its own, and send it a signal once ``reached`` says so; its exit code and complaints."""
-    command = (sys.executable, "-m", "orchestrator", "rehearse", "--lock-timeout", "60s")
+    command = (sys.executable, "-X", "faulthandler", "-m", "orchestrator", "rehearse", "--lock-timeout", "60s")
     process = await asyncio.create_subprocess_exec(
         *command, cwd=project.path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
         await until(reached, bool)
         process.send_signal(number)
-        _, told = await asyncio.wait_for(process.communicate(), 30)
+        reading = asyncio.ensure_future(process.communicate())
+        if not (await asyncio.wait({reading}, timeout=60))[0]:
+            # Its threads' stacks come with what it says.
+            process.send_signal(signal.SIGABRT)
+            raise AssertionError((await reading)[1].decode())
+        told = (await reading)[1]
     finally:
         with suppress(ProcessLookupError):
             process.kill()
