@@ -39,10 +39,12 @@ class Foresight:
         share = self.share(planned)
         if planned.heads is not None:
             self.look_for_others(planned, Share.of(earlier), planned.heads)
-        status = planned.verdict
+        status, tried = planned.verdict, 0 if earlier is None else earlier.attempts
         if status is TenantStatus.ALREADY_CURRENT and earlier is not None and earlier.status in CUT_OFF and share.moved:
             # The run was killed between this tenant's commit and the note of it.
             status = TenantStatus.SUCCEEDED
+            # A try is counted when its end is seen.
+            tried += earlier.status is not TenantStatus.UNKNOWN
         elif planned.heads is None and share.moved and share.left is None:
             # It may have been migrated before the run was cut off, and cannot be asked now.
             status = TenantStatus.UNKNOWN
@@ -56,7 +58,7 @@ class Foresight:
             status,
             share.start if share.start is not None or earlier is None else earlier.from_heads,
             share.left,
-            attempts=0 if earlier is None else earlier.attempts,
+            attempts=tried,
             path=ALEMBIC if status is TenantStatus.SUCCEEDED else None,
             error=planned.failure.as_json() if planned.failure is not None else None,
         )
