@@ -69,7 +69,7 @@ ALL = Execution(continue_on_error=True)
 ACCOUNTS = 'op.create_table("accounts", sa.Column("id", sa.Integer, primary_key=True))'
 PROJECTS = 'op.create_table("projects", sa.Column("id", sa.Integer, primary_key=True))'
 #: How often a condition is looked at that nobody announces, and how long it may take to come true, in seconds.
-_POLL, _DEADLINE = 0.01, 60.0
+_POLL, _DEADLINE = 0.01, 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ async def ended(project: Project, reached: Callable[[], Awaitable[object]], numb
         await until(reached, bool)
         process.send_signal(number)
         reading = asyncio.ensure_future(process.communicate())
-        if not (await asyncio.wait({reading}, timeout=60))[0]:
+        if not (await asyncio.wait({reading}, timeout=30))[0]:
             # Its threads' stacks come with what it says.
             process.send_signal(signal.SIGABRT)
             raise AssertionError((await reading)[1].decode())
