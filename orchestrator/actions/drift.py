@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.actions.looking import looking
+from orchestrator.actions.drifting.looking import looking
 from orchestrator.actions.servers import Tenants, opened_servers, selection_of
 from orchestrator.databases.definitions import COMMENTS, OWNERS
 from orchestrator.errors import UsageError
@@ -48,8 +48,8 @@ async def drift(
         opened_servers(fleet) as servers,
         looking(servers, selection_of(tenants), against=against, jobs=jobs, also=asked) as looked,
     ):
-        await servers.imported("orchestrator.actions.comparison")
-        from orchestrator.actions.comparison import compared
+        await servers.imported("orchestrator.actions.drifting.comparison")
+        from orchestrator.actions.drifting.comparison import compared
         from orchestrator.actions.project import read_project
 
         return await compared(await read_project(fleet, servers), looked, baseline)

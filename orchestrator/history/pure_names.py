@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 
@@ -16,6 +17,11 @@ from types import ModuleType
 def words(text: str) -> frozenset[str]:
     """The words of ``text``, for lists that are easier to read as prose."""
     return frozenset(text.split())
+
+
+def by_word(listed: Mapping[str, str]) -> dict[str, str]:
+    """What each word stands for: several such lists, by what theirs do."""
+    return {word: what for what, text in listed.items() for word in text.split()}
 
 
 #: Alembic's own operations: what they send follows from their arguments.
@@ -115,9 +121,8 @@ _BUILTINS = words(
 _ALWAYS_THERE = frozenset({"__file__", "__spec__", "__loader__", "__builtins__", "__path__", "__cached__"})
 #: Attributes that lead to the database, the clock or the process, from whatever object: operations in a batch, the
 #: arguments that SQLAlchemy gives to callbacks, a class under another name.
-_ATTRIBUTES = {
-    attribute: reason
-    for reason, listed in {
+_ATTRIBUTES = by_word(
+    {
         "gives it a connection": "bind connect connection cursor dbapi_connection engine get_bind root_connection",
         "gives it the migration context": "get_context impl migration_context",
         "runs what is not read here": "invoke run_async run_sync",
@@ -130,9 +135,8 @@ _ATTRIBUTES = {
         "reads the configuration": "getEffectiveLevel isEnabledFor",
         "reads the environment": "environ getenv",
         "runs outside a transaction": "autocommit_block",
-    }.items()
-    for attribute in listed.split()
-}
+    }
+)
 #: Of those, what says something of where and when a revision runs: the attributes, and what they read.
 _OF_THE_WORLD = {
     reason: what

@@ -10,33 +10,29 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.history.pure_names import attributes, words, world_fault
+from orchestrator.history.pure_names import attributes, by_word, words, world_fault
 from orchestrator.history.scopes import COMPREHENSIONS, Names, walk
 from orchestrator.history.source import called, unreached
 
 #: What is asked, by the beginning of the dotted name by which it is asked.
-_ASKED = {
-    name: what
-    for what, listed in {
+_ASKED = by_word(
+    {
         "the command line": "alembic.context.get_x_argument alembic.context.get_tag_argument sys.argv",
         "the configuration": "alembic.context.config alembic.context.environment alembic.context.script",
         "the environment": "os getpass platform socket sys",
         "the clock": "time",
         "chance": "random secrets uuid.uuid1 uuid.uuid4 uuid.uuid6 uuid.uuid7",
         "what another program says": "subprocess os.system os.popen",
-    }.items()
-    for name in listed.split()
-}
+    }
+)
 #: The same of whatever object has it: the migration context, or what ``context.config`` was given a name for.
-_METHODS = {
-    name: what
-    for what, listed in {
+_METHODS = by_word(
+    {
         "the command line": "get_x_argument get_tag_argument",
         "the configuration": "get_main_option get_section get_section_option get_alembic_option opts",
         "the tenant": "version_table_schema default_schema_name server_version_info",
-    }.items()
-    for name in listed.split()
-}
+    }
+)
 #: What of those modules says nothing of where it runs; files beside the revision are a part of it.
 _PLAIN = ("os.path.", "os.fspath", "os.sep", "os.linesep", "sys.path", "sys.stderr", "sys.stdout", "time.sleep")
 _LOOKS = words("os.path.exists os.path.isfile os.path.isdir os.path.getmtime os.path.expanduser os.path.expandvars")

@@ -95,7 +95,7 @@ def write(history: History, context: RevisionContext, never: str | None = None) 
     """
     # env.py's hooks may give identifiers of their own.
     ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
-    with _none_left(history, ours), refusals(history), _readable(history), _none_overwritten(history):
+    with _none_left(history, ours), refusals(history), _generating(history):
         written = tuple(script for script in context.generate_scripts() if script is not None)
         if never is not None:
             for script in written:
@@ -154,43 +154,27 @@ def _refuse_name(file: Path, never: str) -> None:
 
 
 @contextlib.contextmanager
-def _none_overwritten(history: History) -> Iterator[None]:
-    """Refuse a name that a file has already.
+def _generating(history: History) -> Iterator[None]:
+    """Refuse a name that a file has already, and keep a message from ending the docstring that it is in.
 
-    Alembic writes over it (seen in 1.16 to 1.20: ``ScriptDirectory._generate_template``); a ``file_template`` without
-    ``%(rev)s`` gives one name twice.
+    Alembic writes over the file (seen in 1.16 to 1.20: ``ScriptDirectory._generate_template``); a ``file_template``
+    without ``%(rev)s`` gives one name twice. The docstring it leaves to templates, and they to the message.
     """
     script: Any = history.script
     generate = script._generate_template
 
-    def refusing(source: Path, file: Path, **arguments: Any) -> None:
+    def careful(source: Path, file: Path, **arguments: Any) -> None:
         # Whatever else is wrong with either of them, Alembic is to say.
         if Path(source).exists() and Path(file).exists():
             raise HistoryError(
                 f"there is a file {Path(file).name} already, and it would be written over",
                 hint="put %%(rev)s into file_template in alembic.ini, or give another message",
             )
-        generate(source, file, **arguments)
-
-    script._generate_template = refusing
-    try:
-        yield
-    finally:
-        script._generate_template = generate
-
-
-@contextlib.contextmanager
-def _readable(history: History) -> Iterator[None]:
-    """Keep a message from ending the docstring that it is in, which templates leave to it."""
-    script: Any = history.script
-    generate = script._generate_template
-
-    def escaping(source: Path, file: Path, **arguments: Any) -> None:
         if isinstance(message := arguments.get("message"), str):
             arguments["message"] = in_docstring(message)
         generate(source, file, **arguments)
 
-    script._generate_template = escaping
+    script._generate_template = careful
     try:
         yield
     finally:
