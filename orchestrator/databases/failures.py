@@ -201,5 +201,7 @@ def _is_lost(error: BaseException, sqlstate: str | None) -> bool:
         isinstance(link, ConnectionError)
         # SQLAlchemy says so too, of what a migration has closed itself; to the server the connection is still there.
         or ("connection is closed" in str(link).lower() and not _is_sqlalchemys(link, "ResourceClosedError"))
+        # asyncpg's word for a connection that the server has told the end of, and whose socket is still open.
+        or (type(link).__name__ == "InternalClientError" and "cannot switch to state" in str(link))
         for link in _chain(error)
     )

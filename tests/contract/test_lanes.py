@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from orchestrator.databases.failures import describe
 from orchestrator.databases.postgresql import lanes as module
 from orchestrator.databases.postgresql.adapter import PostgreSQL
 from orchestrator.databases.postgresql.lanes import Lanes
@@ -388,3 +389,37 @@ async def _fresh(url: str) -> dict[str, object]:
         return dict(await connection.fetchrow(_HELD))
     finally:
         await connection.close()
+
+
+async def test_ended_by_the_server_a_moment_ago(database: str) -> None:
+    """What asyncpg says of a connection whose end was told, and is not there yet, is a lost connection's."""
+    ended, gone = asyncio.Event(), asyncio.Event()
+    server = urlsplit(database)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(server.hostname, server.port)
+
+        async def tell() -> None:
+            while told := await back.read(65536):
+                writer.write(told)
+            # The client hears no more of it: its side stays open.
+            ended.set()
+
+        telling = asyncio.create_task(tell())
+        while asked := await reader.read(65536):
+            forth.write(asked)
+        await telling
+        forth.close()
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as relay:
+        port = relay.sockets[0].getsockname()[1]
+        raw = await asyncpg.connect(server._replace(netloc=f"postgres@127.0.0.1:{port}").geturl())
+        execute(database, f"SELECT pg_terminate_backend({raw.get_server_pid()}, 10000)")
+        await ended.wait()
+        with pytest.raises(asyncpg.InternalClientError) as raised:
+            await until(lambda: raw.execute("SELECT 1", timeout=10), lambda _: False)
+        raw.terminate()
+        await gone.wait()
+    assert describe(raised.value).lost

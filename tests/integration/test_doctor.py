@@ -134,7 +134,7 @@ async def test_a_server_that_is_away(tmp_path: Path) -> None:
 
 async def test_few_connections(project: Project) -> None:
     """Where a quarter of the free connections is less than was asked for, that is said."""
-    text = (project.path / "tenants.yaml").read_text().replace("16", "5000")
+    text = (project.path / "tenants.yaml").read_text().replace('"max_concurrency": 16', '"max_concurrency": 5000')
     (project.path / "tenants.yaml").write_text(text)
 
     assert "in place of 5000" in (await found(project.fleet, "note"))["connections"]["message"]

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.actions.execution import Execution
 from orchestrator.databases.postgresql.session import lock_key
+from orchestrator.fleet.tenant import Limits
 from tests.projects import (
     ACCOUNTS,
     ALL,
@@ -125,7 +126,9 @@ async def test_tenant_held_by_another_session(tmp_path: Path, database: str) -> 
     await project.upgrade("base")
 
     async with held(database, 77) as holder:
-        first = asyncio.create_task(project.upgrade(tenants=["a"]))
+        # One long wait: between the short ones of the ladder the tenant's lock is free.
+        patient = Execution(limits=Limits(lock_timeout=0))
+        first = asyncio.create_task(project.upgrade(tenants=["a"], execution=patient))
         (backend,) = await waiting_backend(holder)
         second = await project.upgrade(tenants=["a"], execution=Execution(lock_wait=0.1))
         assert tables(database, "a") == set()

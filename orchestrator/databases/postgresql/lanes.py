@@ -87,7 +87,7 @@ class Lane:
             return True
         try:
             await self.raw.execute("DISCARD ALL")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             self.raw.terminate()
             return False
         except BaseException:
