@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.databases.failures import Failure
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +19,11 @@ class Reading:
     heads: tuple[str, ...] = ()
     #: Why it could not be read; ``None`` when it could.
     failure: Failure | None = None
+
+    @property
+    def found(self) -> bool:
+        """It is there, and could be read."""
+        return self.exists and self.failure is None
 
 
 @dataclass(frozen=True, slots=True)

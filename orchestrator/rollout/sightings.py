@@ -90,11 +90,8 @@ async def _look(
     database: Database, tenants: Sequence[Tenant], version_table: str, also: frozenset[str]
 ) -> list[Sighting]:
     try:
-        # Heads first: whoever is migrated meanwhile has others afterwards, and is found out by that.
-        readings = await database.read(tenants, version_table)
-        there = [tenant for tenant in tenants if readings[tenant.id].exists and not readings[tenant.id].failure]
-        digests = await database.fingerprints(there, version_table, also) if there else {}
-        version = await database.version() if there else ""
+        readings, digests = await database.look(tenants, version_table, also)
+        version = await database.version() if any(reading.found for reading in readings.values()) else ""
     except OrchestratorError as error:
         failed = Reading(exists=True, failure=describe(error))
         return [Sighting(tenant, failed, None, None) for tenant in tenants]

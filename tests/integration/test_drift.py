@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator.databases.postgresql.adapter import PostgreSQL
+from orchestrator.databases.postgresql import looking
+from orchestrator.databases.postgresql.shapes.fingerprint import fingerprint_tenants
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.drifting import PLANTS, carry_out, drifting, plant
 from tests.servers import execute, fetch
@@ -199,15 +200,13 @@ def test_against_a_tenant(six: Project) -> None:
 async def test_a_tenant_migrated_meanwhile_is_not_odd(six: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads and shape are read one after the other; who is migrated in between is named, and not called odd."""
     six.revision(SECOND, FIRST, "op.add_column('accounts', sa.Column('vip', sa.Boolean))")
-    read = PostgreSQL.read
 
-    async def read_and_migrate(self: PostgreSQL, tenants: Any, table: str) -> Any:
-        found = await read(self, tenants, table)
+    async def migrate_and_fingerprint(raw: Any, tenants: Any, *others: Any) -> Any:
         if len(tenants) == len(SIX):
             await asyncio.to_thread(six.json, "upgrade", "-t", "acme")
-        return found
+        return await fingerprint_tenants(raw, tenants, *others)
 
-    monkeypatch.setattr(PostgreSQL, "read", read_and_migrate)
+    monkeypatch.setattr(looking, "fingerprint_tenants", migrate_and_fingerprint)
     report = await orchestrator.drift(orchestrator.load(six.workspace.path / "tenants.yaml"))
     assert [(each.tenant, each.state) for each in report.not_compared] == [("acme", "moved")]
     assert (report.odd, report.exit_code) == ((), 1)

@@ -91,12 +91,12 @@ class References:
             await bring(self.project, scratch, ",".join(heads))
         database, table = self.project.databases[scratch.server], self.project.loop.version_table
         graph = self.project.history.graph
-        arrived = (await database.read([scratch], table))[scratch.id].heads
+        readings, shapes = await database.look([scratch], table, self.also)
+        arrived = readings[scratch.id].heads
         if graph.unknown(arrived) or graph.closure(arrived) != graph.closure(heads):
             led = ", ".join(arrived) or "base"
             raise DatabaseError(f"the revisions lead an empty tenant to {led}, not to {', '.join(heads) or 'base'}")
-        digest = (await database.fingerprints([scratch], table, self.also)).get(scratch.id)
-        return await reference_of(self.project, scratch, heads, digest, self.also)
+        return await reference_of(self.project, scratch, heads, shapes.get(scratch.id), self.also)
 
 
 async def reference_of(

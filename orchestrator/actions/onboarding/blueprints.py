@@ -254,8 +254,7 @@ async def _alike(project: Project, pair: Sequence[Tenant], target: str) -> Bluep
         _Different: they did not come out alike.
     """
     database, table = project.databases[pair[0].server], project.loop.version_table
-    shapes = await database.fingerprints(pair, table)
-    readings = await database.read(pair, table)
+    readings, shapes = await database.look(pair, table)
     if len(shapes) < len(pair) or len(set(shapes.values())) > 1 or len({readings[one.id].heads for one in pair}) > 1:
         raise _Different("two scratch tenants came out different: a definition says its tenant's name, or is random")
     options = asked_of_env(project, pair[0], target)

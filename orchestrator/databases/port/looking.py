@@ -42,6 +42,15 @@ class Looking(Protocol):
         """
         ...
 
+    async def look(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> tuple[Mapping[str, Reading], Mapping[str, str]]:
+        """What :meth:`read` and then :meth:`fingerprints` find, with the connections of one of them; never raises.
+
+        Heads come first: whoever is migrated meanwhile has others afterwards, and is found out by that.
+        """
+        ...
+
     async def definitions(
         self, tenants: Sequence[Tenant], also: frozenset[str] = frozenset()
     ) -> Mapping[str, Sequence[Definition]]:

@@ -162,8 +162,10 @@ class Connections:
         return None if database == own else database
 
     async def _connect_for_many(self, database: str | None) -> _RawConnection:
-        # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant.
-        return await self._connect(database, statement_cache_size=0)
+        # Statements that asyncpg keeps prepared would not outlive what cleans the session for the next tenant: none is
+        # short enough to be kept. With the cache off, asyncpg has every statement parsed twice, for poolers that share
+        # sessions (its ``Connection._get_statement``); those are refused here.
+        return await self._connect(database, statement_cache_size=1, max_cacheable_statement_size=1)
 
     async def _connect(self, database: str | None, **arguments: Any) -> _RawConnection:
         # A secret may be a file's or a command's: reading it must not hold up the other tenants.

@@ -45,6 +45,7 @@ _OTHERS = (
     " AND nspname !~ '^pg_' AND NOT nspname ^@ $2 ORDER BY 1"
 )
 _RawConnection: TypeAlias = asyncpg.Connection
+_Then: TypeAlias = Callable[[_RawConnection, Sequence[Tenant]], Awaitable[None]]
 _T = TypeVar("_T")
 
 
@@ -53,6 +54,20 @@ class Looking(Connections):
 
     async def read(self, tenants: Sequence[Tenant], version_table: str) -> Mapping[str, Reading]:
         """One connection per database, then a few statements for all its schemas."""
+        return await self._readings(tenants, version_table)
+
+    async def look(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> tuple[Mapping[str, Reading], Mapping[str, str]]:
+        """Shapes over the connections that heads were read with."""
+        shapes: dict[str, str] = {}
+
+        async def fingerprint(raw: _RawConnection, here: Sequence[Tenant]) -> None:
+            shapes.update(await fingerprint_tenants(raw, here, version_table, self._search_path, also))
+
+        return await self._readings(tenants, version_table, fingerprint), shapes
+
+    async def _readings(self, tenants: Sequence[Tenant], table: str, then: _Then | None = None) -> dict[str, Reading]:
         by_database: dict[str | None, list[Tenant]] = defaultdict(list)
         for tenant in tenants:
             by_database[tenant.database].append(tenant)
@@ -60,7 +75,7 @@ class Looking(Connections):
 
         async def read_one(database: str | None, here: list[Tenant]) -> dict[str, Reading]:
             async with budget:
-                return await self._read_database(database, here, version_table)
+                return await self._read_database(database, here, table, then)
 
         found = await asyncio.gather(*(read_one(database, here) for database, here in by_database.items()))
         return {tenant: reading for part in found for tenant, reading in part.items()}
@@ -235,19 +250,27 @@ class Looking(Connections):
             )
         return [row[0] for row in names if fnmatchcase(row[0], pattern)]
 
-    async def _read_database(self, database: str | None, tenants: list[Tenant], table: str) -> dict[str, Reading]:
+    async def _read_database(
+        self, database: str | None, tenants: list[Tenant], table: str, then: _Then | None
+    ) -> dict[str, Reading]:
+        """Heads of tenants of one database; ``then`` is given the connection, and those that were found."""
+        found: dict[str, Reading] = {}
         try:
-            async with self._connected(database) as raw:
+            async with self._connected(database, 1 if then is None else len(tenants)) as raw:
                 in_schemas = [tenant for tenant in tenants if tenant.schema is not None]
                 alone = [tenant for tenant in tenants if tenant.schema is None]
                 settings = f"SET lock_timeout = {_READING_MS}; SET statement_timeout = {_READING_MS}"
                 path = self._search_path(alone[0]) if alone else None
                 await raw.execute(settings if path is None else f"{settings}; SET search_path = {path}")
-                found = await read_schemas(raw, in_schemas, table)
+                read = await read_schemas(raw, in_schemas, table)
                 for tenant in alone:
-                    found[tenant.id] = Reading(True, await read_visible(raw, table))
-                return found
+                    read[tenant.id] = Reading(True, await read_visible(raw, table))
+                found = read
+                if then is not None:
+                    await then(raw, [tenant for tenant in tenants if found[tenant.id].found])
         except Unprovisioned:
             return {tenant.id: Reading(exists=False) for tenant in tenants}
         except OrchestratorError as error:
-            return {tenant.id: Reading(exists=True, failure=describe(error)) for tenant in tenants}
+            # What was read before that has been read.
+            return found or {tenant.id: Reading(exists=True, failure=describe(error)) for tenant in tenants}
+        return found

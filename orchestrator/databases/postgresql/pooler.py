@@ -27,9 +27,16 @@ async def shares_sessions(raw: asyncpg.Connection, connect: Callable[[], Awaitab
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: the connection is no good.
     """
-    before = await raw.fetchval(_PID)
-    if before == raw.get_server_pid():
-        return False
+    try:
+        before = await raw.fetchval(_PID)
+        return before != raw.get_server_pid() and await _changes(raw, before, connect)
+    except asyncpg.InvalidSQLStatementNameError:
+        # What one server process has parsed, another is to run.
+        return True
+
+
+async def _changes(raw: asyncpg.Connection, before: int, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> bool:
+    """Whether the server process behind ``raw`` is another, or somebody else's, once a second client is busy."""
     other = await connect()
     try:
         await other.execute("BEGIN")

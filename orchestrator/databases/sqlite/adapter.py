@@ -94,6 +94,14 @@ class SQLite:
         digests = await asyncio.to_thread(lambda: {tenant.id: fingerprint_of(tenant) for tenant in tenants})
         return {tenant: digest for tenant, digest in digests.items() if digest is not None}
 
+    async def look(
+        self, tenants: Sequence[Tenant], version_table: str, also: frozenset[str] = frozenset()
+    ) -> tuple[Mapping[str, Reading], Mapping[str, str]]:
+        """One after the other: there are no connections to save."""
+        readings = await self.read(tenants, version_table)
+        found = [tenant for tenant in tenants if readings[tenant.id].found]
+        return readings, await self.fingerprints(found, version_table, also)
+
     async def definitions(
         self, tenants: Sequence[Tenant], also: frozenset[str] = frozenset()
     ) -> Mapping[str, Sequence[Definition]]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from orchestrator.databases.postgresql.shapes.lines import EXTENSIONS
-from orchestrator.databases.postgresql.shapes.statements import SETTINGS, SURVEY, lines_sql, shapes_sql
+from orchestrator.databases.postgresql.shapes.statements import NOTED, SETTINGS, SURVEY, lines_sql, shapes_sql
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 
@@ -169,9 +169,8 @@ async def _of_tenants(
     found = {tenant: shapes[schema] for tenant, schema in in_schemas.items() if schema in shapes}
     for tenant in tenants:
         if tenant.schema is None:
-            await raw.execute(f"SET search_path = {search_path(tenant) or 'DEFAULT'}")
-            schema = await raw.fetchval("SELECT current_schema()")
-            for shape in (await _read(raw, sql, [schema], also | {EXTENSIONS})).values():
+            noting = f"SET LOCAL search_path = {search_path(tenant) or 'DEFAULT'}; {NOTED}"
+            for shape in (await _read_one(raw, sql, None, also | {EXTENSIONS}, noting=noting)).values():
                 found[tenant.id] = shape
     return found
 
@@ -181,7 +180,7 @@ async def _read(
 ) -> dict[str, Any]:
     """What ``sql`` finds of ``schemas``, and ``also`` of what is no object of theirs, by name."""
     if len(schemas) == 1:
-        return await _read_one(raw, sql, schemas, also, within)
+        return await _read_one(raw, sql, schemas, also, within=within)
     found: dict[str, Any] = {}
     for start in range(0, len(schemas), _SCHEMAS_PER_SURVEY):
         for chunk in _chunks(await _survey(raw, schemas[start : start + _SCHEMAS_PER_SURVEY], within)):
@@ -190,11 +189,17 @@ async def _read(
 
 
 async def _read_one(
-    raw: asyncpg.Connection, sql: _Statement, schemas: Sequence[str], also: frozenset[str], within: bool
+    raw: asyncpg.Connection,
+    sql: _Statement,
+    schemas: Sequence[str] | None,
+    also: frozenset[str],
+    *,
+    within: bool = False,
+    noting: str = "",
 ) -> dict[str, Any]:
-    """The same of one schema, in one transaction."""
+    """The same of one schema, in one transaction; without ``schemas``, of that which ``noting`` notes in its begin."""
     try:
-        async with _reading(raw, within):
+        async with _reading(raw, within, noting):
             spaces = [_Space(*row) for row in await raw.fetch(SURVEY, schemas)]
             return await _rows(raw, sql, spaces, also) if spaces else {}
     except _ALTERED:
@@ -207,10 +212,10 @@ async def _survey(raw: asyncpg.Connection, schemas: Sequence[str], within: bool 
 
 
 @asynccontextmanager
-async def _reading(raw: asyncpg.Connection, within: bool) -> AsyncIterator[None]:
+async def _reading(raw: asyncpg.Connection, within: bool, noting: str = "") -> AsyncIterator[None]:
     """A transaction, or a part of one, with the settings that definitions are read under; begun in one message."""
     begin, end = ("SAVEPOINT shape", "ROLLBACK TO shape") if within else ("BEGIN READ ONLY", "ROLLBACK")
-    await raw.execute(f"{begin}; {SETTINGS}")
+    await raw.execute(f"{begin}; {noting}{SETTINGS}")
     try:
         yield
     finally:

@@ -29,9 +29,12 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 """
 
+#: Keeps the schema that a search path finds for ``SURVEY``, before ``SETTINGS`` set another: a question less.
+NOTED = "SELECT set_config('orchestrator.schema', current_schema(), true);"
 #: Which objects are where. No catalog has an index that begins with the schema, but ``pg_depend`` has one that begins
 #: with what is depended on, and every relation, type and function depends on its schema; only a composite type's
 #: relation depends on the type instead. So one schema among thousands costs what is in it, not a look at everything.
+#: NULL for ``$1`` means the schema that ``NOTED`` has noted.
 #: ``prolang`` 14 is SQL: only such a function's body may be parsed, and then locks like a view.
 SURVEY = """
 SELECT s.nspname::text, coalesce(array_agg(c.oid) FILTER (WHERE relkind IS NOT NULL), '{}'),
@@ -57,7 +60,8 @@ LEFT JOIN pg_type t ON t.oid = CASE classid WHEN 'pg_type'::regclass THEN objid 
 LEFT JOIN pg_class c ON c.oid = CASE classid WHEN 'pg_class'::regclass THEN objid ELSE typrelid END
     AND relkind NOT IN ('i', 'I', 't')
 LEFT JOIN pg_proc f ON f.oid = CASE classid WHEN 'pg_proc'::regclass THEN objid END
-WHERE s.nspname = ANY($1::text[]) AND has_schema_privilege(s.oid, 'USAGE')
+WHERE s.nspname = ANY(coalesce($1::text[], ARRAY[current_setting('orchestrator.schema', true)]))
+    AND has_schema_privilege(s.oid, 'USAGE')
 GROUP BY s.oid, s.nspname
 """
 
