@@ -211,7 +211,7 @@ async def work(
         journal.flush_interval = _FLUSH_INTERVAL
         async with opened_project(fleet) as project:
             queues, servers = queues_of(project), len(project.fleet.servers)
-        await asyncio.to_thread(engine.register, queues, PLACES, servers)
+        await asyncio.to_thread(engine.register, queues, (), servers)
         slot = await asyncio.to_thread(Slot.take, place.url, queues, slots)
         worker = Worker(fleet.path, engine, journal, queues, stop)
         names = [queues.runs, *(queues.chunks(places) for places in PLACES)]

@@ -20,6 +20,7 @@ from orchestrator.engine.queues import (
     WORKER_CONCURRENCY,
     Queues,
     poll_interval,
+    poll_interval_of_runs,
 )
 from orchestrator.errors import JournalError
 
@@ -102,24 +103,36 @@ class Engine:
             pool.dispose()
 
     def register(self, queues: Queues, budgets: Iterable[int], servers: int) -> None:
-        """Make the queues; those that are there stay as they are.
+        """Make queues; those that are there stay as they are.
+
+        Workers look for new ones once a second.
 
         Args:
             queues: their names.
-            budgets: how many tenants at once servers take, of which each has a queue of its own.
+            budgets: chunks at once on a server, of which each number has a queue of its own; none for the queue of runs
+                alone.
             servers: how many there are.
         """
-        often = poll_interval(servers)
-        common: dict[str, Any] = {"polling_interval_sec": often, "on_conflict": "never_update"}
-        self._client.register_queue(queues.runs, global_concurrency=1, **common)
+        self._client.register_queue(
+            queues.runs,
+            global_concurrency=1,
+            polling_interval_sec=poll_interval_of_runs(servers),
+            on_conflict="never_update",
+        )
         for budget in budgets:
             self._client.register_queue(
                 queues.chunks(budget),
                 partition_concurrency=budget,
                 partition_limiter={"limit": STARTS * budget, "period": 1.0},
                 worker_concurrency=WORKER_CONCURRENCY,
-                **common,
+                polling_interval_sec=poll_interval(servers),
+                on_conflict="never_update",
             )
+
+    def close(self, names: Iterable[str]) -> None:
+        """Take queues away, into which workers then no longer look; what was taken from them goes on."""
+        for name in names:
+            self._client.delete_queue(name)
 
     def enqueue(self, pieces: Sequence[Piece], *, workflow: str = CHUNK) -> None:
         """Give out work, all of it in one transaction. What has been given out under the same id is left as it is."""

@@ -13,7 +13,7 @@ from orchestrator.rollout.plan import PlannedTenant, kind_of
 #: replay of some tenants, and a worker that dies has the whole chunk looked at again.
 SMALLEST, LARGEST = 10, 100
 #: Chunks that each place on a server is to have at least, so that all places end at about the same time.
-_PER_PLACE = 4
+_PER_PLACE = 3
 #: Of what a server takes, so much is to be used at least.
 _USED = 0.75
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -30,6 +30,9 @@ _AHEAD = 3
 _ROUNDS = 50
 #: Seconds between two looks at how it goes: at least, as a multiple of what a look takes, and at most.
 _LOOK = (0.1, 2.0, 2.0)
+#: Seconds until queues are made again, which are there already: a worker that was taken for dead, and had this run, may
+#: have taken them away since.
+_MADE_AGAIN = 5.0
 
 log = logging.getLogger("orchestrator.run")
 T = TypeVar("T")
@@ -70,8 +73,11 @@ class ChunkExecutor:
         await self.disconnect()
         jobs = self.jobs if wave.settings.jobs is None else min(self.jobs or wave.settings.jobs, wave.settings.jobs)
         self._waiting = cut(todo, self.budgets, PLACES, jobs)
-        names = sorted({self.queues.chunks(chunk.places) for chunks in self._waiting.values() for chunk in chunks})
+        places = {chunk.places for chunks in self._waiting.values() for chunk in chunks}
+        names = sorted(map(self.queues.chunks, places))
         await self._surely(lambda: self.journal.turn(self.run, RunStatus.RUNNING, RunStatus.FAILED))
+        made = await self._make(places)
+        await self._ask(self.engine.close, [self.queues.chunks(others) for others in PLACES if others not in places])
         await self._ask(self.engine.release, names)
         self._mark = await self._surely(self.journal.mark)
         held = False
@@ -90,9 +96,16 @@ class ChunkExecutor:
             began = monotonic()
             await self._listen(ledger)
             await self._collect(wave, ledger)
+            if monotonic() - made > _MADE_AGAIN:
+                made = await self._make(places)
             pause = max(_LOOK[0], min(_LOOK[2], _LOOK[1] * (monotonic() - began)))
         if held:
             await self._ask(self.engine.release, names)
+
+    async def _make(self, places: Collection[int]) -> float:
+        """Have queues for so many chunks at once on a server; says when."""
+        await self._ask(self.engine.register, self.queues, places, len(self.budgets))
+        return monotonic()
 
     async def _give(self, wave: PlannedWave, ledger: Ledger, jobs: int | None) -> None:
         """Give out as much as is worth while."""

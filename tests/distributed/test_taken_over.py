@@ -37,6 +37,7 @@ from orchestrator.fleet.tenant import Isolation, Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.process import process_identity, process_realm
 from orchestrator.journal.records import AttemptRecord
+from orchestrator.rollout import distributed
 from orchestrator.rollout.chunks import Chunk, cut
 from orchestrator.rollout.distributed import ChunkExecutor
 from orchestrator.rollout.plan import PlannedTenant, PlannedWave
@@ -108,6 +109,8 @@ async def test_by_one_with_another_fleet(project: Project, hands: Hands, databas
     assert "has no tenant a and 2 more in its tenants.yaml" in ended["error"]["message"]
     left = await orchestrator.show_run(whole, run)
     assert (left.run.status, statuses(left)) == (RunStatus.FAILED, dict.fromkeys(THREE, "not_started"))
+    # Nobody looks for chunks any more.
+    assert hands.engine.queues_of_chunks(hands.queues) == []
 
 
 async def test_after_a_tenant_was_taken_out(project: Project, hands: Hands, database: str) -> None:
@@ -566,6 +569,14 @@ class Draining:
         self.noted.append(attempt)
 
 
+class Willing(Draining):
+    """One that lets more be begun for ever."""
+
+    def may_start(self, wave: PlannedWave) -> bool:
+        """Yes."""
+        return True
+
+
 async def test_a_worker_dies_while_the_run_drains(project: Project, hands: Hands, database: str) -> None:
     """Its chunk, put back into a held queue, is not waited for; whom it was at is told as interrupted."""
     run = (await project.upgrade(execution=DETACHED)).run.id
@@ -590,6 +601,28 @@ async def test_those_who_join_have_chunks_of_their_own(hands: Hands) -> None:
         one._waiting = cut(wave.tenants, one.budgets, PLACES)
         await one._give(wave, Draining("", []), None)
     assert len(hands.engine.under("run:all:")) == 2
+
+
+async def test_queues_are_made_again(project: Project, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those of the wave are looked into; one that a worker takes away which was taken for dead comes back."""
+    monkeypatch.setattr(distributed, "_MADE_AGAIN", 0.1)
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    todo = [planned(name) for name in THREE]
+    wave = PlannedWave("all", tuple(todo), FailureBudget(0), Wave("all"))
+    ours = [hands.queues.chunks(1)]
+
+    async def there() -> list[str]:
+        return await asyncio.to_thread(hands.engine.queues_of_chunks, hands.queues)
+
+    assert len(await there()) == len(PLACES)
+    going = asyncio.create_task(executor(hands, run).carry_out(wave, todo, Willing("", [])))
+    try:
+        await until(there, lambda names: names == ours)
+        await asyncio.to_thread(hands.engine.close, ours)
+        await until(there, lambda names: names == ours)
+    finally:
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
 
 
 def chunk(hands: Hands, run: str, *names: str, part: str | None = None, **tried: int) -> ChunkJob:

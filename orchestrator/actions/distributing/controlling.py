@@ -24,7 +24,7 @@ from orchestrator.actions.resume import resume
 from orchestrator.actions.stopping import ended_as
 from orchestrator.engine.client import OPEN as NOT_OVER
 from orchestrator.engine.client import Engine
-from orchestrator.engine.queues import Queues
+from orchestrator.engine.queues import PLACES, Queues
 from orchestrator.engine.surely import surely
 from orchestrator.errors import JournalError, OrchestratorError
 from orchestrator.fleet.fleet import Fleet
@@ -144,6 +144,9 @@ async def carry_out(
         )
     log.info("run %s: %s", job.run, "carried on, whose worker is gone" if again else "begun")
     ended: dict[str, Any] | None = None
+    # Also for what a worker before may have given out and nobody has taken; and by the time that there are chunks,
+    # every worker looks into them.
+    await _asked(lambda: engine.register(queues, PLACES, len(fleet.servers)))
     while ended is None:
         try:
             waves = waves_of(await journal.events(job.run, kind=WAVE_EVENT))
@@ -155,6 +158,7 @@ async def carry_out(
             log.warning("run %s: %s; tried again", job.run, error.message)
             await asyncio.sleep(_AGAIN)
             again = True
+    await _asked(lambda: engine.close(engine.queues_of_chunks(queues)))
     log.info("run %s: %s, %s chunks", job.run, ended.get("status") or ended["error"]["message"], ended.get("chunks", 0))
     return ended
 
