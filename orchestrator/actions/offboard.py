@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from orchestrator.actions.each import looked_at, new_run, run_each
@@ -117,8 +116,9 @@ async def offboarded_by(fleet: Fleet, *, tenants: Tenants = (), everyone: bool =
 
 async def _meant(project: Project, journal: Journal, selection: Selection) -> tuple[Sequence[Tenant], Sequence[Aside]]:
     """Whom of the fleet a selection means, and whom that the fleet does not have any more; those by their ids alone."""
-    ids = [tenant.id for tenant in project.fleet.tenants]
-    unknown = [each for each in selection.patterns if not any(fnmatchcase(id, each) for id in ids) and each not in ids]
+    ids = {tenant.id for tenant in project.fleet.tenants}
+    # A glob, too, may be the id of one that is set aside: it must not mean the others then.
+    unknown = [each for each in selection.patterns if each not in ids]
     gone: dict[str, Aside] = {}
     if unknown:
         gone = {each.tenant.id: each for each in await asides_of(project, journal) if each.tenant.id in unknown}

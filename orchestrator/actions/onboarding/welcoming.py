@@ -18,6 +18,7 @@ from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.masking import MASK, mask
 from orchestrator.fleet.newcomers import Newcomer, read_newcomers
+from orchestrator.fleet.selection import require_plain_ids
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.outcome import Outcome
@@ -90,6 +91,7 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         OrchestratorError: a seed cannot be read, or a place would have a name of ours.
     """
     given = read_newcomers(project.fleet, arrivals.entries, arrivals.origin, expand=arrivals.expand)
+    require_plain_ids(each.tenant.id for each in given.newcomers if not each.listed)
     project = project.joined_by(given.fleet)
     onboarding = project.fleet.onboarding
     named: dict[str, str | None] = {}
