@@ -76,6 +76,9 @@ class Expected:
     project: Project
     tenants: tuple[Tenant, ...]
     asked: Asked
+    newcomers: tuple[Newcomer, ...]
+    #: Seeds that somebody has named, by tenant id; not the fleet's usual one.
+    seeds_given: Mapping[str, str]
 
 
 async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Expected:
@@ -121,7 +124,14 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         pool=partial(pool_for, project),
         adopt=Adoption(project).adopt if arrivals.adopt else None,
     )
-    return Expected(project, tuple(each.tenant for each in given.newcomers), asked)
+    seeds_given = {each.tenant.id: arrivals.seed if each.seed is None else each.seed for each in given.newcomers}
+    return Expected(
+        project,
+        tuple(each.tenant for each in given.newcomers),
+        asked,
+        given.newcomers,
+        {id: seed for id, seed in seeds_given.items() if seed is not None},
+    )
 
 
 async def _fast(project: Project, tenant: Tenant, work: Work) -> Outcome | None:
