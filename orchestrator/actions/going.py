@@ -45,7 +45,7 @@ async def is_surely_going(fleet: Fleet, journal: Journal, run: RunRecord) -> boo
 
 
 async def at_work(journal: Journal, runs: Iterable[RunRecord]) -> frozenset[str]:
-    """Ids of those of ``runs`` that somebody is at this moment: what they have left half done may still come to its end.
+    """Ids of those of ``runs`` that somebody is at just now: what they have left half done may still come to its end.
 
     One that workers have goes on as soon as one of them is there; until then, nobody is at its tenants.
 

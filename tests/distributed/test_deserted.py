@@ -114,7 +114,7 @@ async def test_taken_from_the_workers(deserted: tuple[Project, str], database: s
 
 
 async def test_whoever_looks_on(deserted: tuple[Project, str], caplog: pytest.LogCaptureFixture) -> None:
-    """That nobody is there any more is told to who waits for the run's end, with what to do; a worker goes on with it."""
+    """That nobody is there any more is told to who waits for the run's end, with what to do; a worker goes on."""
     project, run = deserted
     watch = Watch(stop=Stop())
     following = asyncio.create_task(follow_run(project.fleet, run, watch))

@@ -164,7 +164,7 @@ def test_identifier_that_no_version_table_takes(tmp_path: Path, database: str) -
 
 def test_identifier_that_a_wider_version_table_takes(tmp_path: Path, database: str) -> None:
     """What env.py declares counts, and tenants get there; then the directory shows by itself that there is room."""
-    project = make_project(tmp_path, {"a1": TABLE}, schemas(database, "acme"), WIDE + PLAIN)
+    make_project(tmp_path, {"a1": TABLE}, schemas(database, "acme"), WIDE + PLAIN)
     shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
     child = [sys.executable, "-m", "orchestrator", "revision", "-m", "x", "--rev-id"]
     for name, code, said in (("b" * 64, 0, ""), ("c" * 65, 2, "takes 64"), ("d" * 64, 0, "")):

@@ -93,7 +93,7 @@ async def followed(
         standing = (await asyncio.to_thread(engine.standings, [run.id])).get(run.id)
         if standing in NOT_OVER:
             now = await waiting(journal, await journal.run(run.run))
-            # Where others are there, one of them takes it over; that nobody is there yet was said when it was given out.
+            # Where others are there, one of them takes it over; that nobody is yet, was said when it was given out.
             left = standing is Standing.TAKEN and now is not None and not await asyncio.to_thread(engine.workers)
             if now is None:
                 said = None

@@ -112,7 +112,7 @@ def between(fleet: Fleet, history: History, text: str) -> Scope:
     if not start.strip() and not end.strip():
         raise UsageError(
             f"the range {text!r} names no revision",
-            hint="name an end: orchestrator lint REV:heads; all of them are meant by: orchestrator lint --all-revisions",
+            hint="name an end: orchestrator lint REV:heads; all are meant by: orchestrator lint --all-revisions",
         )
     before = history.graph.closure(history.resolve(start or _BASE))
     return _offline("range", fleet, history, history.graph.closure(history.resolve(end or "heads")) - before)
