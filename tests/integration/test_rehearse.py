@@ -330,6 +330,19 @@ with op.get_context().autocommit_block():
     assert len([note for note in clone["notes"] if "if it did, was done for real" in note]) == 1
 
 
+@pytest.mark.parametrize("statement", ["VACUUM FULL", "CLUSTER"])
+async def test_all_tables_of_the_database(tmp_path: Path, database: str, statement: str) -> None:
+    """A schema's clone is in a database of its own: what says no table's name is done, and nobody else's are touched."""
+    body = f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": body}, "acme", "other")
+    execute(database, "CREATE INDEX ix ON other.notes (id); CLUSTER other.notes USING ix")
+    stored = "SELECT oid::regclass, relfilenode FROM pg_class WHERE relname = 'notes' ORDER BY 1"
+    before = fetch(database, stored)
+    (clone,) = (await orchestrator.rehearse(project.fleet, tenants=["acme"])).as_json()["clones"]
+    assert (clone["error"], [one["revision"] for one in clone["revisions"]]) == (None, ["r2"])
+    assert fetch(database, stored) == before
+
+
 async def test_other_connections_are_refused(tmp_path: Path, database: str) -> None:
     """A revision that connects by itself would do so for real: refused before anything is cloned, unless allowed."""
     body = 'url = "create_engine"\nop.execute("SELECT 1")'

@@ -277,6 +277,19 @@ def test_fills_in_batches(tmp_path: Path, database: str, isolation: str) -> None
         refused(project, lambda: write(project, autogenerate=True), "runs only outside", "loop in Python")
 
 
+@pytest.mark.parametrize("statement", ["VACUUM FULL", "CLUSTER"])
+def test_all_tables_of_the_database(tmp_path: Path, database: str, statement: str) -> None:
+    """Without a table's name they would be those of the real tenants beside the scratch schema: not one is written anew."""
+    revisions = {"a1": TABLE, "a2": f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"}
+    project = make_project(tmp_path, revisions, schemas(database, "acme"), TAGS)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    execute(database, "CREATE TABLE of_others (id int PRIMARY KEY); CLUSTER of_others USING of_others_pkey")
+    stored = "SELECT relfilenode FROM pg_class WHERE relname = 'of_others'"
+    before = fetch(database, stored)
+    refused(project, lambda: write(project, autogenerate=True), f"runs {statement} (it runs only outside", "")
+    assert fetch(database, stored) == before
+
+
 def test_hooks_without_a_database(tmp_path: Path) -> None:
     """With revision_environment env.py's hooks count for a plain revision, too; the server may be away."""
     hook = "process_revision_directives=lambda c, r, d: setattr(d[0], 'rev_id', 'named')"

@@ -12,7 +12,7 @@ from alembic.autogenerate import RevisionContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from alembic.util import CommandError
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.engine import URL
 
 from orchestrator.actions.revising.asked import Asked
 from orchestrator.errors import HistoryError, OrchestratorError, UsageError
@@ -64,7 +64,8 @@ def _require_room(history: History, identifiers: Sequence[str]) -> None:
         return
     # env.py may declare another table, by an implementation of its own for the dialect.
     load_loop(history)
-    column = MigrationContext.configure(dialect=PGDialect_asyncpg())._version.c.version_num
+    dialect = URL.create("postgresql+asyncpg").get_dialect()
+    column = MigrationContext.configure(dialect=dialect())._version.c.version_num
     room = getattr(column.type, "length", None)
     if room is not None and len(longest) > room:
         raise UsageError(

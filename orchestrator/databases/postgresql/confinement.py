@@ -39,9 +39,9 @@ from orchestrator.databases.postgresql.outreach import (
     ITS_PARTS,
     MAY_REACH,
     NOT_IN_TRANSACTION,
+    OF_ALL,
     OF_THIS,
     OWN_ROWS,
-    REINDEXES_ALL,
     STAYS,
     WAYS_OUT,
     WRITTEN,
@@ -191,7 +191,7 @@ class Confinement:
 
     def _known_to_stay(self, statement: str) -> bool:
         """Whether it is the kind that runs only outside transactions, and does nothing beyond its database."""
-        return bool(STAYS.match(statement) or (self.alone and REINDEXES_ALL.match(statement)))
+        return self.alone if OF_ALL.match(statement) else STAYS.match(statement) is not None
 
     def _run(self, context: Any, statement: str, run: Callable[[], None]) -> bool:
         """Run a statement, if it may be run; says whether it was."""
