@@ -11,8 +11,9 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from orchestrator.databases.beyond import Beyond
 from orchestrator.databases.postgresql.concurrently import let_wait
-from orchestrator.databases.postgresql.confinement import Beyond, Confinement
+from orchestrator.databases.postgresql.confinement import Confinement
 from tests.servers import PostgresServer, execute, fetch
 
 OWN = "own"
@@ -87,9 +88,8 @@ def place(pg: PostgresServer) -> Iterator[str]:
     roles = [f"confined_{name}" for name in "abcd"]
     execute(pg.url, "; ".join(f"CREATE ROLE {role}" for role in roles) + "; GRANT confined_a TO confined_c")
     url = pg.create_database()
-    execute(
-        url, "CREATE TABLE kept AS SELECT 1 AS id; CREATE INDEX of_kept ON kept (id); CREATE FOREIGN DATA WRAPPER there"
-    )
+    execute(url, "CREATE TABLE kept AS SELECT 1 AS id; CREATE FOREIGN DATA WRAPPER there")
+    execute(url, 'CREATE INDEX of_kept ON kept (id); CREATE TABLE "full" ()')
     execute(url, "CREATE SERVER here FOREIGN DATA WRAPPER there")
     for head, body in {
         "parts(int)": "FOR n IN 1..$1 LOOP UPDATE kept SET id = id; COMMIT; END LOOP",

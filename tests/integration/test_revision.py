@@ -279,7 +279,7 @@ def test_fills_in_batches(tmp_path: Path, database: str, isolation: str) -> None
 
 @pytest.mark.parametrize("statement", ["VACUUM FULL", "CLUSTER"])
 def test_all_tables_of_the_database(tmp_path: Path, database: str, statement: str) -> None:
-    """Without a table's name they would be those of the real tenants beside the scratch schema: not one is written anew."""
+    """Without a table's name they would be real tenants', too, beside a scratch schema: not one is written anew."""
     revisions = {"a1": TABLE, "a2": f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"}
     project = make_project(tmp_path, revisions, schemas(database, "acme"), TAGS)
     shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
