@@ -11,7 +11,9 @@ from orchestrator.actions.scratch import scratch_tenant
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.outcome import Outcome
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
 
 #: Server, target, and whether there is a version table.
