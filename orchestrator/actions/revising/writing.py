@@ -60,7 +60,7 @@ def _require_room(history: History, identifiers: Sequence[str]) -> None:
         UsageError: they do not.
     """
     longest = max(identifiers, key=len, default="")
-    if len(longest) <= max(_USUAL_ROOM, *map(len, history.graph.parents)):
+    if len(longest) <= max([_USUAL_ROOM, *map(len, history.graph.parents)]):
         return
     # env.py may declare another table, by an implementation of its own for the dialect.
     load_loop(history)
