@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execute import backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.going import is_surely_going
+from orchestrator.actions.going import at_work, is_surely_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.set_aside import taken_out_since
@@ -277,6 +277,8 @@ async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution
             hint=retry_of(record),
         )
     if execution.workforce is None and await is_surely_going(fleet, journal, record):
+        if record.executor is not None and not await at_work(journal, [record]):
+            raise _waits(record)
         raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
@@ -288,6 +290,15 @@ def _still_going(record: RunRecord) -> UsageError:
     follow = " --follow" if record.executor is not None else ""
     return UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
+    )
+
+
+def _waits(record: RunRecord) -> UsageError:
+    given = record.given_as
+    return UsageError(
+        f"run {record.id} is still going: workers have it, and none is at it now",
+        hint=f"orchestrator runs show {given} tells what it waits for; where that is a worker, start one: orchestrator "
+        f"worker; to carry it on without, take it from them: orchestrator runs pause {given}",
     )
 
 

@@ -67,9 +67,11 @@ class Stage:
 
         await until(heard, bool)
 
-    async def upgrade(self, target: str | None = None, watch: Watch | None = None, **options: Any) -> RunResult:
+    async def upgrade(
+        self, target: str | None = None, watch: Watch | None = None, *, provision: bool = True, **options: Any
+    ) -> RunResult:
         """By the Python API."""
-        return await self.project.upgrade(target, execution=self.how(**options), watch=watch)
+        return await self.project.upgrade(target, execution=self.how(**options), watch=watch, provision=provision)
 
 
 @pytest.fixture(scope="module")
