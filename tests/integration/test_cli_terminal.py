@@ -79,12 +79,12 @@ def test_difference_in_a_narrow_terminal(project: Project) -> None:
     """What a difference ends with may be what matters: it is not cut off where the terminal ends."""
     project.fleet("acme", "globex")
     project.json("upgrade")
-    foreign = "FOREIGN KEY (id) REFERENCES acme.accounts (id) ON DELETE CASCADE NOT VALID"
-    project.execute(f"ALTER TABLE acme.accounts ADD CONSTRAINT fk_itself {foreign}")
+    foreign = "FOREIGN KEY (id) REFERENCES acme.notes (id) ON DELETE CASCADE NOT VALID"
+    project.execute(f"ALTER TABLE acme.notes ADD CONSTRAINT fk_itself {foreign}")
     code, screen = in_terminal(project, "drift", env={"COLUMNS": "60"})
     assert code == 3
-    told = "FOREIGN KEY (id) REFERENCES accounts(id) ON DELETE CASCADE NOT VALID"
-    assert f"  extra constraint fk_itself on accounts: {told}\n" in screen
+    told = "FOREIGN KEY (id) REFERENCES notes(id) ON DELETE CASCADE NOT VALID"
+    assert f"  extra constraint fk_itself on notes: {told}\n" in screen
 
 
 def test_question(project: Project) -> None:
