@@ -15,6 +15,14 @@ from tests.workspace import Workspace
 #: The small history's revisions, oldest first.
 FIRST, SECOND, THIRD = "a1a1a1a1a1a1", "b2b2b2b2b2b2", "c3c3c3c3c3c3"
 
+#: What env.py imports. The sample's models are for its own history, and to map them is a quarter of a short command.
+_MODELS = """
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+sa.Table("notes", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.Text))
+sa.Table("extras", metadata, sa.Column("id", sa.Integer, primary_key=True))
+"""
 _REVISION = '''"""{message}"""
 
 from alembic import op
@@ -45,10 +53,12 @@ class Project:
 
     @classmethod
     def create(cls, workspace: Workspace, url: str) -> Project:
-        """Put the small history in the place of the sample's."""
+        """Put the small history, and its models, in the place of the sample's."""
         project = cls(workspace, url)
-        for file in project.versions.glob("*.py"):
+        models = workspace.path / "examples" / "saas"
+        for file in (*project.versions.glob("*.py"), *models.glob("*.py")):
             file.unlink()
+        workspace.write("examples/saas/__init__.py", _MODELS)
         project.revision(
             FIRST,
             None,
