@@ -19,7 +19,10 @@ FIRST, SECOND, THIRD = "a1a1a1a1a1a1", "b2b2b2b2b2b2", "c3c3c3c3c3c3"
 _MODELS = """
 import sqlalchemy as sa
 
-metadata = sa.MetaData()
+from examples.saas.base import Base
+
+# With the sample's names for constraints.
+metadata = Base.metadata
 sa.Table("notes", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.Text))
 sa.Table("extras", metadata, sa.Column("id", sa.Integer, primary_key=True))
 """
@@ -55,8 +58,7 @@ class Project:
     def create(cls, workspace: Workspace, url: str) -> Project:
         """Put the small history, and its models, in the place of the sample's."""
         project = cls(workspace, url)
-        models = workspace.path / "examples" / "saas"
-        for file in (*project.versions.glob("*.py"), *models.glob("*.py")):
+        for file in project.versions.glob("*.py"):
             file.unlink()
         workspace.write("examples/saas/__init__.py", _MODELS)
         project.revision(
