@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.saas.base import NAMING_CONVENTION
 from tests.servers import execute, fetch
 from tests.workspace import Workspace
 
 #: The small history's revisions, oldest first.
 FIRST, SECOND, THIRD = "a1a1a1a1a1a1", "b2b2b2b2b2b2", "c3c3c3c3c3c3"
 
-#: What env.py imports. The sample's models are for its own history, and to map them is a quarter of a short command.
-_MODELS = """
+#: In env.py, instead of the sample's models: those are for its own history, and to map them is a quarter of a short
+#: command. Constraints are called as there.
+_METADATA = f"""
 import sqlalchemy as sa
 
-from examples.saas.base import Base
-
-# With the sample's names for constraints.
-metadata = Base.metadata
+metadata = sa.MetaData(naming_convention={NAMING_CONVENTION!r})
 sa.Table("notes", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.Text))
 sa.Table("extras", metadata, sa.Column("id", sa.Integer, primary_key=True))
 """
@@ -60,7 +59,8 @@ class Project:
         project = cls(workspace, url)
         for file in project.versions.glob("*.py"):
             file.unlink()
-        workspace.write("examples/saas/__init__.py", _MODELS)
+        env = workspace.path / "alembic" / "env.py"
+        workspace.write("alembic/env.py", env.read_text().replace("from examples.saas import metadata\n", _METADATA))
         project.revision(
             FIRST,
             None,
