@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.actions.attempting import about, attempting, connections_each
+from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
@@ -35,7 +36,7 @@ from orchestrator.rollout.result import RunResult, run_status
 from orchestrator.rollout.revisions import Revisions
 from orchestrator.rollout.run import Run, pending
 from orchestrator.rollout.saved_plan import SavedPlan
-from orchestrator.rollout.waves import WaveRecord, WaveState
+from orchestrator.rollout.waves import WaveState
 from orchestrator.statuses import SATISFIED, RunStatus, TenantStatus
 from orchestrator.targets import is_relative
 
@@ -43,22 +44,6 @@ from orchestrator.targets import is_relative
 FORWARD = frozenset({"upgrade", "onboard"})
 #: So many have an order to begin in.
 _ORDERED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """What a run had done before it was carried on."""
-
-    #: By tenant id.
-    attempts: Mapping[str, AttemptRecord] = field(default_factory=dict)
-    #: By name.
-    waves: Mapping[str, WaveRecord] = field(default_factory=dict)
-    #: Those that failed in this part of it, before another worker took it over.
-    through: Sequence[AttemptRecord] = ()
-    #: It is carried on at once, with tenants that have come meanwhile.
-    joining: bool = False
-    #: The run as the process before left it; ``None`` where what it was asked to end as is asked of this one.
-    record: RunRecord | None = None
 
 
 async def execute(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.earlier import Earlier
+from orchestrator.actions.execute import guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.project import read_project

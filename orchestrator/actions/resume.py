@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from orchestrator.actions.execute import Earlier, backups_of, guarded, run_plan
+from orchestrator.actions.earlier import Earlier
+from orchestrator.actions.execute import backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.going import is_surely_going
 from orchestrator.actions.joining import joined

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from orchestrator.actions.execute import FORWARD, Earlier, guarded, run_plan
+from orchestrator.actions.earlier import Earlier
+from orchestrator.actions.execute import FORWARD, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.going import is_going
 from orchestrator.actions.journals import opened_journal

@@ -9,8 +9,9 @@ from orchestrator.actions.project import Project, migrating
 from orchestrator.errors import DatabaseError
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.migration.abroad import Watched
-from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.seam import self_check
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
 
 

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from orchestrator.actions.project import Project, migrating
 from orchestrator.databases.failures import describe
 from orchestrator.errors import UsageError
-from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.work import Work
 from orchestrator.rollout.plan import Cohort, Plan, PlannedTenant
 
 

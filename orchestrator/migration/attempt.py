@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -21,105 +19,20 @@ from orchestrator.databases.port.database import Database, Session
 from orchestrator.errors import BackupError, OrchestratorError, Unprovisioned
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.tenant import Limits, Tenant
-from orchestrator.history.directory import History, alembic_target
-from orchestrator.history.position import Position, direction_of, position
-from orchestrator.history.way_back import WayBack
+from orchestrator.history.directory import History
+from orchestrator.history.position import position
 from orchestrator.migration import seam
 from orchestrator.migration.containment import is_its_own
 from orchestrator.migration.loop import TenantLoop
-from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
+from orchestrator.migration.outcome import Outcome, blocked, invalid_indexes, left_invalid, partial, verified
+from orchestrator.migration.outside import Keep
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
-from orchestrator.targets import is_relative
 
 #: What to do about a migration that has taken away what it was to run on.
 _CLOSED = "the revision has closed the connection that it was given: take close() out, op.get_bind() is not its own"
-#: How a tenant was migrated: through Alembic, by what was recorded on others, or one after the other.
-ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is to be done to a tenant: one of Alembic's commands."""
-
-    #: ``upgrade``, ``onboard``, ``downgrade``, ``rollback`` or ``stamp``.
-    command: str
-    #: As typed; for a rollback, a :class:`WayBack` as text.
-    target: str
-    #: What Alembic's own command would give its EnvironmentContext; ``fn`` yields the steps.
-    options: Mapping[str, Any]
-    #: Stop after so many revisions; ``None`` to go on to the target.
-    limit: int | None = None
-    #: Which try this is, from 1.
-    number: int = 1
-
-    @classmethod
-    def of(cls, history: History, command: str, target: str) -> Work:
-        """The work that ``alembic COMMAND TARGET`` does, or what a rollback does, which Alembic has no command for."""
-        script = history.script
-        if command == "rollback":
-            goal = WayBack.parse(target).goal
-            destination = goal if len(goal) > 1 else goal[0] if goal else "base"
-
-            def back(heads: tuple[str, ...], _: Any) -> Iterable[Any]:
-                here = position(history, command, heads, target)
-                if here.problem is not None:
-                    raise here.problem
-                return history.steps_back(here.path)
-
-            return cls(command, target, {"fn": back, "destination_rev": destination})
-        steps: dict[str, Callable[..., Iterable[Any]]] = {
-            "upgrade": lambda heads, _: script._upgrade_revs(alembic_target(target), heads),
-            "downgrade": lambda heads, _: script._downgrade_revs(target, heads),
-            "stamp": lambda heads, _: _stamped(history, heads, target),
-        }
-        return cls(command, target, {"fn": steps[direction_of(command)], "destination_rev": target})
-
-    @property
-    def direction(self) -> str:
-        """Which of a revision's functions it runs: ``upgrade`` or ``downgrade``; or ``stamp``."""
-        return direction_of(self.command)
-
-    @property
-    def end(self) -> str:
-        """Where it leads, for people."""
-        return _names(WayBack.parse(self.target).goal) if self.command == "rollback" else self.target
-
-    def limited(self, limit: int) -> Work:
-        """The first ``limit`` revisions of it."""
-        steps = self.options["fn"]
-        first = {"fn": lambda heads, context: islice(steps(heads, context), limit)}
-        return replace(self, options={**self.options, **first}, limit=limit)
-
-
-def _stamped(history: History, heads: tuple[str, ...], target: str) -> Iterable[Any]:
-    """Alembic's steps. Where one head is before another, it would leave the one, as long as the other is the target."""
-    stamp = history.script._stamp_revs
-    known = [head for head in heads if head in history.graph.parents]
-    if history.graph.overlapping(known):
-        return [*stamp("base", heads), *stamp(target, ())]
-    return stamp(target, heads)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one attempt ended."""
-
-    status: TenantStatus
-    #: Heads read under the lock before anything was done; ``None`` when it did not come to that.
-    before: tuple[str, ...] | None = None
-    #: Heads read again at the end; ``None`` when they could not be.
-    after: tuple[str, ...] | None = None
-    failure: Failure | None = None
-    steps: tuple[StepDone, ...] = ()
-    duration_ms: float = 0.0
-    #: How the steps were run: ``alembic``, ``replay`` or ``mixed``.
-    path: str = ALEMBIC
-    #: What was done outside any transaction, if anything was.
-    outside: Outside | None = None
-    #: Names of indexes that it has left invalid.
-    invalid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +160,7 @@ class Migrator:
             if progress.revision is None:
                 return Outcome(TenantStatus.FAILED, failure=failure)
             if progress.outside_transaction:
-                return Outcome(TenantStatus.PARTIAL, failure=_partial(failure, tenant, progress))
+                return Outcome(TenantStatus.PARTIAL, failure=partial(failure, tenant, progress))
             # The connection broke while it was being handed back; what it had done is known only from reading again.
             return Outcome(TenantStatus.UNKNOWN, failure=replace(failure, lost=True))
 
@@ -284,12 +197,12 @@ class Migrator:
             hint = _CLOSED if session.connection.closed else self._where(error, progress.revision)
             failure = replace(failure, hint=failure.hint or hint)
             return await self._failed(session, tenant, before, progress, failure)
-        if progress.left_transaction and (invalid := _left_invalid(await session.invalid_indexes(), progress)):
-            return Outcome(TenantStatus.PARTIAL, before, after, _invalid(invalid), invalid=invalid)
-        outcome = self._verified(work, before, after, progress)
+        if progress.left_transaction and (invalid := left_invalid(await session.invalid_indexes(), progress)):
+            return Outcome(TenantStatus.PARTIAL, before, after, invalid_indexes(invalid), invalid=invalid)
+        outcome = verified(self.history, work, before, after, progress)
         if outcome.status is TenantStatus.FAILED and progress.outside_transaction:
             assert outcome.failure is not None
-            failure = _partial(outcome.failure, tenant, progress)
+            failure = partial(outcome.failure, tenant, progress)
             return replace(outcome, status=TenantStatus.PARTIAL, failure=failure)
         progress.settle()
         return outcome
@@ -340,17 +253,17 @@ class Migrator:
             if failure.sqlstate == LOCK_NOT_AVAILABLE:
                 failure = await self._held_up(session, failure)
             if progress.left_transaction:
-                invalid = _left_invalid(await session.invalid_indexes(), progress)
+                invalid = left_invalid(await session.invalid_indexes(), progress)
         except Exception:
             failure = replace(failure, lost=True)
         if progress.outside_transaction:
-            failure = _partial(failure, tenant, progress, invalid)
+            failure = partial(failure, tenant, progress, invalid)
             return Outcome(TenantStatus.PARTIAL, before, after, failure, invalid=invalid)
         if failure.lost:
             return Outcome(TenantStatus.UNKNOWN, before, after, failure)
         if invalid:
             # An earlier revision of this attempt has left it; what failed afterwards is told beside it.
-            found = _invalid(invalid)
+            found = invalid_indexes(invalid)
             message = f"{found.message}; then {failure.revision or 'env.py'} failed: {failure.message}"
             return Outcome(TenantStatus.PARTIAL, before, after, replace(found, message=message), invalid=invalid)
         return Outcome(TenantStatus.FAILED, before, after, failure)
@@ -359,41 +272,6 @@ class Migrator:
         """Say who held the lock; whoever it was may have let go of it by now."""
         holders = await session.blockers()
         return replace(failure, message=f"{failure.message}; held by {', '.join(holders)}") if holders else failure
-
-    def _verified(self, work: Work, before: tuple[str, ...], after: tuple[str, ...], progress: Progress) -> Outcome:
-        if work.command == "stamp" and progress.heads is None and before == after:
-            return Outcome(TenantStatus.ALREADY_CURRENT, before, after)
-        if progress.heads is None:
-            failure = Failure(
-                "not_run",
-                "revisions are pending, and env.py ran none of them",
-                hint="migrate() in env.py must call context.run_migrations() inside context.begin_transaction()",
-            )
-        elif progress.heads != after:
-            failure = Failure(
-                "not_committed",
-                f"Alembic reported {_names(progress.heads)}, and the tenant's version table says {_names(after)}",
-                hint="migrate() in env.py must leave its transaction to context.begin_transaction()",
-            )
-        elif progress.running or self._left_over(work, after, progress):
-            failure = Failure(
-                "not_finished",
-                f"env.py ended without an error before {work.end} was reached: the tenant is at {_names(after)}",
-                revision=progress.revision,
-                hint="migrate() in env.py must let errors through",
-            )
-        else:
-            return Outcome(TenantStatus.SUCCEEDED, before, after)
-        return Outcome(TenantStatus.FAILED, before, after, failure)
-
-    def _left_over(self, work: Work, heads: tuple[str, ...], progress: Progress) -> bool:
-        """Whether something is still to be run to the target; relative ones were made absolute by the plan."""
-        if work.limit is not None:
-            return len(progress.done) < work.limit
-        if work.command == "stamp" or is_relative(work.target):
-            return False
-        here = position(self.history, work.command, heads, work.target)
-        return bool(here.path) or here.problem is not None
 
 
 @contextmanager
@@ -407,51 +285,3 @@ def _heard(recording: Recording | None, connection: Connection) -> Iterator[None
         yield
     finally:
         recording.finish()
-
-
-def _partial(failure: Failure, tenant: Tenant, progress: Progress, invalid: tuple[str, ...] = ()) -> Failure:
-    """``failure`` with what stays of the revision that was running, and with the ways on."""
-    outside = progress.outside
-    if outside is None:
-        return replace(failure, passing=False)
-    broken = f"invalid now, and to be dropped or reindexed first: {', '.join(invalid)}" if invalid else None
-    parts = (
-        ways_on(tenant.id, outside.revision, outside.direction),
-        what_stayed(outside.stayed, outside.count),
-        broken,
-        failure.hint,
-    )
-    return replace(failure, passing=False, hint="; ".join(part for part in parts if part))
-
-
-def _left_invalid(now: Mapping[str, int], progress: Progress) -> tuple[str, ...]:
-    """Names of invalid indexes that are this attempt's doing.
-
-    New ones, those that another index had the name of, and those that it has sent a statement about: IF NOT EXISTS
-    takes the one that an earlier try left for what it was to make.
-    """
-    before, sent = progress.invalid_before, progress.sent_outside
-    ours = (
-        name
-        for name, identity in now.items()
-        if before.get(name) != identity or any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for text in sent)
-    )
-    return tuple(sorted(ours))
-
-
-def _invalid(indexes: tuple[str, ...]) -> Failure:
-    return Failure(
-        "invalid_index",
-        f"CREATE INDEX CONCURRENTLY did not finish, and left what no query uses: {', '.join(indexes)}",
-        hint=f"mend the rows it stumbled over, then: REINDEX INDEX CONCURRENTLY {indexes[0]}",
-    )
-
-
-def blocked(here: Position) -> Failure:
-    """Why a tenant must not be touched, as a failure to report."""
-    assert here.problem is not None
-    return replace(describe(here.problem), type=here.kind or "blocked")
-
-
-def _names(revisions: Iterable[str]) -> str:
-    return ", ".join(revisions) or "base"

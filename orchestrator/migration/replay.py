@@ -13,11 +13,13 @@ from orchestrator.databases.failures import describe
 from orchestrator.databases.postgresql.concurrently import LEADING
 from orchestrator.databases.postgresql.script import REFUSED, Step
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.migration.attempt import MIXED, REPLAY, Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.outcome import MIXED, REPLAY, Outcome
 from orchestrator.migration.outside import Keep
 from orchestrator.migration.recording import Recorded
 from orchestrator.migration.scope import StepDone
 from orchestrator.migration.stand_in import NotReplayed, check_env
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
 
 #: What the guards before the first statement say, for people.

@@ -13,7 +13,7 @@ from orchestrator.databases.failures import Failure
 from orchestrator.databases.port.database import Database
 from orchestrator.history.directory import History
 from orchestrator.history.position import direction_of
-from orchestrator.migration.attempt import Outcome
+from orchestrator.migration.outcome import Outcome
 from orchestrator.migration.recording import Recorded, Recording, compared
 from orchestrator.migration.replay import Transcript
 from orchestrator.rollout.plan import Kind, Plan, PlannedTenant, kind_of

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from orchestrator.history.graph import Graph
 from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.migration.attempt import ALEMBIC
+from orchestrator.migration.outcome import ALEMBIC
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.share import CUT_OFF, MOVED_BETWEEN, Share
 from orchestrator.rollout.watching import Recorder

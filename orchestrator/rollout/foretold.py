@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.journal.records import AttemptRecord
-from orchestrator.migration.attempt import ALEMBIC
+from orchestrator.migration.outcome import ALEMBIC
 from orchestrator.rollout.forecast import Takes, run_time
 
 

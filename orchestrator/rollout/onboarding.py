@@ -17,9 +17,11 @@ from orchestrator.errors import OnboardingError, TenantLocked
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.history.position import position
 from orchestrator.journal.records import EventRecord
-from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.outcome import Outcome
 from orchestrator.migration.outside import Keep
 from orchestrator.migration.scope import StepDone
+from orchestrator.migration.work import Work
 from orchestrator.rollout.seeding import NotSeeded, sow
 from orchestrator.rollout.watching import Recorder
 from orchestrator.statuses import TenantStatus

@@ -17,7 +17,7 @@ from orchestrator.history.directory import History
 from orchestrator.history.hazards import ON_DOWNGRADE, ON_UPGRADE, Hazard
 from orchestrator.history.position import direction_of, position
 from orchestrator.history.way_back import WayBack
-from orchestrator.migration.attempt import blocked
+from orchestrator.migration.outcome import blocked
 from orchestrator.rollout.plan import (
     LAST_WAVE,
     SINGLE_WAVE,

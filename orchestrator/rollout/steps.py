@@ -11,7 +11,7 @@ from orchestrator.databases.failures import Failure
 from orchestrator.errors import DatabaseError, JournalError
 from orchestrator.journal.encoding import masked
 from orchestrator.journal.records import StepRecord
-from orchestrator.migration.attempt import Outcome
+from orchestrator.migration.outcome import Outcome
 from orchestrator.migration.outside import Keep, Outside, ways_on, what_stayed
 from orchestrator.rollout.watching import Recorder
 from orchestrator.statuses import TenantStatus

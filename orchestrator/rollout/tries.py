@@ -13,9 +13,11 @@ from orchestrator.databases.failures import describe
 from orchestrator.fleet.hooks import Moment
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.records import AttemptRecord, EventRecord
-from orchestrator.migration.attempt import ALEMBIC, Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.outcome import ALEMBIC, Outcome
 from orchestrator.migration.replay import Transcript, migrate
 from orchestrator.migration.scope import StepDone
+from orchestrator.migration.work import Work
 from orchestrator.rollout.cohorts import Cohort, Cohorts
 from orchestrator.rollout.foresight import Foresight
 from orchestrator.rollout.hooks import HookRefused, Hooks

@@ -16,7 +16,8 @@ import orchestrator
 from orchestrator.actions.execution import Execution
 from orchestrator.actions.project import migrating, opened_project
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.work import Work
 from orchestrator.rollout.result import RunResult
 from tests.catalog import Catalog, catalogs, difference
 from tests.servers import PostgresServer, execute, fetch

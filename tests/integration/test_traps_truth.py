@@ -11,7 +11,8 @@ import orchestrator
 from orchestrator.actions.project import migrating, opened_project
 from orchestrator.fleet.tenant import Limits
 from orchestrator.migration.abroad import Watched
-from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.work import Work
 from tests.projects import ACCOUNTS, ENV, make_project, one, schemas, statuses, tables
 from tests.servers import execute, fetch
 

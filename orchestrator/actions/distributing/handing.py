@@ -10,7 +10,7 @@ from orchestrator.actions.distributing.following import followed
 from orchestrator.actions.distributing.given import given, opened_engine, waiting_wave
 from orchestrator.actions.distributing.jobs import RunJob
 from orchestrator.actions.distributing.place import Place, queues_of, require_reachable, require_shared_register
-from orchestrator.actions.execute import Earlier
+from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execution import DBOS, Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.runs import result_of

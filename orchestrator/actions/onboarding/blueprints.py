@@ -28,10 +28,10 @@ from orchestrator.history.directory import History
 from orchestrator.history.surroundings import digest_of, imported, passing
 from orchestrator.journal.journal import DIRECTORY
 from orchestrator.migration.abroad import Watched
-from orchestrator.migration.attempt import Work
 from orchestrator.migration.seam import installed
 from orchestrator.migration.stand_in import NotReplayed, configured_for
 from orchestrator.migration.whole import whole
+from orchestrator.migration.work import Work
 from orchestrator.rollout.blueprints import Blueprint, Blueprints, described, key_of
 from orchestrator.rollout.cohorts import proven
 from orchestrator.rollout.differences import differences

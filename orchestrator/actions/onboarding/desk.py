@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.actions.execute import Earlier, guarded, run_plan
+from orchestrator.actions.earlier import Earlier
+from orchestrator.actions.execute import guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.onboarding.pooling import Filler

@@ -15,9 +15,10 @@ from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.postgresql.script import REFUSED, Snapshot, Step
 from orchestrator.errors import AlreadyThere, DatabaseError, OtherShape
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
-from orchestrator.migration.attempt import Migrator, Work
+from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.seam import self_check
 from orchestrator.migration.stand_in import NotReplayed
+from orchestrator.migration.work import Work
 from orchestrator.rollout.blueprints import Blueprint, described
 from orchestrator.statuses import TenantStatus
 

@@ -20,7 +20,8 @@ from orchestrator.fleet.masking import MASK, mask
 from orchestrator.fleet.newcomers import Newcomer, read_newcomers
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.journal.records import RunRecord
-from orchestrator.migration.attempt import Outcome, Work
+from orchestrator.migration.outcome import Outcome
+from orchestrator.migration.work import Work
 from orchestrator.rollout.onboarding import Asked, Welcome
 from orchestrator.rollout.seeding import read_seed
 from orchestrator.statuses import TenantStatus

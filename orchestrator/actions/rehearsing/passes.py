@@ -14,9 +14,11 @@ from orchestrator.databases.port.database import Database
 from orchestrator.databases.postgresql.confinement import Beyond, Confinement
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.history.way_back import WayBack
-from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
 from orchestrator.migration.measured import Measured, to_the_end
+from orchestrator.migration.outcome import Outcome
 from orchestrator.migration.recording import OWN
+from orchestrator.migration.work import Work
 from orchestrator.rollout.differences import differences
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.rehearsal import Back, CloneRehearsed, RevisionRehearsed

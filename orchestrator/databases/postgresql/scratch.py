@@ -6,6 +6,7 @@ free lock, and the next one drops it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -34,8 +35,13 @@ _LOCK_MS, _OWN_LOCK_MS = 1000, 3000
 
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 _DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
+#: Seconds between two looks whether those who are connected have gone, and how many looks: DROP DATABASE itself looks
+#: again only after a tenth of a second, and a backend that is told to end needs a few thousandths.
+_GOING, _LOOKS = 0.002, 25
 #: By whether it is databases: what they are called in SQL, which there are, and how they are dropped.
 _KINDS = {False: ("SCHEMA", _SCHEMAS, "CASCADE"), True: ("DATABASE", _DATABASES, "WITH (FORCE)")}
+#: Ends them; says how many there were.
+_END = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
 #: Somebody is connected to it, be it the backend of a killed process at its last statement; or has its lock.
 _IN_USE = """
     SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL
@@ -75,6 +81,8 @@ async def scratch(
         finally:
             if raw.is_closed():
                 raw = await connect(maintenance if alone else like.database)
+            if alone:
+                await _end_sessions(raw, name)
             await _drop(raw, f"{kind} IF EXISTS {identifier(name)} {how}", name)
     finally:
         with suppress(Exception):
@@ -88,6 +96,15 @@ async def _drop(raw: _RawConnection, what: str, name: str) -> None:
         await raw.execute(f"DROP {what}")
     except asyncpg.LockNotAvailableError:
         log.warning("%s stays until something like it is made again: somebody holds a lock in it", name)
+
+
+async def _end_sessions(raw: _RawConnection, name: str) -> None:
+    """Have whoever is connected to one's own database go, which nobody else has any business with; dropping insists."""
+    with suppress(asyncpg.InsufficientPrivilegeError):
+        for _ in range(_LOOKS):
+            if not await raw.fetchval(_END, name):
+                return
+            await asyncio.sleep(_GOING)
 
 
 async def clear(raw: _RawConnection, *, databases: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.history.directory import History
 from orchestrator.history.position import position
 from orchestrator.history.way_back import Stand, WayBack, stand_to
-from orchestrator.migration.attempt import Work
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
 from tests.unit.history.directories import Ran, Revision, alembic_runs, directory, line, runs, shapes
 

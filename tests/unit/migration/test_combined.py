@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.migration.attempt import Outcome
+from orchestrator.migration.outcome import Outcome
 from orchestrator.migration.replay import combined
 from orchestrator.statuses import TenantStatus
 

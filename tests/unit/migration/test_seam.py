@@ -21,7 +21,9 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from orchestrator.actions.project import migrating, opened_project
 from orchestrator.migration import seam
-from orchestrator.migration.attempt import Migrator, Outcome, Work
+from orchestrator.migration.attempt import Migrator
+from orchestrator.migration.outcome import Outcome
+from orchestrator.migration.work import Work
 from orchestrator.statuses import TenantStatus
 from tests.projects import files, make_project, one, statuses
 
