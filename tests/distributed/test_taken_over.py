@@ -58,6 +58,12 @@ THREE = ["a", "b", "c"]
 
 
 @pytest.fixture
+def database(begun_database: str) -> str:
+    """Where all of it is; runs have been carried out there before."""
+    return begun_database
+
+
+@pytest.fixture
 def project(tmp_path: Path, database: str) -> Project:
     """Three tenants, and nobody at work."""
     made = steered_project(tmp_path, database)
