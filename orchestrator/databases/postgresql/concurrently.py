@@ -17,7 +17,6 @@ from sqlalchemy import Engine, event
 from sqlalchemy.util import await_only
 
 
-
 def _comment(nested: int) -> str:
     """A comment with so many levels of others in it, which PostgreSQL allows, that can be read in one way only."""
     others = f"|{_comment(nested - 1)}" if nested else ""
