@@ -149,6 +149,7 @@ async def take_back(
             options={
                 "fixed": dict(request.fixed),
                 "to_before": to_before,
+                "select": selection_of(tenants).as_json(),
                 "waves": execution.waves,
                 OPTION: shapes,
                 **execution.recorded(id),

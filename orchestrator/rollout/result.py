@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.journal.records import EXECUTOR, AttemptRecord, RunRecord
 from orchestrator.rollout.waiting import Waiting
 from orchestrator.rollout.waves import WaveRecord, WaveState
 from orchestrator.statuses import FAILURES, SATISFIED, RunStatus, TenantStatus
@@ -25,6 +25,12 @@ _RESUME = re.compile(r"orchestrator resume(?! \d)")
 
 #: Commands that do each tenant whole or not at all: they are typed again, not resumed.
 NOT_RESUMED = ("backup", "restore", "undo", "offboard", "purge", "rehearse")
+#: Commands that make what is missing, where they are told to.
+_MAKING = ("upgrade", "onboard")
+#: Types of errors after which something else is to be typed.
+_UNPROVISIONED, _LISTED = "unprovisioned", "StillListed"
+#: Options of runs that are switches on the command line.
+_SWITCHES = {"provision": "--provision", "to_before": "--to-before"}
 #: Tenants that a command to type names; more are in a file.
 _NAMED = 20
 
@@ -110,10 +116,8 @@ class RunResult:
         if any(wave.rolled_back is not None for wave in self.waves):
             return again_of(self.run)
         left = [attempt for attempt in self.tenants if attempt.status not in SATISFIED]
-        provision = any(_is_unprovisioned(attempt) for attempt in left)
         waits = self.held_up is not None and self.held_up.state is WaveState.WAITING
-        partial = bool(left) and all(map(_is_left_alone, left))
-        command = retry_of(self.run, [each.tenant for each in left], provision=provision, partial=partial)
+        command = _retry_for(self.run, left, partial=bool(left) and all(map(_is_left_alone, left)))
         return command + (" --approve" if waits else "")
 
     @property
@@ -179,11 +183,15 @@ def again_of(run: RunRecord, tenants: Sequence[str] | None = None) -> str:
         words += [word for tenant in tenants for word in ("-t", tenant)]
     elif selection:
         words += flags_of(selection)
+    elif selection is None and run.command != "upgrade":
+        # Where a wave was named, it is not known who was meant, and not all are to be.
+        words += ["-t", "TENANT"]
     elif run.command in ("downgrade", "stamp"):
-        # Without a selection they are not taken; where a wave was named, it is not known who was meant.
-        words += ["-t", "TENANT"] if selection is None else ["--all"]
-    executor = ["--executor", run.executor] if run.executor is not None else []
-    return shlex.join(["orchestrator", *(word for word in [*words, *executor] if word)])
+        words += ["--all"]
+    words += [flag for name, flag in _SWITCHES.items() if run.options.get(name)]
+    for name in ("waves", "backup", EXECUTOR):
+        words += [f"--{name}", str(given)] if (given := run.options.get(name)) else []
+    return shlex.join(["orchestrator", *(word for word in words if word)])
 
 
 def flags_of(selection: Mapping[str, Any]) -> list[str]:
@@ -231,8 +239,7 @@ def retry_of(run: RunRecord, left: Sequence[str] = (), *, provision: bool = Fals
 
 def _cause(key: str, group: Sequence[AttemptRecord], run: RunRecord) -> Cause:
     error = group[0].error or {}
-    provision, partial = any(map(_is_unprovisioned, group)), any(map(_is_left_alone, group))
-    retry = retry_of(run, [attempt.tenant for attempt in group], provision=provision, partial=partial)
+    retry = _retry_for(run, group, partial=any(map(_is_left_alone, group)))
     return Cause(key, len(group), str(error.get("message")), group[0].tenant, retry, hint_of(run, error))
 
 
@@ -242,8 +249,12 @@ def hint_of(run: RunRecord, error: Mapping[str, Any]) -> str | None:
     return None if hint is None else _RESUME.sub(retry_of(run), str(hint))
 
 
-def _is_unprovisioned(attempt: AttemptRecord) -> bool:
-    return attempt.error is not None and attempt.error.get("type") == "unprovisioned"
+def _retry_for(run: RunRecord, left: Sequence[AttemptRecord], *, partial: bool) -> str:
+    names, types = [attempt.tenant for attempt in left], {(attempt.error or {}).get("type") for attempt in left}
+    if run.command == "undo" and types == {_LISTED}:
+        return shlex.join(["orchestrator", "offboard", *names])
+    # Nothing else makes what is missing, whatever it is told.
+    return retry_of(run, names, provision=_UNPROVISIONED in types and run.command in _MAKING, partial=partial)
 
 
 def _is_left_alone(attempt: AttemptRecord) -> bool:
