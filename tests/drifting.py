@@ -127,6 +127,18 @@ PLANTS: dict[str, Plant] = {
         ("trigger touched on invoices is disabled",),
         ('op.execute("ALTER TABLE invoices ENABLE TRIGGER touched")',),
     ),
+    "disabled foreign key": Plant(
+        "ALTER TABLE invoices DISABLE TRIGGER ALL; ALTER TABLE invoices ENABLE TRIGGER USER",
+        ("constraint fk_account on invoices is disabled",),
+        ("# by hand: ALTER TABLE invoices ENABLE TRIGGER ALL, as a superuser",),
+    ),
+    "disabled cascade": Plant(
+        "ALTER TABLE accounts DISABLE TRIGGER ALL",
+        (
+            "constraint fk_account on invoices does not carry out its ON DELETE and ON UPDATE, which are disabled",
+        ),
+        ("# by hand: for the table that it refers to, ALTER TABLE ... ENABLE TRIGGER ALL, as a superuser",),
+    ),
     "function body": Plant(
         "CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$\nBEGIN\n    NEW.note := 'seen';\n"
         "    RETURN NEW;\nEND $$",

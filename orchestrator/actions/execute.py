@@ -227,7 +227,9 @@ async def run_plan(
     if execution.workforce is None:
         executor = LocalExecutor(parts.tries, budgets, execution.at_once if migrator.concurrent else 1, watch.stop)
     else:
-        executor = execution.workforce.executor(project, journal, record, plan, request, budgets, earlier.attempts)
+        executor = execution.workforce.executor(
+            project, journal, record, plan, request, execution, budgets, earlier.attempts
+        )
     run = Run(
         id=record.id,
         plan=plan,

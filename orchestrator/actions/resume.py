@@ -13,7 +13,7 @@ from orchestrator.actions.another_fleet import left_elsewhere, met_places, requi
 from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execute import backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.going import is_surely_going
+from orchestrator.actions.going import at_work, is_surely_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.set_aside import taken_out_since
@@ -307,6 +307,8 @@ async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution
             hint=retry_of(record, left),
         )
     if execution.workforce is None and await is_surely_going(fleet, journal, record):
+        if record.executor is not None and not await at_work(journal, [record]):
+            raise _waits(record)
         raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
         raise UsageError(f"run {record.id} was cancelled", hint=f"begin a new one: {again_of(record)}")
@@ -318,6 +320,15 @@ def _still_going(record: RunRecord) -> UsageError:
     follow = " --follow" if record.executor is not None else ""
     return UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
+    )
+
+
+def _waits(record: RunRecord) -> UsageError:
+    given = record.given_as
+    return UsageError(
+        f"run {record.id} is still going: workers have it, and none is at it now",
+        hint=f"orchestrator runs show {given} tells what it waits for; where that is a worker, start one: orchestrator "
+        f"worker; to carry it on without, take it from them: orchestrator runs pause {given}",
     )
 
 

@@ -93,6 +93,8 @@ def show_run(settings: Settings, result: RunResult) -> None:
     click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
     if result.waits is not None:
         click.echo(f"it {result.waits}")
+        if result.waits.behind is None:
+            click.echo(typed(f"  hint: {result.waits.way_on(run.given_as)}"))
     if result.rehearsed is not None:
         from orchestrator.rollout.rehearsal_telling import compared
 

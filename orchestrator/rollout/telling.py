@@ -14,6 +14,7 @@ _PLAIN = {
     ("ready", "no"): "is not ready",
     ("validated", "no"): "is not validated",
     ("enabled", "disabled"): "is disabled",
+    ("actions", "disabled"): "does not carry out its ON DELETE and ON UPDATE, which are disabled",
     ("nullable", "yes"): "is nullable",
     ("nullable", "no"): "is NOT NULL",
 }

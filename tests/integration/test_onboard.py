@@ -249,7 +249,15 @@ def test_adopt(signup: Project) -> None:
     assert (signup.heads("right"), notes(signup, "right")) == ([THIRD], ["kept"])
     error = tenant_of(signup.json("onboard", "wrong", "--adopt", exit_code=1), "wrong")["error"]
     assert error["type"] == "shape"
+    assert error["message"].endswith(f"makes at {THIRD}: missing table extras (1 column, 1 constraint, 1 sequence)")
     assert (signup.heads("wrong"), listed(signup)) == ([], ["model", "right"])
+    # A version table that is there, and says nothing, says nothing against it: so pg_dump --schema-only leaves it.
+    signup.execute('CREATE TABLE "wrong".extras (id serial, CONSTRAINT pk_extras PRIMARY KEY (id))')
+    version = "version_num varchar(32), CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)"
+    signup.execute(f'CREATE TABLE "wrong".alembic_version ({version})')
+    assert statuses(signup.json("onboard", "wrong", "--adopt")) == {"wrong": "succeeded"}
+    assert (signup.heads("wrong"), listed(signup)) == ([THIRD], ["model", "right", "wrong"])
+    signup.json("offboard", "wrong", "--drop", "--yes", "--allow-data-loss")
     missing = tenant_of(signup.json("onboard", "missing", "--adopt", exit_code=1), "missing")["error"]
     assert missing["type"] == "unprovisioned"
     assert fetch(signup.url, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'orchestrator%'") == [(0,)]

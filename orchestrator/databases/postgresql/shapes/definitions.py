@@ -73,6 +73,11 @@ def definitions_of(lines: Iterable[str]) -> tuple[Definition, ...]:
                 aside, what, name, part, text = map(str, row)
                 name = name if what in ("type", "function") else bare(name)
                 asides.setdefault((what, name, part) if row[3] else (what, name), {})[aside] = text
+            case "constraint trigger":
+                table, name, own, enabled = map(str, row[1:])
+                # One on the table that is referred to carries out what happens to the rows that refer.
+                what = "enabled" if own == "t" else "actions"
+                asides.setdefault(("constraint", bare(table), name), {})[what] = _ENABLED[enabled]
             case "relation" if row[2] == "S":
                 found.append(_sequence(row, sequences[str(row[1])]))
             case "relation":

@@ -95,10 +95,15 @@ SELECT line FROM unnest(s.relations) o CROSS JOIN LATERAL (
     FROM pg_rewrite r WHERE ev_class = o OFFSET 0) line
 """
 
+#: Those that are PostgreSQL's own carry out a constraint, and say something only where somebody has switched them off,
+#: which no constraint's definition tells. Their names are OIDs.
 _TRIGGERS = """
 SELECT line FROM unnest(s.relations) o CROSS JOIN LATERAL (
-    SELECT ROW('trigger', o::regclass, tgname, tgenabled, pg_get_triggerdef(t.oid, true))::text AS line
-    FROM pg_trigger t WHERE tgrelid = o AND NOT tgisinternal OFFSET 0) line
+    SELECT coalesce(CASE WHEN tgisinternal THEN
+        (SELECT ROW('constraint trigger', conrelid::regclass, conname, conrelid = o, tgenabled)::text
+            FROM pg_constraint WHERE pg_constraint.oid = tgconstraint) END,
+        ROW('trigger', o::regclass, tgname, tgenabled, pg_get_triggerdef(t.oid, true))::text) AS line
+    FROM pg_trigger t WHERE tgrelid = o AND (NOT tgisinternal OR tgenabled <> 'O') OFFSET 0) line
 """
 
 _POLICIES = """
