@@ -29,8 +29,6 @@ NOT_RESUMED = ("backup", "restore", "undo", "offboard", "purge", "rehearse")
 _MAKING = ("upgrade", "onboard")
 #: Types of errors after which something else is to be typed.
 _UNPROVISIONED, _LISTED = "unprovisioned", "StillListed"
-#: Options of runs that are switches on the command line.
-_SWITCHES = {"provision": "--provision", "to_before": "--to-before"}
 #: Tenants that a command to type names; more are in a file.
 _NAMED = 20
 
@@ -188,7 +186,7 @@ def again_of(run: RunRecord, tenants: Sequence[str] | None = None) -> str:
         words += ["-t", "TENANT"]
     elif run.command in ("downgrade", "stamp"):
         words += ["--all"]
-    words += [flag for name, flag in _SWITCHES.items() if run.options.get(name)]
+    words += ["--to-before"] if run.options.get("to_before") else []
     for name in ("waves", "backup", EXECUTOR):
         words += [f"--{name}", str(given)] if (given := run.options.get(name)) else []
     return shlex.join(["orchestrator", *(word for word in words if word)])
