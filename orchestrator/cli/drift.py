@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
 from orchestrator.cli.render import print_json, tenant_count
 from orchestrator.cli.running import read
@@ -87,7 +88,8 @@ def _show(report: DriftReport) -> None:
         _show_group(group)
     if len(groups) > _SHAPES:
         rest = sum(_size(group) for group in groups[_SHAPES:])
-        click.echo(f"\nand {tenant_count(rest)} in {len(groups) - _SHAPES} more shapes: orchestrator drift --json")
+        more = f"and {tenant_count(rest)} in {len(groups) - _SHAPES} more shapes"
+        click.echo(typed(f"\n{more}: orchestrator drift --json"))
     if report.not_compared:
         _show_not_compared(report.not_compared)
 
@@ -152,7 +154,7 @@ def _show_not_compared(left: Sequence[NotCompared]) -> None:
         ]
         click.echo(f"  {tenant_count(count)} {state}: {_some(same)}\n    {message}")
         if hint:
-            click.echo(f"    hint: {hint}")
+            click.echo(f"    hint: {typed(hint)}")
     if len(counts) > _SHAPES:
         click.echo(f"  and {len(counts) - _SHAPES} more reasons: --json")
 

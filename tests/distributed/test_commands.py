@@ -175,12 +175,20 @@ def test_before_anybody_has_begun(project: Project, command: Workspace) -> None:
     assert command.run("runs", "pause", "last").returncode == 0
     paused = command.json("runs", "show", "last")
     assert (paused["status"], paused["summary"]) == ("paused", {"not_started": 10})
-    assert command.run("resume", *DBOS, "--provision", "--detach").returncode == 0
+    told = command.run("runs", "show", "last").stdout.splitlines()[-1]
+    assert told == f"go on with: orchestrator resume {paused['run']} --executor dbos"
+    # As it is pasted, it is the workers' again.
+    assert command.run(*told.partition("orchestrator ")[2].split(), "--provision", "--detach").returncode == 0
+    follow = command.run("runs", "show", "last").stdout
+    assert follow.endswith(f"look on with: orchestrator runs show {paused['run']} --follow\n")
     with workers(project, 1):
         assert command.json("runs", "show", "last", "--follow")["run"] == paused["run"]
     command.run("downgrade", "base", "--all", "--yes", "--allow-data-loss", *DBOS, "--detach")
     assert command.run("runs", "cancel", "last").returncode == 0
     assert command.json("runs", "show", "last")["status"] == "cancelled"
+    anew = "begin a new one: orchestrator downgrade base --all --executor dbos"
+    assert command.run("runs", "show", "last").stdout.endswith(f"{anew}\n")
+    assert anew in command.run("resume").stderr
 
 
 def test_nobody_has_it_any_more(project: Project, command: Workspace, url: str) -> None:
@@ -194,7 +202,8 @@ def test_nobody_has_it_any_more(project: Project, command: Workspace, url: str) 
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out.strip()) == (
         1,
-        f"run {run} is no longer with the workers, and has no end; go on with: orchestrator resume {run}",
+        f"run {run} is no longer with the workers, and has no end;"
+        f" go on with: orchestrator resume {run} --executor dbos",
     ), err
 
 

@@ -228,7 +228,7 @@ def _unknown(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> Attem
     failure = Failure(
         "not_here",
         f"the worker on {socket.gethostname()} has no tenant {tenant} in its tenants.yaml",
-        hint=f"give all workers the same tenants.yaml, then: orchestrator resume {job.run}",
+        hint=f"give all workers the same tenants.yaml, then: orchestrator resume {job.run} --executor dbos",
     )
     return _failed(job, tenant, earlier, failure)
 
