@@ -159,7 +159,7 @@ async def foreseen(
     async with opened_project(fleet) as project, opened_journal(fleet, read_only=True) as journal:
         if source == LAST:
             source = (await last_with_backups(journal)).id
-        listed = await backups_in(journal, str(source))
+        listed = await backups_in(journal, fleet, str(source))
         if register:
             project = await Returning(Registrar(project, fleet)).join(project, selection_of(tenants), listed)
         chosen = _chosen(project, tenants, listed, everyone=everyone)
