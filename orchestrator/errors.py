@@ -127,5 +127,9 @@ class OnboardingError(MayPass):
     """A tenant cannot be taken in or out."""
 
 
+class StillListed(OnboardingError):
+    """An onboarding is to be undone, and the fleet has its tenant."""
+
+
 class RestoreUnknown(BackupError):
     """The connection was lost at a restore's very end, and it could not be seen whether the tenant is back."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,17 @@ from orchestrator.errors import OrchestratorError
 from tests import warm_start
 from tests.servers import PostgresServer, connect_to, start_own_server
 from tests.workspace import Workspace
+
+# Containers switch this off. Tests and package are compiled once all the same, not anew by every session and command.
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is there until the end: it is not looked through for garbage again and again."""
+    # Not for what tests write: a file edited within a second, and no longer than before, is taken for the same.
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,6 +39,8 @@ _LATE = (
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "sqlalchemy.ext.asyncio",
 )
+#: What the engine does; with the lowest versions of the dependencies it is not installed.
+_LATE_AND_EXTRA = ("dbos", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 
 
 def import_all() -> None:
@@ -52,6 +54,9 @@ def import_all() -> None:
                 import_module(module.name)
     for name in _LATE:
         import_module(name)
+    for name in _LATE_AND_EXTRA:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def serve(address: str) -> dict[str, Any] | None:

@@ -38,12 +38,20 @@ async def drift(
         also: ``comments``, ``owners``: what is compared only where it is asked for. SQLite has neither.
 
     Raises:
-        OrchestratorError: bad input, or ``against`` cannot be read. A tenant that cannot be compared is no error: the
-            report has it.
+        UsageError: ``baseline`` cannot be used; nobody was asked.
+        OrchestratorError: other bad input, or ``against`` cannot be read. A tenant that cannot be compared is no
+            error: the report has it.
     """
     asked = frozenset(also)
     if unknown := sorted(asked - {COMMENTS, OWNERS}):
         raise UsageError(f"there is nothing to compare called {unknown[0]!r}", hint=f"also: {COMMENTS}, {OWNERS}")
+    accepted: frozenset[str] = frozenset()
+    if baseline is not None:
+        # Whoever has mistyped it does not wait for thousands of tenants first.
+        from orchestrator.rollout.baseline import load_baseline
+        from orchestrator.rollout.drift import REVISIONS
+
+        accepted = load_baseline(Path(baseline), against or REVISIONS, fleet.ignore)
     async with (
         opened_servers(fleet) as servers,
         looking(servers, selection_of(tenants), against=against, jobs=jobs, also=asked) as looked,
@@ -52,7 +60,7 @@ async def drift(
         from orchestrator.actions.drifting.comparison import compared
         from orchestrator.actions.project import read_project
 
-        return await compared(await read_project(fleet, servers), looked, baseline)
+        return await compared(await read_project(fleet, servers), looked, accepted)
 
 
 def accept(found: DriftReport) -> DriftReport:

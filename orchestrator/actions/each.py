@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.actions.another_fleet import is_elsewhere, named
 from orchestrator.actions.execute import backups_of
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.project import Project
@@ -27,7 +28,7 @@ from orchestrator.statuses import RunStatus, TenantStatus
 
 def new_run(project: Project, command: str, options: Mapping[str, Any]) -> RunRecord:
     """The record of a run that begins now."""
-    return RunRecord(
+    record = RunRecord(
         id=new_run_id(),
         command=command,
         target=(),
@@ -39,6 +40,7 @@ def new_run(project: Project, command: str, options: Mapping[str, Any]) -> RunRe
         directory_digest=project.history.digest,
         options=options,
     )
+    return named(project.fleet, record)
 
 
 async def looked_at(
@@ -101,8 +103,8 @@ async def run_each(
         retries=project.fleet.policy.retries,
     )
     await journal.start_run(record, pending(record.id, plan))
-    if tenants:
-        journal.record_event(await places_event(project, record.id, [each.tenant for each in tenants], SEEN))
+    if seen := [each.tenant for each in tenants if not is_elsewhere(each)]:
+        journal.record_event(await places_event(project, record.id, seen, SEEN))
     watch.observer.started(plan, record.id)
     try:
         async with heeding(journal, record.id, watch.stop):

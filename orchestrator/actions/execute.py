@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.actions.another_fleet import is_elsewhere, named
 from orchestrator.actions.attempting import about, attempting, connections_each
 from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execution import Execution, Watch
@@ -191,6 +192,7 @@ async def run_plan(
         earlier: what the run had done before it was carried on; nothing for a new one.
         onboarding: what it does for tenants that are new; ``None`` where none are.
     """
+    record = named(project.fleet, record)
     if execution.handed_over:
         from orchestrator.actions.distributing.handing import handed_over
 
@@ -228,7 +230,9 @@ async def run_plan(
     if execution.workforce is None:
         executor = LocalExecutor(parts.tries, budgets, execution.at_once if migrator.concurrent else 1, watch.stop)
     else:
-        executor = execution.workforce.executor(project, journal, record, plan, request, budgets, earlier.attempts)
+        executor = execution.workforce.executor(
+            project, journal, record, plan, request, execution, budgets, earlier.attempts
+        )
     run = Run(
         id=record.id,
         plan=plan,
@@ -255,7 +259,7 @@ async def run_plan(
     if forward:
         journal.record_event(await places_event(project, record.id, forward))
     moved = {tenant.id for tenant in forward}
-    seen = [each.tenant for each in plan.tenants if each.tenant.id not in moved]
+    seen = [each.tenant for each in plan.tenants if each.tenant.id not in moved and not is_elsewhere(each)]
     if seen:
         journal.record_event(await places_event(project, record.id, seen, SEEN))
     await journal.flush()

@@ -44,6 +44,7 @@ class Workforce(Protocol):
         record: RunRecord,
         plan: Plan,
         request: Request,
+        execution: Execution,
         budgets: Mapping[str, tuple[str, int]],
         earlier: Mapping[str, AttemptRecord],
     ) -> Executor:
@@ -55,6 +56,7 @@ class Workforce(Protocol):
             record: the run.
             plan: for the tenants that are still to be done.
             request: what the plan was made from.
+            execution: how; that of a part of the run (what takes a wave back) is not the run's.
             budgets: each server's physical identity and how many tenants it takes at once, by name.
             earlier: what the run had done before it was carried on, by tenant id.
         """

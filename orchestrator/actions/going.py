@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.engine.looking import OPEN_RUNS, OpenRun, open_runs
+from orchestrator.engine.looking import AT_WORK, OPEN_RUNS, OpenRun, open_runs
 from orchestrator.errors import JournalError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
@@ -44,6 +44,35 @@ async def is_surely_going(fleet: Fleet, journal: Journal, run: RunRecord) -> boo
     return _is_going(run, there)
 
 
+async def at_work(journal: Journal, runs: Iterable[RunRecord]) -> frozenset[str]:
+    """Ids of those of ``runs`` that somebody is at just now: what they have left half done may still come to its end.
+
+    One that workers have goes on as soon as one of them is there; until then, nobody is at its tenants.
+
+    Args:
+        journal: opened.
+        runs: as they were read from there.
+    """
+    unended = {run.id: run for run in runs if run.finished_at is None}
+    now = datetime.now(UTC)
+    local = {run.id for run in unended.values() if run.executor is None and alive(run, now)}
+    distributed = {run.id: run.given_as for run in unended.values() if run.executor is not None}
+    if not distributed:
+        return frozenset(local)
+    try:
+        there = {str(id) for (id,) in await journal.beside(AT_WORK)}
+    except JournalError:
+        # Who may read the journal need not have rights on the engine's tables; in doubt, they are left alone.
+        return frozenset(local | distributed.keys())
+    return frozenset(local | {id for id, given_as in distributed.items() if {id, given_as} & there})
+
+
+async def is_lost(journal: Journal, run: RunRecord) -> bool:
+    """Whether the worker that had ``run`` as a whole is gone, and no other one has taken it over."""
+    there = await _open_runs(journal, [run])
+    return any(each.run == run.given_as and each.lost for each in there or ())
+
+
 async def as_they_are(journal: Journal, runs: Sequence[RunRecord]) -> list[RunRecord]:
     """``runs``, of which those that nobody carries out any more are interrupted; ``resume`` sees it the same way."""
     there = await _open_runs(journal, runs)
@@ -56,11 +85,13 @@ async def as_they_are(journal: Journal, runs: Sequence[RunRecord]) -> list[RunRe
 
 
 async def waiting(journal: Journal, run: RunRecord) -> Waiting | None:
-    """What ``run`` waits for that was given to workers; ``None`` where one has it, or nobody knows."""
+    """What ``run`` waits for that was given to workers; ``None`` where one is at it, or nobody knows."""
     there = await _open_runs(journal, [run])
     own = next((each for each in there or () if each.run == run.id), None)
-    if there is None or own is None or own.taken:
+    if there is None or own is None or (own.taken and not own.lost):
         return None
+    if own.lost:
+        return Waiting()
     before = next(each for each in there if each.queue == own.queue)
     if before == own:
         return Waiting()

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
+from orchestrator.actions.going import at_work
 from orchestrator.actions.project import Project
 from orchestrator.actions.rolling_back.places import Place, places_as_journaled
 from orchestrator.history.graph import Graph
@@ -136,11 +137,14 @@ async def notice(
     seen = await journal.last_seen([each.tenant.id for each in readable])
     places = await places_as_journaled(project, [each.tenant for each in readable])
     found: dict[str, Notice] = {}
+    # Whether somebody is at a run is asked once for all its tenants.
+    runs = {unclear.run.id: unclear.run for last in seen.values() for unclear in last.since}
+    going = await at_work(journal, runs.values())
     graph = project.history.graph
     before = lru_cache(maxsize=None)(partial(_is_before, graph))
     for each in readable:
         last = seen.get(each.tenant.id)
-        if last is None or last.at >= began or any(unclear.at_work for unclear in last.since):
+        if last is None or last.at >= began or any(unclear.run.id in going for unclear in last.since):
             continue
         place = places.get(each.tenant.id)
         kind = judged(graph, each, place, last, before)

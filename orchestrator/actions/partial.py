@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from orchestrator.actions.going import at_work
 from orchestrator.actions.project import Project
 from orchestrator.databases.failures import Failure
 from orchestrator.fleet.tenant import Limits
 from orchestrator.journal.journal import Journal
-from orchestrator.journal.records import StepRecord, alive
+from orchestrator.journal.records import StepRecord
 from orchestrator.rollout.plan import Plan, PlannedTenant
 from orchestrator.rollout.steps import cut_off
 from orchestrator.statuses import TenantStatus
@@ -71,11 +72,11 @@ async def left_partial(project: Project, journal: Journal, plan: Plan, ours: str
     planned = {each.tenant.id: each for each in plan.tenants}
     failures: dict[str, Failure] = {}
     settled, ended, finished = [], [], set()
-    for step, run in await journal.open_steps():
-        each = planned.get(step.tenant)
-        going = run is not None and run.id != ours and run.finished_at is None and alive(run, datetime.now(UTC))
-        at_work = step.error is None and going
-        if each is None or each.heads is None or at_work:
+    steps = [(step, run) for step, run in await journal.open_steps() if step.tenant in planned]
+    going = await at_work(journal, {run.id: run for _, run in steps if run is not None and run.id != ours}.values())
+    for step, run in steps:
+        each = planned[step.tenant]
+        if each.heads is None or (step.error is None and run is not None and run.id in going):
             continue
         if each.heads not in step.heads:
             settled.append(step)

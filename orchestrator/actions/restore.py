@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.actions.another_fleet import met_places
 from orchestrator.actions.each import limits_of, looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
@@ -17,6 +19,7 @@ from orchestrator.actions.project import Project, opened_project, require_select
 from orchestrator.actions.restoring.found_backups import Found, Listed, backups_in, last_with_backups, looked_through
 from orchestrator.actions.restoring.neighbours import neighbours
 from orchestrator.actions.restoring.steps import RestoredSteps
+from orchestrator.actions.rolling_back.places import moved_places
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.dumping import Restoring
@@ -75,7 +78,7 @@ async def restore(
     async with opened_project(fleet) as project, opened_journal(fleet) as journal:
         if source == LAST:
             source = (await last_with_backups(journal)).id
-        listed = await backups_in(journal, str(source))
+        listed = await backups_in(journal, fleet, str(source))
         returning = Returning(Registrar(project, fleet))
         if register:
             project = await returning.join(project, selection_of(tenants), listed)
@@ -86,17 +89,20 @@ async def restore(
         await project.require_dumping(chosen)
         shared = await _shared(project, chosen, given)
         taken = await returning.taken(project, chosen)
+        moved = await _moved(project, journal, chosen, listed)
 
-        def judge(tenant: Tenant, _: Reading) -> Failure | None:
+        def judge(tenant: Tenant, reading: Reading) -> Failure | None:
             try:
                 _require_fit(project, tenant, given.get(tenant.id), str(source))
             except OrchestratorError as error:
                 return replace(describe(error), type="no_backup")
-            return shared.get(tenant.id) or taken.get(tenant.id)
+            # Where nothing is, nothing is lost: a server that is gone is made up for on another one.
+            elsewhere = moved.get(tenant.id) if reading.exists else None
+            return elsewhere or shared.get(tenant.id) or taken.get(tenant.id)
 
         found = await looked_at(project, chosen, judge)
-        patterns = list(selection_of(tenants).patterns)
-        record = new_run(project, "restore", {"source": str(source), "patterns": patterns})
+        flags = [flag for flag, given in (("--keep", keep), ("--register", register)) if given]
+        record = new_run(project, "restore", {"source": str(source), "flags": flags})
 
         async def act(planned: PlannedTenant) -> Done:
             backup = given[planned.tenant.id]
@@ -153,7 +159,7 @@ async def foreseen(
     async with opened_project(fleet) as project, opened_journal(fleet, read_only=True) as journal:
         if source == LAST:
             source = (await last_with_backups(journal)).id
-        listed = await backups_in(journal, str(source))
+        listed = await backups_in(journal, fleet, str(source))
         if register:
             project = await Returning(Registrar(project, fleet)).join(project, selection_of(tenants), listed)
         chosen = _chosen(project, tenants, listed, everyone=everyone)
@@ -223,6 +229,24 @@ def _require_fit(project: Project, tenant: Tenant, found: Found | None, source: 
             f"its backup is of {was}, and its tables are in {tenant.place} now",
             hint="a backup goes back to where it was made: put tenants.yaml back first",
         )
+
+
+async def _moved(
+    project: Project, journal: Journal, tenants: Sequence[Tenant], listed: Mapping[str, Listed]
+) -> dict[str, Failure]:
+    """Who of ``tenants`` is not where the run that made the backups met it: another fleet's tenant, perhaps."""
+    run = next((each.run for each in listed.values()), None)
+    if run is None:
+        return {}
+    met = await met_places(journal, run, await journal.attempts(run))
+    moved = await moved_places(project, met, [tenant for tenant in tenants if tenant.id in listed], "met")
+
+    def told(tenant: str, failure: Failure) -> Failure:
+        way = shlex.join(["orchestrator", "restore", str(listed[tenant].file), "-t", tenant])
+        hint = f"another fleet's file is named with --config; where it is to come here all the same: {way}"
+        return replace(failure, hint=hint)
+
+    return {tenant: told(tenant, failure) for tenant, failure in moved.items()}
 
 
 async def _shared(project: Project, tenants: Sequence[Tenant], given: Mapping[str, Found]) -> dict[str, Failure]:

@@ -9,16 +9,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from orchestrator.actions.another_fleet import left_elsewhere, met_places, require_here, require_same_name
 from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execute import backups_of, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
-from orchestrator.actions.going import is_surely_going
+from orchestrator.actions.going import at_work, is_surely_going
 from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.set_aside import taken_out_since
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
-from orchestrator.actions.project import opened_project
+from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
+from orchestrator.actions.rolling_back.places import moved_places
 from orchestrator.actions.rolling_back.undoing import undone
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import ConfigurationError, UsageError
@@ -30,7 +32,7 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EXECUTOR, GIVEN_AS, Actor, AttemptRecord, RunRecord
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan
 from orchestrator.rollout.planning import Request
-from orchestrator.rollout.result import NOT_RESUMED, RunResult, retry_of
+from orchestrator.rollout.result import NOT_RESUMED, RunResult, again_of, retry_of
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
 from orchestrator.rollout.through import through
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
@@ -84,20 +86,17 @@ async def resume(
         if taken_over is not None and record.finished_at is not None:
             ended = RunResult(record, tuple(earlier.values()), tuple(waves.values()))
             return await _after_the_end(fleet, ended, execution, watch, provision=provision)
-        for unbegun in await _not_taken_back(journal, record, waves):
-            waves[unbegun.name] = unbegun
-            journal.record_event(unbegun.event(record.id))
+        noted = list(await _not_taken_back(journal, record, waves))
+        waves |= {unbegun.name: unbegun for unbegun in noted}
         if execution.approve and not any(wave.state is WaveState.WAITING for wave in waves.values()):
-            raise UsageError(
-                f"no wave of run {record.id} waits for approval", hint=f"go on with: orchestrator resume {record.id}"
-            )
-        for gone in _undeclared(declared, waves):
-            waves[gone.name] = gone
-            journal.record_event(gone.event(record.id))
+            raise UsageError(f"no wave of run {record.id} waits for approval", hint=f"go on with: {retry_of(record)}")
+        noted += (gone := _undeclared(declared, waves))
+        waves |= {wave.name: wave for wave in gone}
         unclosed = _unclosed(record, declared, earlier, waves, of_all=taken_over is not None)
         failed = {} if taken_over is None else through(earlier.values(), taken_over)
         if not left and not unclosed and taken_over is None:
             backups = await backups_of(journal, record.id)
+            _note(journal, record, noted)
             done = RunResult(record, tuple(earlier.values()), tuple(waves.values()), backups)
             return await _nothing_left(journal, done, watch)
         async with opened_project(fleet) as project:
@@ -105,6 +104,9 @@ async def resume(
             if record.command == "onboard":
                 arriving = await expected(project, fleet, Arrivals.of(record))
                 project, asked = arriving.project, arriving.asked
+            moved = await _moved(project, journal, record, earlier, execution)
+            # Not before: another fleet's waves are not to be closed either.
+            _note(journal, record, noted)
             request = replace(
                 _request(record, execution, provision=provision),
                 dealt={attempt.tenant: attempt.wave for attempt in earlier.values() if attempt.wave is not None},
@@ -128,6 +130,7 @@ async def resume(
             made = await project.plan(request, still)
             if record.command == "rollback":
                 made = await still_taken_back(project, journal, record, made, later)
+            made = left_elsewhere(made, record, moved)
             for attempt in _settled(made, earlier, later):
                 earlier[attempt.tenant] = attempt
             plan, files = await guarded(project, journal, made, execution, record.id)
@@ -153,6 +156,31 @@ async def resume(
     if execution.handed_over:
         return result
     return await _after_the_end(fleet, result, execution, watch, provision=provision)
+
+
+def _note(journal: Journal, record: RunRecord, waves: Sequence[WaveRecord]) -> None:
+    for wave in waves:
+        journal.record_event(wave.event(record.id))
+
+
+async def _moved(
+    project: Project, journal: Journal, record: RunRecord, earlier: Mapping[str, AttemptRecord], execution: Execution
+) -> Mapping[str, Failure]:
+    """Tenants that are not where the run met them, each with what to say of it.
+
+    Of a rollback, where the run that it takes back has changed them is what counts; it looks itself. Workers have been
+    given the run by a command that has looked, and may know servers by other addresses.
+
+    Raises:
+        UsageError: it is another fleet's run.
+    """
+    if record.command == "rollback" or execution.workforce is not None:
+        return {}
+    met = await met_places(journal, record.id, earlier.values())
+    there = [tenant for tenant in project.fleet.tenants if tenant.id in earlier]
+    moved = await moved_places(project, met, there, "met")
+    require_here(record, [tenant.id for tenant in there if tenant.id in met], moved)
+    return moved
 
 
 async def _after_the_end(
@@ -204,9 +232,9 @@ async def _not_taken_back(
             raise UsageError(
                 f"wave {wave.name} of run {record.id} was taken back by run {back.id}"
                 + ("" if through else f", which is {back.status.value}"),
-                hint="begin a new one: orchestrator upgrade"
+                hint=f"begin a new one: {again_of(record)}"
                 if through
-                else f"take back what is left of it: orchestrator resume {back.id}",
+                else f"take back what is left of it: {retry_of(back)}",
             )
     return tuple(replace(wave, rolled_back=None) for wave in found)
 
@@ -271,15 +299,19 @@ async def _resumable(fleet: Fleet, journal: Journal, name: str | None, execution
     record = await journal.run(name) if name is not None else await journal.last_run(without=NOT_RESUMED)
     if record is None:
         raise UsageError("there is no run to resume", hint="start one with: orchestrator upgrade")
+    require_same_name(fleet, record, again_of(record))
     if record.command in NOT_RESUMED:
+        left = [each.tenant for each in await journal.attempts(record.id) if each.status not in SATISFIED]
         raise UsageError(
             f"run {record.id} was a {record.command}, and is not resumed: each tenant is done whole or not at all",
-            hint=retry_of(record),
+            hint=retry_of(record, left),
         )
     if execution.workforce is None and await is_surely_going(fleet, journal, record):
+        if record.executor is not None and not await at_work(journal, [record]):
+            raise _waits(record)
         raise _still_going(record)
     if record.status is RunStatus.CANCELLED:
-        raise UsageError(f"run {record.id} was cancelled", hint="begin a new one: orchestrator upgrade")
+        raise UsageError(f"run {record.id} was cancelled", hint=f"begin a new one: {again_of(record)}")
     return record
 
 
@@ -288,6 +320,15 @@ def _still_going(record: RunRecord) -> UsageError:
     follow = " --follow" if record.executor is not None else ""
     return UsageError(
         f"run {record.id} is still going: {by}", hint=f"look at it with: orchestrator runs show {record.id}{follow}"
+    )
+
+
+def _waits(record: RunRecord) -> UsageError:
+    given = record.given_as
+    return UsageError(
+        f"run {record.id} is still going: workers have it, and none is at it now",
+        hint=f"orchestrator runs show {given} tells what it waits for; where that is a worker, start one: orchestrator "
+        f"worker; to carry it on without, take it from them: orchestrator runs pause {given}",
     )
 
 

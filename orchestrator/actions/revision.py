@@ -61,7 +61,7 @@ async def revision(
         The files, and what lint says. With ``autogenerate`` no file where models and revisions agree.
 
     Raises:
-        UsageError: there is no message, or ``rev_id`` is no plain name.
+        UsageError: there is no message, or ``rev_id`` is no plain name, or longer than what version tables take.
         ConfigurationError: env.py cannot be run, or the models cannot be compared.
         HistoryError: Alembic refuses.
         OrchestratorError: no scratch tenant can be made. Whatever is raised, nothing was written.

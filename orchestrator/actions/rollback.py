@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from orchestrator.actions.another_fleet import require_same_name
 from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execute import FORWARD, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
@@ -131,7 +132,7 @@ async def take_back(
 ) -> RunResult:
     """The same, as the run ``id``: a new one's, which may be written down before it begins."""
     async with opened_journal(fleet) as journal, opened_project(fleet) as project:
-        taken = await _taken(journal, run)
+        taken = await _taken(journal, fleet, run)
         request, made = await _plan(project, taken, tenants, to_before, execution)
         plan, files = await guarded(project, journal, made, execution)
         shapes = await shapes_before(project, journal, taken.run, taken.changed, plan)
@@ -148,6 +149,7 @@ async def take_back(
             options={
                 "fixed": dict(request.fixed),
                 "to_before": to_before,
+                "select": selection_of(tenants).as_json(),
                 "waves": execution.waves,
                 OPTION: shapes,
                 **execution.recorded(id),
@@ -196,13 +198,14 @@ async def plan_rollback(
     """
     async with opened_project(fleet) as project:
         async with opened_journal(fleet, read_only=True) as journal:
-            taken = await _taken(journal, run)
+            taken = await _taken(journal, fleet, run)
         _, made = await _plan(project, taken, tenants, to_before, execution)
         return await report_on(project, made, execution, sql=sql)
 
 
-async def _taken(journal: Journal, name: str) -> Taken:
+async def _taken(journal: Journal, fleet: Fleet, name: str) -> Taken:
     run = await journal.run(name)
+    require_same_name(fleet, run, "orchestrator downgrade REV -t TENANT")
     if run.command == "onboard":
         raise UsageError(
             f"run {run.id} has onboarded its tenants: there is nothing that they were before",

@@ -72,14 +72,13 @@ async def bring(project: Project, tenant: Tenant, target: str, recording: Watche
         application="orchestrator scratch",
         concurrent=await self_check(),
     )
-    if recording is None and project.databases[tenant.server].dialect == "postgresql":
-        recording = watched(project, tenant)
+    recording = recording or watched(project, tenant)
     work = Work.of(project.history, "upgrade", target)
     with migrating(migrator):
         outcome = await migrator.attempt(tenant, work, recording=recording)
     failure = outcome.failure
     where = f" in revision {failure.revision}" if failure is not None and failure.revision else ""
-    if recording is not None and recording.prevented and recording.abroad is not None:
+    if recording.prevented and recording.abroad is not None:
         # Whatever a revision made of that: it may have caught the error, and gone on.
         raise Escaping(
             f"the revisions change more than their tenant{where}: it {recording.abroad}, which real tenants share",

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from orchestrator.actions.going import is_lost
 from orchestrator.actions.journals import opened_journal
 from orchestrator.errors import JournalError, UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import RunRecord, alive
 from orchestrator.rollout.stop import Stop
+from orchestrator.rollout.waves import EVENT as WAVE_EVENT
+from orchestrator.rollout.waves import waves_of
 from orchestrator.statuses import RunStatus, TenantStatus
 
 #: Seconds between two looks whether somebody has asked.
@@ -73,7 +76,10 @@ async def _without_workers(fleet: Fleet, journal: Journal, record: RunRecord, st
         return
     from orchestrator.actions.distributing.given import taken_back
 
-    await taken_back(fleet, record, lambda: ended_as(journal, record.id, status))
+    waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT)).values()
+    parts = [record.id, *(wave.rolled_back for wave in waves if wave.rolled_back is not None)]
+    lost = await is_lost(journal, record)
+    await taken_back(fleet, record, parts, lost, lambda: ended_as(journal, record.id, status))
 
 
 async def ended_as(journal: Journal, run: str, status: RunStatus) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
 from orchestrator.cli.render import print_json, print_table, tenant_count
 from orchestrator.cli.running import read
@@ -48,5 +49,5 @@ def _show(report: CheckReport, asked: str | None) -> None:
     print_table(("TENANT", "SERVER", "HEADS", "STATE", ""), rows)
     if len(report.not_ready) > _NAMED:
         see = "orchestrator check --json" if asked is None else f"orchestrator status --older-than {asked}"
-        click.echo(f"and {len(report.not_ready) - _NAMED} more: {see}")
+        click.echo(f"and {len(report.not_ready) - _NAMED} more: {typed(see)}")
     click.echo(f"\nnot ready: {len(report.not_ready)} of {tenant_count(report.tenants)} not known to have {what}")

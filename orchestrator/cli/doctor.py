@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
 from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
@@ -37,7 +38,7 @@ def _show(report: DoctorReport, *, verbose: bool) -> None:
         where = f"{finding.server}: " if finding.server else ""
         click.echo(f"{finding.level.value:<8} {where}{finding.check}: {finding.message}")
         if finding.hint:
-            click.echo(f"         hint: {finding.hint}")
+            click.echo(f"         hint: {typed(finding.hint)}")
     looked = f"{len(report.findings)} things looked at"
     problems = sum(finding.level == "problem" for finding in report.findings)
     click.echo(f"{looked}, {problems} would break a run" if problems else f"{looked}, nothing stands against a run")

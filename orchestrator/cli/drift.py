@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
 from orchestrator.cli.render import print_json, tenant_count
 from orchestrator.cli.running import read
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _SHAPES, _OBJECTS, _OPERATIONS, _NAMES = 10, 8, 4, 5
 #: Shapes that the first line tells one by one.
 _HEADLINES = 2
-#: Columns of a line that goes to a file or a pipe.
+#: Columns of a line that goes to a file or a pipe, and of a difference wherever it goes.
 _WIDE = 160
 
 
@@ -87,7 +88,8 @@ def _show(report: DriftReport) -> None:
         _show_group(group)
     if len(groups) > _SHAPES:
         rest = sum(_size(group) for group in groups[_SHAPES:])
-        click.echo(f"\nand {tenant_count(rest)} in {len(groups) - _SHAPES} more shapes: orchestrator drift --json")
+        more = f"and {tenant_count(rest)} in {len(groups) - _SHAPES} more shapes"
+        click.echo(typed(f"\n{more}: orchestrator drift --json"))
     if report.not_compared:
         _show_not_compared(report.not_compared)
 
@@ -129,12 +131,14 @@ def _show_group(group: Sequence[Shape]) -> None:
     where = heads[0] if len(set(heads)) == 1 else f"{len(set(heads))} different revisions"
     click.echo(f"\n{tenant_count(len(tenants))} at {where}: {_some(tenants)}")
     shape = group[0]
+    wide = max(shutil.get_terminal_size().columns, 80) if sys.stdout.isatty() else _WIDE
     # Whoever takes the operations from here takes them in this order.
     for change in in_order(shape.difference)[:_OBJECTS]:
-        click.echo(_cut(f"  {told(change)}"))
+        # What matters may be its last words: a terminal wraps it.
+        click.echo(_cut(f"  {told(change)}", _WIDE))
         lines = operations(change, shape.kind.dialect)
         for operation in lines[:_OPERATIONS]:
-            click.echo(_cut(f"      {operation}"))
+            click.echo(_cut(f"      {operation}", wide))
         if len(lines) > _OPERATIONS:
             click.echo(f"      ... {len(lines) - _OPERATIONS} more operations: --json")
     if len(shape.difference) > _OBJECTS:
@@ -150,7 +154,7 @@ def _show_not_compared(left: Sequence[NotCompared]) -> None:
         ]
         click.echo(f"  {tenant_count(count)} {state}: {_some(same)}\n    {message}")
         if hint:
-            click.echo(f"    hint: {hint}")
+            click.echo(f"    hint: {typed(hint)}")
     if len(counts) > _SHAPES:
         click.echo(f"  and {len(counts) - _SHAPES} more reasons: --json")
 
@@ -160,7 +164,6 @@ def _some(tenants: Sequence[str]) -> str:
     return shown if len(tenants) <= _NAMES else f"{shown} and {len(tenants) - _NAMES} more"
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, wide: int) -> str:
     """As much of a line as is to be seen at a glance; all of it is in the JSON."""
-    wide = max(shutil.get_terminal_size().columns, 80) if sys.stdout.isatty() else _WIDE
     return line if len(line) <= wide else f"{line[: wide - 3]}..."

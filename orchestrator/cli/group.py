@@ -126,9 +126,10 @@ def _require_told(settings: Settings) -> None:
 def _fail(settings: Settings, kind: str, message: str, hint: str | None, code: int) -> NoReturn:
     import json
 
+    from orchestrator.cli.hints import typed
     from orchestrator.fleet.secrets import mask
 
-    message, hint = mask(message), mask(hint) if hint else None
+    message, hint = mask(message), mask(typed(hint, settings.config)) if hint else None
     if settings.json or "--json" in sys.argv:
         print(json.dumps({"error": {"type": kind, "message": message, "hint": hint}}, ensure_ascii=False))
     print(f"error: {message}", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
 from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
@@ -71,13 +72,13 @@ def report_lines(report: LintReport) -> Iterator[str]:
         yield f"{where}{finding.severity.value}: {finding.rule}: {finding.message}"
         # Warnings may be many, and are mostly of a few kinds; their hints are in the JSON.
         if finding.hint and finding.severity == "error":
-            yield f"  hint: {finding.hint}"
+            yield f"  hint: {typed(finding.hint)}"
     for excused in report.ignored:
         yield f"{excused.finding.file}:{excused.finding.line}: ignored: {excused.finding.rule}: {excused.reason}"
     if report.squawk.reason is not None:
         yield f"squawk: not run: {report.squawk.reason}"
         if report.squawk.hint:
-            yield f"  hint: {report.squawk.hint}"
+            yield f"  hint: {typed(report.squawk.hint)}"
     yield _sum(report)
 
 

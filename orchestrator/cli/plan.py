@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.options import executing, execution_from, provisioning, selecting, selection_from
 from orchestrator.cli.preflight import show_preflight
 from orchestrator.cli.render import print_json, print_table, show_edited, sized, tenant_count
@@ -80,7 +81,7 @@ def show(
         save(report.as_file(), Path(out))
     code = show_report(settings, report if sql else replace(report, sql=()))
     if out is not None:
-        click.echo(f"saved; run it with: {shlex.join(['orchestrator', 'upgrade', '--plan', out])}", err=True)
+        click.echo(typed(f"saved; run it with: {shlex.join(['orchestrator', 'upgrade', '--plan', out])}"), err=True)
     return code
 
 

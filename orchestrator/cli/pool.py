@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.render import print_json
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
@@ -48,7 +49,7 @@ def _show(settings: Settings, found: Pools) -> int:
         if each.error is not None:
             click.echo(f"error: {each.error}", err=True)
             if each.hint is not None:
-                click.echo(f"  hint: {each.hint}", err=True)
+                click.echo(f"  hint: {typed(each.hint)}", err=True)
         elif not settings.json:
             click.echo(_told(each))
     if settings.json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.hints import typed
 from orchestrator.cli.render import print_table, sized
 from orchestrator.rollout import rehearsal_telling as telling
 
@@ -42,7 +43,8 @@ def _show_failure(tenant: str, error: Mapping[str, Any]) -> None:
     click.echo(f"\n{tenant} failed{where}: {error['message']}")
     for name in ("statement", "hint"):
         if error.get(name):
-            text = str(error[name]).strip().replace("\n", "\n             ")
+            text = typed(str(error[name])) if name == "hint" else str(error[name])
+            text = text.strip().replace("\n", "\n             ")
             click.echo(f"  {name:<9}  {text}")
     click.echo()
 
@@ -60,7 +62,7 @@ def _show_locks(document: Mapping[str, Any]) -> None:
             ],
         )
         if len(found) > _LISTED:
-            click.echo(f"and {len(found) - _LISTED} more: orchestrator runs show {document['run']} --json")
+            click.echo(typed(f"and {len(found) - _LISTED} more: orchestrator runs show {document['run']} --json"))
     elif any(clone["revisions"] for clone in document["clones"]) and not unseen:
         click.echo("\nno lock on a table that was there before keeps the application waiting")
 
@@ -73,7 +75,7 @@ def _show_not_undone(document: Mapping[str, Any]) -> None:
             who = f" ({tenant})" if tenant else ""
             click.echo(f"  {revision or 'all'}{who}: {why}")
         if len(found) > _LISTED:
-            click.echo(f"  and {len(found) - _LISTED} more: orchestrator runs show {document['run']} --json")
+            click.echo(typed(f"  and {len(found) - _LISTED} more: orchestrator runs show {document['run']} --json"))
 
 
 def _show_revisions(document: Mapping[str, Any]) -> None:
@@ -94,7 +96,7 @@ def _show_revisions(document: Mapping[str, Any]) -> None:
     if len(found) > len(rows):
         most = max(one.ms for one in found if one not in slowest)
         told = f"and {len(found) - len(rows)} more, none of which took more than {_time(most)}"
-        click.echo(f"{told}: orchestrator runs show {document['run']} --json")
+        click.echo(typed(f"{told}: orchestrator runs show {document['run']} --json"))
 
 
 def _show_clones(document: Mapping[str, Any]) -> None:

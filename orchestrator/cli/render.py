@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from orchestrator.cli.hints import typed, typed_in
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.actions.integrity import Edited
-    from orchestrator.journal.records import AttemptRecord
+    from orchestrator.journal.records import AttemptRecord, RunRecord
     from orchestrator.rollout.result import RunResult
 
 #: Failures told in full; the rest are counted by cause.
@@ -34,7 +35,7 @@ class Document(Protocol):
 
 def print_json(document: Document | dict[str, Any]) -> None:
     """The one document that ``--json`` prints."""
-    data = document if isinstance(document, dict) else document.as_json()
+    data = typed_in(document if isinstance(document, dict) else document.as_json())
     # Not json.dump: it calls write() for every word, which takes ten times as long.
     text = json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
     sys.stdout.write(text + "\n")
@@ -86,7 +87,7 @@ def counted(summary: dict[str, int]) -> str:
 def show_edited(edited: Sequence[Edited]) -> None:
     """Revisions whose files are not those that tenants were migrated with."""
     for each in edited:
-        click.echo(f"\n{each.message}\n  hint: {each.hint}")
+        click.echo(f"\n{each.message}\n  hint: {typed(each.hint)}")
 
 
 def show_run(settings: Settings, result: RunResult) -> None:
@@ -101,6 +102,8 @@ def show_run(settings: Settings, result: RunResult) -> None:
     click.echo(f"run {run.id} {run.status.value}{took}: {counted(result.summary)}")
     if result.waits is not None:
         click.echo(f"it {result.waits}")
+        if result.waits.behind is None:
+            click.echo(typed(f"  hint: {result.waits.way_on(run.given_as)}"))
     if result.rehearsed is not None:
         from orchestrator.rollout.rehearsal_telling import compared
 
@@ -113,17 +116,19 @@ def show_run(settings: Settings, result: RunResult) -> None:
         click.echo(f"\n{tenant_count(count)}, {len(result.causes)} causes")
     for cause in result.causes[:_TOLD]:
         example = next(attempt for attempt in result.tenants if attempt.tenant == cause.example)
-        _show_failure(example, cause.count)
+        _show_failure(run, example, cause.count)
     if len(result.causes) > _TOLD:
-        click.echo(f"\nand {len(result.causes) - _TOLD} more causes: orchestrator runs show {run.id} --json")
+        click.echo(typed(f"\nand {len(result.causes) - _TOLD} more causes: orchestrator runs show {run.id} --json"))
     held_up = result.held_up
     if held_up is not None:
         click.echo(f"\n{held_up}")
-    if not result.satisfied:
-        click.echo(f"\ngo on with: {result.retry}")
+    if not result.satisfied and result.way_on is not None:
+        click.echo(f"\n{typed(result.way_on)}")
 
 
-def _show_failure(attempt: AttemptRecord, count: int) -> None:
+def _show_failure(run: RunRecord, attempt: AttemptRecord, count: int) -> None:
+    from orchestrator.rollout.result import hint_of
+
     error = attempt.error or {}
     others = f" and {count - 1} more for the same cause" if count > 1 else ""
     click.echo(f"\n{attempt.tenant} {attempt.status.value}{others}")
@@ -132,7 +137,7 @@ def _show_failure(attempt: AttemptRecord, count: int) -> None:
         ("revision", error.get("revision")),
         ("statement", error.get("statement")),
         ("error", f"{error.get('type')}{state}: {error.get('message')}"),
-        ("hint", error.get("hint")),
+        ("hint", typed(hint_of(run, error) or "")),
     ):
         if value:
             text = str(value).strip().replace("\n", "\n             ")

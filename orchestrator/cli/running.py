@@ -135,15 +135,18 @@ def follow(settings: Settings, work: Callable[[Watch], Coroutine[Any, Any, RunRe
 
 def _left(settings: Settings, result: RunResult, *, asked: bool) -> int:
     """Tell of a run that goes on without us, or that nobody has any more."""
+    from orchestrator.cli.hints import typed
     from orchestrator.cli.render import print_json
+    from orchestrator.rollout.result import retry_of
 
     run = result.run.id
     if settings.json:
         print_json(result)
     elif asked or _received:
-        click.echo(f"run {run} is with the workers; look on with: orchestrator runs show {run} --follow")
+        click.echo(typed(f"run {run} is with the workers; look on with: orchestrator runs show {run} --follow"))
     else:
-        click.echo(f"run {run} is no longer with the workers, and has no end; go on with: orchestrator resume {run}")
+        way = typed(retry_of(result.run))
+        click.echo(f"run {run} is no longer with the workers, and has no end; go on with: {way}")
     return 0 if asked else 128 + _received[0] if _received else 1
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.group import command
+from orchestrator.cli.hints import typed
 from orchestrator.cli.render import counted, print_json, print_table, show_run
 from orchestrator.cli.running import follow, read
 from orchestrator.cli.settings import Settings
@@ -81,7 +82,8 @@ def _show_tenant(found: RunList, tenant: str) -> None:
         )
     print_table(("RUN", "COMMAND", "STATUS", "STARTED", "BY", "FROM", "TO", ""), rows)
     if not rows:
-        click.echo(f"no run in the journal has meant {tenant}; orchestrator tenants list has the ids", err=True)
+        text = f"no run in the journal has meant {tenant}; orchestrator tenants list has the ids"
+        click.echo(typed(text), err=True)
 
 
 @runs.command()
@@ -106,7 +108,7 @@ def show(settings: Settings, run: str, md: bool, follows: bool) -> int:
     if md:
         from orchestrator.rollout.report import report
 
-        click.echo(report(result), nl=False)
+        click.echo(typed(report(result)), nl=False)
         return 0
     if not settings.json:
         print_table(
@@ -139,7 +141,7 @@ def _follow(settings: Settings, run: str, md: bool) -> int:
 
     result, left = follow(settings, work)
     if md:
-        click.echo(report(result), nl=False)
+        click.echo(typed(report(result)), nl=False)
     else:
         show_run(settings, result)
     return left if left is not None else 0 if result.satisfied else 1
@@ -154,7 +156,7 @@ def _show_rehearsal(result: RunResult, *, md: bool) -> None:
             f"rehearsal {result.run.id} {result.run.status.value}: it did not come to its end, and found nothing"
         )
     elif md:
-        click.echo(report(result.rehearsal), nl=False)
+        click.echo(typed(report(result.rehearsal)), nl=False)
     else:
         show_rehearsal(result.rehearsal)
 

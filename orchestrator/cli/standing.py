@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.hints import typed
 from orchestrator.cli.render import counted, print_table, show_edited, tenant_count
 
 if TYPE_CHECKING:
@@ -112,12 +113,12 @@ def _show_noticed(report: StatusReport, listed: int | None) -> None:
             click.echo(f"  {notice.tenant}: {notice.message}")
         if listed is not None:
             _more(len(found), "--noticed")
-        click.echo(f"  hint: {found[0].hint}")
+        click.echo(f"  hint: {typed(found[0].hint)}")
 
 
 def _more(count: int, options: str) -> None:
     if count > _NAMED:
-        click.echo(f"  and {count - _NAMED} more: orchestrator status {options}")
+        click.echo(typed(f"  and {count - _NAMED} more: orchestrator status {options}"))
 
 
 def _row(each: PlannedTenant) -> tuple[str, ...]:

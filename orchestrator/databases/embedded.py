@@ -63,19 +63,22 @@ class EmbeddedServer:
         self.port = 0
 
     @classmethod
-    def start(cls, bindir: Path | None = None, settings: Mapping[str, str] = _NO_SETTINGS) -> EmbeddedServer:
+    def start(
+        cls, bindir: Path | None = None, settings: Mapping[str, str] = _NO_SETTINGS, parent: Path = _PARENT
+    ) -> EmbeddedServer:
         """Make a new cluster and start it; takes one to two seconds.
 
         Args:
             bindir: directory that holds ``postgres`` and ``initdb``; ``None`` finds one, see :func:`find_binaries`.
             settings: server settings beside the defaults, such as ``{"fsync": "off"}``.
+            parent: directory to make the server's own in; whoever may pass through ``/tmp`` has to be able to here.
 
         Raises:
             DatabaseError: no binaries, or the server does not start; the end of its log is in the message.
         """
         bindir = find_binaries(bindir)
-        _remove_leftovers()
-        server = cls(*_claim_directory())
+        _remove_leftovers(parent)
+        server = cls(*_claim_directory(parent))
         try:
             server._boot(bindir, settings)
         except BaseException:
@@ -214,9 +217,9 @@ def _failure(message: str, log: Path) -> DatabaseError:
     return DatabaseError("\n".join([message, *(f"  {line}" for line in tail)]))
 
 
-def _claim_directory() -> tuple[Path, int]:
+def _claim_directory(parent: Path) -> tuple[Path, int]:
     """Make a directory, and hold a lock in it for as long as this process lives."""
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PARENT))
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     # Others may pass through (the server may be another user's process) but not list it.
     directory.chmod(0o711)
     unfinished = directory / "lock.new"
@@ -227,9 +230,9 @@ def _claim_directory() -> tuple[Path, int]:
     return directory, lock
 
 
-def _remove_leftovers() -> None:
+def _remove_leftovers(parent: Path) -> None:
     """Remove directories whose process was killed: the kernel has released their lock."""
-    for directory in _PARENT.glob(f"{_PREFIX}*"):
+    for directory in parent.glob(f"{_PREFIX}*"):
         try:
             if directory.lstat().st_uid != os.geteuid():
                 continue

@@ -177,7 +177,7 @@ class Engine:
         return found[0].output if found else None
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Take back work that nobody has taken: one that is under way would go on, and no longer be counted."""
+        """Take back work that nobody is at: one that is under way would go on, and no longer be counted."""
         if ids:
             self._client.cancel_workflows(list(ids))
 

@@ -27,12 +27,20 @@ LOOK = 0.5
 GRACE = 2.0
 _PREFIX = "slot-"
 
+_LOCKS = f"""
+    locktype = 'advisory' AND classid = {NAMESPACE} AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 #: Slot, directory and version of those who are there.
 WORKERS = f"""
     SELECT objid::int, substr(application_name, length('orchestrator worker ') + 1), client_addr::text
-    FROM pg_locks JOIN pg_stat_activity USING (pid)
-    WHERE locktype = 'advisory' AND classid = {NAMESPACE} AND objsubid = 2 AND granted
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1
+    FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE {_LOCKS} ORDER BY 1
+"""
+#: Of a workflow's row: its worker is gone. Any role may look at the locks.
+LOST = f"""
+    coalesce(status = 'PENDING' AND starts_with(executor_id, '{_PREFIX}') AND executor_id NOT IN (
+        SELECT '{_PREFIX}' || objid FROM pg_locks WHERE {_LOCKS}
+    ), false)
 """
 _TAKEN_BY = f"SELECT DISTINCT executor_id FROM {SCHEMA}.workflow_status WHERE status = 'PENDING'"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.journal.records import RunRecord, alive
+from orchestrator.journal.records import RunRecord
 from orchestrator.journal.rows import heads_in, run_record
 from orchestrator.journal.tables import attempts, events, runs
 from orchestrator.statuses import SATISFIED
@@ -42,8 +42,6 @@ class Unclear:
 
     run: RunRecord
     from_heads: tuple[str, ...]
-    #: Its process is still there.
-    at_work: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +165,6 @@ async def _complete(connection: AsyncConnection, sweep: _Sweep) -> dict[str, Las
     for part in _parts(sorted({run for found in later.values() for run, _ in found}), _MOST_RUNS):
         for row in await connection.execute(select(runs).where(runs.c.id.in_(part))):
             records[row.id] = run_record(row)
-    now = datetime.now(UTC)
-    # Whether a process is there is asked once for all its tenants.
-    at_work = {id: run.finished_at is None and alive(run, now) for id, run in records.items()}
     places = await _places(connection, {run for _, run, _ in sweep.best.values()})
     nowhere: dict[str, Whereabouts] = {}
     found = {
@@ -178,7 +173,7 @@ async def _complete(connection: AsyncConnection, sweep: _Sweep) -> dict[str, Las
     }
     for tenant, unended in later.items():
         if unended:
-            since = tuple(Unclear(records[id], heads_in(start), at_work[id]) for id, start in unended)
+            since = tuple(Unclear(records[id], heads_in(start)) for id, start in unended)
             found[tenant] = replace(found[tenant], since=since)
     return found
 

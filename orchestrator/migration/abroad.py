@@ -13,6 +13,7 @@ from orchestrator.databases.failures import shortened
 from orchestrator.databases.postgresql.confinement import Confinement
 from orchestrator.databases.postgresql.outreach import ours
 from orchestrator.databases.postgresql.script import literal
+from orchestrator.databases.sqlite.confinement import FileConfinement
 from orchestrator.migration.recording import OWN, Recording
 
 #: Locks that say no more than that rows were read, or that a foreign key leads there.
@@ -96,7 +97,7 @@ class Watched(Recording):
     #: What to do about that, where it is something of its own.
     hint: str | None = None
     _words: set[str] = field(default_factory=set)
-    _confinement: Confinement | None = None
+    _confinement: Confinement | FileConfinement | None = None
 
     def listen(self, connection: Connection) -> None:
         """Hear what is sent on ``connection`` from now on; the listeners end with it."""
@@ -104,9 +105,13 @@ class Watched(Recording):
         Recording.listen(self, connection)
         look = self._look if self.home else _nothing
         named = self._named if self.home else _nothing_named
-        self._confinement = Confinement(
-            OWN, alone=not self.home, closed=bool(self.home), at_its_word=not self.home, committing=look, beside=named
-        )
+        if connection.dialect.name == "sqlite":
+            self._confinement = FileConfinement()
+        else:
+            alone = not self.home
+            self._confinement = Confinement(
+                OWN, alone=alone, closed=not alone, at_its_word=alone, committing=look, beside=named
+            )
         self._confinement.listen(connection)
 
         def executed(_: Connection, __: Any, statement: str, ___: Any, state: Any, ____: bool) -> None:

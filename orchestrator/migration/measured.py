@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 
 from orchestrator.databases.measuring import Held, Inside, Meter
 from orchestrator.databases.postgresql.confinement import Confinement
+from orchestrator.databases.sqlite.confinement import FileConfinement
 from orchestrator.migration.recording import OWN, Recording
 
 #: Seconds between two looks at the locks of a statement that stands for itself.
@@ -79,8 +80,8 @@ class Measured(Recording):
     meter: Meter | None = None
     #: Name of the version table, whose rows do not count.
     version_table: str = ""
-    #: Keeps what is measured inside the clone; ``None`` where the dialect reaches nothing else.
-    confinement: Confinement | None = None
+    #: Keeps what is measured inside the clone.
+    confinement: Confinement | FileConfinement | None = None
     revisions: list[RevisionMeasured] = field(default_factory=list)
     _aside_s: float = 0.0
     _began: float = 0.0
@@ -115,10 +116,11 @@ class Measured(Recording):
         assert self.meter is not None
         self.meter.unheard(OWN)
         self._connection = connection
-        if self.confinement is not None:
+        if isinstance(self.confinement, Confinement):
             self.confinement.aside = self._aside
             self.confinement.through = self._through_alone
             self.confinement.settling = self._settling
+        if self.confinement is not None:
             self.confinement.listen(connection)
 
         def sends(_: Connection, __: Any, ___: str, ____: Any, state: Any, _____: bool) -> None:

@@ -196,7 +196,7 @@ class ChunkExecutor:
         failure = Failure(
             "worker",
             f"no worker could carry out chunk {id} ({standing.value if standing else 'gone'}): see what they have said",
-            hint=f"orchestrator resume {self.run}",
+            hint=f"orchestrator resume {self.run} --executor dbos",
         )
         earlier = self.earlier.get(planned.tenant.id)
         made = earlier or AttemptRecord(self.run, planned.tenant.id, wave.name, TenantStatus.FAILED, planned.heads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +29,8 @@ from orchestrator.rollout.plan import (
 from orchestrator.statuses import TenantStatus
 from orchestrator.targets import is_relative, require_named
 
-_UNPROVISIONED = Failure(
-    "unprovisioned",
-    "its schema, database or file does not exist",
-    hint="create it, or let upgrade do it with --provision",
-)
+#: What to do where a tenant's place is missing.
+_MAKE = "create it, or let upgrade do it with --provision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +145,18 @@ def _hazards(request: Request, history: History, revisions: Sequence[str]) -> tu
     return tuple(hazard for hazard in history.hazards(revisions) if hazard.kind in relevant)
 
 
+def _unprovisioned(request: Request, tenant: Tenant) -> Failure:
+    """A tenant's place is missing, and this request does not make it."""
+    hint = _MAKE
+    if request.command in ("downgrade", "rollback"):
+        hint = f"there is nothing to take back; see where it should be: orchestrator tenants show {tenant.id}"
+    elif request.command == "stamp" and request.target not in (None, "base"):
+        # At that revision it is then what the stamp was to say.
+        words = ["orchestrator", "upgrade", str(request.target), "--provision", "-t", tenant.id]
+        hint = f"stamp makes nothing; create it, or make it at that revision: {shlex.join(words)}"
+    return Failure("unprovisioned", "its schema, database or file does not exist", hint=hint)
+
+
 def plan_tenant(
     request: Request, tenant: Tenant, reading: Reading, kind: tuple[str, str], history: History, today: date
 ) -> PlannedTenant:
@@ -187,7 +197,7 @@ def plan_tenant(
     if not reading.exists:
         if forwards and request.provision:
             return planned(TenantStatus.UNPROVISIONED, TenantStatus.PENDING, path=here.path)
-        return planned(TenantStatus.UNPROVISIONED, TenantStatus.BLOCKED, _UNPROVISIONED, here.path)
+        return planned(TenantStatus.UNPROVISIONED, TenantStatus.BLOCKED, _unprovisioned(request, tenant), here.path)
     if here.problem is not None:
         return planned(here.status, TenantStatus.BLOCKED, blocked(here), here.path)
     if request.command == "onboard":

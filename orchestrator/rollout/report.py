@@ -40,7 +40,7 @@ def _head(result: RunResult) -> str:
         ("by", code(f"{run.actor.user}@{run.actor.host}")),
         ("commit", code(run.actor.git_commit or "")),
         ("directory", code(run.directory_digest or "")),
-        ("go on with", "" if result.satisfied else code(result.retry)),
+        ("go on with", "" if result.satisfied or result.way_on is None else code(result.retry)),
     ]
     lines = [f"# Run {run.id}: {run.command}", "", *(f"- {name}: {value}" for name, value in facts if value)]
     return "\n".join(lines)

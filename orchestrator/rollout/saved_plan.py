@@ -18,6 +18,7 @@ from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.history.directory import History
 from orchestrator.rollout.plan import Plan, PlannedTenant
 from orchestrator.rollout.planning import Request
+from orchestrator.rollout.result import flags_of
 from orchestrator.statuses import TenantStatus
 
 #: What the file says of its own form; another number is of another version of this package.
@@ -222,17 +223,7 @@ class SavedPlan:
         return ", ".join(f"{name} ({len(members)})" for name, members in waves) or "none"
 
     def _arguments(self) -> list[str]:
-        found = [] if self.target is None else [self.target]
-        options = {"patterns": "-t", "tags": "--tag", "servers": "--server", "exclude": "--exclude"}
-        for name, option in options.items():
-            for value in self.selection.get(name, ()):
-                found += [option, value]
-        if "listed" in self.selection:
-            found += ["--tenants-from", "FILE"]
-        if shard := self.selection.get("shard"):
-            found += ["--shard", f"{shard[0]}/{shard[1]}"]
-        if sample := self.selection.get("sample"):
-            found += ["--sample", str(sample)]
+        found = [*([] if self.target is None else [self.target]), *flags_of(self.selection)]
         if self.wave is not None:
             found += ["--wave", self.wave]
         if self.listed_waves is not None:

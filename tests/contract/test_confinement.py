@@ -11,8 +11,9 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from orchestrator.databases.beyond import Beyond
 from orchestrator.databases.postgresql.concurrently import let_wait
-from orchestrator.databases.postgresql.confinement import Beyond, Confinement
+from orchestrator.databases.postgresql.confinement import Confinement
 from tests.servers import PostgresServer, execute, fetch
 
 OWN = "own"
@@ -75,6 +76,9 @@ STAYS_ALONE = [
     "CREATE INDEX CONCURRENTLY ix ON kept (id)",
     "REINDEX (VERBOSE) TABLE CONCURRENTLY kept",
     "VACUUM kept",
+    "VACUUM FULL ANALYZE public.kept (id)",
+    'VACUUM (FULL) "full"',
+    "CLUSTER VERBOSE kept USING of_kept",
 ]
 
 
@@ -85,6 +89,7 @@ def place(pg: PostgresServer) -> Iterator[str]:
     execute(pg.url, "; ".join(f"CREATE ROLE {role}" for role in roles) + "; GRANT confined_a TO confined_c")
     url = pg.create_database()
     execute(url, "CREATE TABLE kept AS SELECT 1 AS id; CREATE FOREIGN DATA WRAPPER there")
+    execute(url, 'CREATE INDEX of_kept ON kept (id); CREATE TABLE "full" ()')
     execute(url, "CREATE SERVER here FOREIGN DATA WRAPPER there")
     for head, body in {
         "parts(int)": "FOR n IN 1..$1 LOOP UPDATE kept SET id = id; COMMIT; END LOOP",
@@ -314,16 +319,30 @@ async def test_at_its_word(place: str, pg: PostgresServer) -> None:
     assert shared(pg) == before
 
 
-async def test_all_of_its_database(place: str) -> None:
-    """REINDEX DATABASE is no more than the database's own; where that is others', too, it is refused."""
-    name = place.rpartition("/")[2]
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "REINDEX DATABASE {name}",
+        "VACUUM",
+        "vacuum full;",
+        "VACUUM FULL FREEZE VERBOSE ANALYZE",
+        "VACUUM (FULL, ANALYSE false) ; ",
+        "/* all (of) them */ VACUUM -- kept",
+        "CLUSTER",
+        "CLUSTER VERBOSE;",
+        "CLUSTER /* kept */ (VERBOSE)",
+    ],
+)
+async def test_all_of_its_database(place: str, statement: str) -> None:
+    """Without a table's name it is all of the database, and no more; where that is others', too, it is refused."""
+    said = statement.format(name=place.rpartition("/")[2])
     for alone in (True, False):
         confinement = Confinement(OWN, alone=alone)
         with nullcontext() if alone else pytest.raises(Beyond, match="runs only outside transactions"):
             await run(
                 place,
                 confinement,
-                lambda connection: connection.exec_driver_sql(f"REINDEX DATABASE {name}"),
+                lambda connection: connection.exec_driver_sql(said),
                 alone=True,
             )
 

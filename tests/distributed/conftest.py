@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import pytest
 
+from orchestrator.actions.distributing.given import opened_engine
+from orchestrator.actions.distributing.place import Place
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.journals import opened_journal
 from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.stop import Stop
-from tests.projects import Project, until
-from tests.servers import execute
+from tests.projects import Project, make_project, schemas, until
+from tests.servers import PostgresServer, execute
 from tests.workers import Worker, steered_project, tenants, workers
 
 _numbers = count(1)
@@ -67,13 +71,40 @@ class Stage:
 
         await until(heard, bool)
 
-    async def upgrade(self, target: str | None = None, watch: Watch | None = None, **options: Any) -> RunResult:
+    async def upgrade(
+        self, target: str | None = None, watch: Watch | None = None, *, provision: bool = True, **options: Any
+    ) -> RunResult:
         """By the Python API."""
-        return await self.project.upgrade(target, execution=self.how(**options), watch=watch)
+        return await self.project.upgrade(target, execution=self.how(**options), watch=watch, provision=provision)
+
+
+@pytest.fixture(scope="session")
+def _begun(pg: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    url = pg.create_database()
+    fleet = make_project(tmp_path_factory.mktemp("begun"), {}, schemas(url, "a", journal=url)).fleet
+
+    async def begin() -> None:
+        async with opened_journal(fleet), opened_engine(Place.of(fleet)):
+            pass
+
+    # Unlike asyncio.run, it leaves the thread's event loop as pytest-asyncio set it.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(begin())
+    yield url
+    pg.drop_database(url)
+
+
+@pytest.fixture
+def begun_database(make_database: Callable[..., str], _begun: str) -> str:
+    """Address of a database of the test's own, in which the engine's tables and the journal's are, and nothing in them.
+
+    To make them is a second of DBOS's migrations; whoever tests that they are made begins with ``database``.
+    """
+    return make_database(_begun)
 
 
 @pytest.fixture(scope="module")
-def staged(pg: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, str, list[Worker]]]:
+def staged(pg: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, str, list[Worker]]]:
     """A project with two workers."""
     url = pg.create_database()
     project = steered_project(tmp_path_factory.mktemp("staged"), url)

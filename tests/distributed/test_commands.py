@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,17 +29,22 @@ TEN = [f"t{number}" for number in range(10)]
 
 
 @pytest.fixture
-def project(tmp_path: Path, database: str) -> Project:
-    """Ten tenants, and nobody at work."""
-    made = steered_project(tmp_path, database)
-    tenants(made, database, *TEN)
-    return made
+def url(begun_database: str) -> str:
+    """Where all of it is; runs have been carried out there before."""
+    return begun_database
 
 
 @pytest.fixture
-def url(database: str) -> str:
-    """Where all of it is."""
-    return database
+def project(tmp_path: Path, url: str) -> Project:
+    """Ten tenants, and nobody at work."""
+    return ten_tenants(tmp_path, url)
+
+
+def ten_tenants(path: Path, url: str) -> Project:
+    """A project in the directory ``path``, all of it in one database."""
+    made = steered_project(path, url)
+    tenants(made, url, *TEN)
+    return made
 
 
 @pytest.fixture
@@ -85,8 +89,12 @@ def upgrade(command: Workspace, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def test_left_and_followed(project: Project, command: Workspace) -> None:
-    """--detach leaves at once and says how to come back; runs show --follow ends as the run does; nobody need wait."""
+def test_left_and_followed(tmp_path: Path, database: str) -> None:
+    """--detach leaves at once and says how to come back; runs show --follow ends as the run does; nobody need wait.
+
+    So from the first command on, in a database in which nothing has been made.
+    """
+    project, command = ten_tenants(tmp_path, database), Workspace(tmp_path)
     left = command.run("upgrade", "--provision", *DBOS, "--detach")
     assert left.returncode == 0, left.stderr
     run = left.stdout.split()[1]
@@ -167,12 +175,20 @@ def test_before_anybody_has_begun(project: Project, command: Workspace) -> None:
     assert command.run("runs", "pause", "last").returncode == 0
     paused = command.json("runs", "show", "last")
     assert (paused["status"], paused["summary"]) == ("paused", {"not_started": 10})
-    assert command.run("resume", *DBOS, "--provision", "--detach").returncode == 0
+    told = command.run("runs", "show", "last").stdout.splitlines()[-1]
+    assert told == f"go on with: orchestrator resume {paused['run']} --executor dbos"
+    # As it is pasted, it is the workers' again.
+    assert command.run(*told.partition("orchestrator ")[2].split(), "--provision", "--detach").returncode == 0
+    follow = command.run("runs", "show", "last").stdout
+    assert follow.endswith(f"look on with: orchestrator runs show {paused['run']} --follow\n")
     with workers(project, 1):
         assert command.json("runs", "show", "last", "--follow")["run"] == paused["run"]
     command.run("downgrade", "base", "--all", "--yes", "--allow-data-loss", *DBOS, "--detach")
     assert command.run("runs", "cancel", "last").returncode == 0
     assert command.json("runs", "show", "last")["status"] == "cancelled"
+    anew = "begin a new one: orchestrator downgrade base --all --executor dbos"
+    assert command.run("runs", "show", "last").stdout.endswith(f"{anew}\n")
+    assert anew in command.run("resume").stderr
 
 
 def test_nobody_has_it_any_more(project: Project, command: Workspace, url: str) -> None:
@@ -186,7 +202,8 @@ def test_nobody_has_it_any_more(project: Project, command: Workspace, url: str) 
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out.strip()) == (
         1,
-        f"run {run} is no longer with the workers, and has no end; go on with: orchestrator resume {run}",
+        f"run {run} is no longer with the workers, and has no end;"
+        f" go on with: orchestrator resume {run} --executor dbos",
     ), err
 
 
@@ -251,9 +268,9 @@ def test_another_fleet(project: Project, command: Workspace, url: str, tmp_path:
     assert {status for status, _ in states.values()} == {"succeeded"}
 
 
-async def test_another_budget(tmp_path: Path, make_database: Callable[..., str]) -> None:
+async def test_another_budget(tmp_path: Path, database: str, begun_database: str) -> None:
     """max_concurrency is edited between runs of the same workers: each run has as many tenants at once as it says."""
-    journal, url = make_database(), make_database()
+    journal, url = begun_database, database
     project = steered_project(tmp_path, url)
     most = {}
     tenants(project, url, journal=journal)

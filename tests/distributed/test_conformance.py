@@ -16,7 +16,7 @@ from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.rollout.result import RunResult
 from orchestrator.statuses import RunStatus
 from tests.distributed.conftest import Stage
-from tests.projects import held, until, waiting_backend
+from tests.projects import held, one, until, waiting_backend
 from tests.servers import execute, fetch
 from tests.workers import GATE
 
@@ -256,6 +256,27 @@ async def test_not_attempted(stage: Stage) -> None:
     assert {each.tenant: (each.error or {}).get("type") for each in result.tenants if each.error} == {
         **{stage.name("a")[0]: "unknown_revision", stage.name("gone")[0]: "unprovisioned"}
     }
+
+
+@pytest.mark.parametrize("provision", [False, True], ids=["as they are", "provision"])
+async def test_who_is_taken_out_meanwhile(stage: Stage, provision: bool) -> None:
+    """A tenant that is offboarded between the plan and its turn fails nobody's run, and is not made again."""
+    names = ("a", "b", "c")
+    stage.fleet(*names, waves=[{"name": "first", "count": 1, **LISTED}])
+    await stage.upgrade("r1")
+    stage.steer("gated", "a")
+    async with held(stage.url, GATE) as gate:
+        running = asyncio.create_task(stage.upgrade(provision=provision))
+        await waiting_backend(gate)
+        assert (await orchestrator.offboard(stage.project.fleet, tenants=stage.name("c"))).satisfied
+    result = await running
+
+    assert (result.run.status, stage.plain(result)) == (
+        RunStatus.SUCCEEDED,
+        {"a": "succeeded", "b": "succeeded", "c": "skipped"},
+    )
+    assert one(result, *stage.name("c"))["error"]["type"] == "gone"
+    assert not fetch(stage.url, f"SELECT FROM pg_namespace WHERE nspname = '{stage.prefix}c'")
 
 
 async def test_who_comes_meanwhile_joins(stage: Stage) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -26,8 +26,14 @@ CHUNKS = QUEUES.chunks(4)
 
 
 @pytest.fixture
+def database(begun_database: str) -> str:
+    """Where its tables are."""
+    return begun_database
+
+
+@pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
-    """The engine in an empty database, with a queue for servers that take four tenants at once."""
+    """The engine, with a queue for servers that take four tenants at once."""
     with Engine.opened(database, "the database") as engine:
         engine.register(QUEUES, [1, 4], 50)
         yield engine
@@ -37,6 +43,14 @@ def queue(url: str, name: str) -> dict[str, object]:
     """How a queue is registered."""
     (row,) = fetch(url, f"SELECT * FROM {SCHEMA}.queues WHERE name = '{name}'")
     return dict(row)
+
+
+def test_its_tables_are_made(make_database: Callable[..., str]) -> None:
+    """By whoever is the first in an empty database; it can be given work at once."""
+    with Engine.opened(make_database(), "the database") as engine:
+        engine.register(QUEUES, [4], 50)
+        engine.enqueue([Piece("run:wave:1", CHUNKS, {}, "s:5432")])
+        assert engine.under("run:") == {"run:wave:1": Standing.QUEUED}
 
 
 def test_given_out_again(engine: Engine, database: str) -> None:

@@ -58,6 +58,12 @@ THREE = ["a", "b", "c"]
 
 
 @pytest.fixture
+def database(begun_database: str) -> str:
+    """Where all of it is; runs have been carried out there before."""
+    return begun_database
+
+
+@pytest.fixture
 def project(tmp_path: Path, database: str) -> Project:
     """Three tenants, and nobody at work."""
     made = steered_project(tmp_path, database)
@@ -662,6 +668,42 @@ async def test_a_chunk_that_cannot_be_carried_out(project: Project, hands: Hands
     left = {each.tenant: each for each in await hands.journal.attempts_of(run, THREE)}
     assert (left["a"], left["b"]) == (done, found)
     assert (left["c"].status, left["c"].started_at) == (TenantStatus.FAILED, under_way.started_at)
+
+
+async def test_a_chunk_with_tenants_that_are_not_here(project: Project, hands: Hands, database: str) -> None:
+    """Who was offboarded since is skipped; who is missing here alone has failed, also when it was brought back."""
+    await project.upgrade("r1")
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    whole = project.fleet
+    assert (await orchestrator.offboard(whole, tenants=["b", "c"])).satisfied
+    assert (await orchestrator.undo_offboarding(project.fleet, tenants=["c"])).satisfied
+    tenants(project, database, "other")
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    await worker.chunk({**chunk(hands, run, *THREE).as_json(), "id": f"{run}:all:1", "again": False})
+
+    found = {each.tenant: (each.status.value, (each.error or {})["type"]) for each in (await hands.shown(run)).tenants}
+    assert found == {"a": ("failed", "not_here"), "b": ("skipped", "gone"), "c": ("failed", "not_here")}
+
+
+async def test_a_chunk_with_tenants_that_were_here(project: Project, hands: Hands, database: str) -> None:
+    """A worker that has read its tenants.yaml before asks what became of those whose place is missing now."""
+    await project.upgrade("r1")
+    run = (await project.upgrade(execution=DETACHED)).run.id
+    worker = Worker(project.path / "tenants.yaml", hands.engine, hands.journal, hands.queues, Stop())
+
+    async def attempted(*names: str) -> None:
+        job = replace(chunk(hands, run, *names), missing=(), provision=False)
+        await worker.chunk({**job.as_json(), "id": f"{run}:all:1", "again": False})
+
+    await attempted("a")
+    assert (await orchestrator.offboard(project.fleet, tenants=["c"])).satisfied
+    execute(database, "DROP SCHEMA b CASCADE")
+    await attempted("b", "c")
+
+    left = (await hands.shown(run)).tenants
+    found = {each.tenant: (each.status.value, each.error and each.error["type"]) for each in left}
+    assert found == {"a": ("succeeded", None), "b": ("blocked", "gone"), "c": ("skipped", "gone")}
 
 
 async def test_a_run_given_out_again_is_met_anew(project: Project, hands: Hands, database: str) -> None:

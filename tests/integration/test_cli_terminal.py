@@ -26,6 +26,18 @@ def test_progress_on_a_terminal(project: Project) -> None:
     assert "go on with: orchestrator resume" in screen.splitlines()[-1]
 
 
+def test_difference_in_a_narrow_terminal(project: Project) -> None:
+    """What a difference ends with may be what matters: it is not cut off where the terminal ends."""
+    project.fleet("acme", "globex")
+    project.json("upgrade")
+    foreign = "FOREIGN KEY (id) REFERENCES acme.notes (id) ON DELETE CASCADE NOT VALID"
+    project.execute(f"ALTER TABLE acme.notes ADD CONSTRAINT fk_itself {foreign}")
+    code, screen = in_terminal(project, "drift", env={"COLUMNS": "60"})
+    assert code == 3
+    told = "FOREIGN KEY (id) REFERENCES notes(id) ON DELETE CASCADE NOT VALID"
+    assert f"  extra constraint fk_itself on notes: {told}\n" in screen
+
+
 def test_question(project: Project) -> None:
     """downgrade says what would be lost and asks; no leaves everything as it is, yes does it."""
     project.fleet("acme", "globex")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 from contextlib import closing
 from itertools import cycle, islice
@@ -16,6 +17,7 @@ from orchestrator.databases.postgresql import looking
 from orchestrator.databases.postgresql.shapes.fingerprint import fingerprint_tenants
 from tests.command_line import FIRST, SECOND, THIRD, Project, assert_error
 from tests.drifting import PLANTS, carry_out, drifting, plant
+from tests.projects import make_project, schemas
 from tests.servers import execute, fetch
 from tests.workspace import Workspace
 
@@ -121,6 +123,21 @@ def test_bad_baselines(six: Project) -> None:
     six.run("drift", "--save", "normal.json", "--against", "acme")
     assert_error(six.run("drift", "--baseline", "normal.json"), "made against tenant acme, not against the revisions")
     assert_error(six.run("drift", "--save", "nowhere/normal.json"), "cannot write nowhere/normal.json")
+
+
+def test_a_bad_baseline_asks_no_server(tmp_path: Path) -> None:
+    """Whoever has mistyped it is told at once: nobody connects."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/app"
+        # The server has to be asked who there is.
+        asks = [{"schemas": "t_*", "server": "main"}]
+        project = make_project(tmp_path, {"r1": "pass"}, schemas(url, sources=asks))
+        (tmp_path / "other.json").write_text('{"saved": 1}')
+        for name, told in (("none.json", "no file none.json"), ("other.json", "is not a baseline")):
+            assert_error(Workspace(project.path).run("drift", "--baseline", name), told)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_each_is_held_against_the_revisions_at_its_own_heads(six: Project) -> None:

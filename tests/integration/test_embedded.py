@@ -138,8 +138,8 @@ def test_failed_start_tells_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPat
     claimed: list[Path] = []
     claim = embedded._claim_directory
 
-    def claim_and_tell() -> tuple[Path, int]:
-        directory, lock = claim()
+    def claim_and_tell(parent: Path) -> tuple[Path, int]:
+        directory, lock = claim(parent)
         claimed.append(directory)
         return directory, lock
 

@@ -354,6 +354,10 @@ def test_ranges(project: Project) -> None:
     ):
         document = project.json("lint", *arguments)
         assert (document["taken"], document["revisions"]) == (taken, revisions), arguments
+    for neither in (":", " : "):
+        refused = project.run("lint", neither)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"the range {neither!r} names no revision" in refused.stderr
     text = project.run("lint", f"{FIRST}:").stdout
     assert text.startswith(f"2 revisions in the range: {SECOND}, {THIRD}\n")
 

@@ -165,8 +165,14 @@ def test_undo_leaves_alone_whom_the_fleet_has(signup: Project) -> None:
     signup.json("onboard", "t_acme", "--seed", "broken", exit_code=1)
     signup.execute("INSERT INTO t_acme.notes (body) VALUES ('theirs')")
 
-    assert "the fleet lists it" in signup.json("onboard", "t_acme", "--undo", exit_code=1)["causes"][0]["message"]
+    (cause,) = signup.json("onboard", "t_acme", "--undo", exit_code=1)["causes"]
+    assert "the fleet lists it" in cause["message"]
     assert notes(signup, "t_acme") == ["theirs"]
+
+    # The same again would say the same.
+    assert cause["retry"] == "orchestrator offboard t_acme"
+    assert signup.run("runs", "show", "last").stdout.endswith("go on with: orchestrator offboard t_acme\n")
+    assert signup.run(*cause["retry"].split()[1:], "--yes", "--allow-data-loss").returncode == 0
 
 
 async def test_undo_while_it_is_handed_over(signup: Project) -> None:

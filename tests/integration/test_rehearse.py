@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +332,19 @@ with op.get_context().autocommit_block():
     assert len([note for note in clone["notes"] if "if it did, was done for real" in note]) == 1
 
 
+@pytest.mark.parametrize("statement", ["VACUUM FULL", "CLUSTER"])
+async def test_all_tables_of_the_database(tmp_path: Path, database: str, statement: str) -> None:
+    """A schema's clone is in a database of its own: what says no table's name is done, nobody else's are touched."""
+    body = f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"
+    project = await behind(tmp_path, database, {"r1": NOTES, "r2": body}, "acme", "other")
+    execute(database, "CREATE INDEX ix ON other.notes (id); CLUSTER other.notes USING ix")
+    stored = "SELECT oid::regclass, relfilenode FROM pg_class WHERE relname = 'notes' ORDER BY 1"
+    before = fetch(database, stored)
+    (clone,) = (await orchestrator.rehearse(project.fleet, tenants=["acme"])).as_json()["clones"]
+    assert (clone["error"], [one["revision"] for one in clone["revisions"]]) == (None, ["r2"])
+    assert fetch(database, stored) == before
+
+
 async def test_other_connections_are_refused(tmp_path: Path, database: str) -> None:
     """A revision that connects by itself would do so for real: refused before anything is cloned, unless allowed."""
     body = 'url = "create_engine"\nop.execute("SELECT 1")'
@@ -464,8 +479,6 @@ def downgrade():
     data = tmp_path / "data"
     project = make_project(tmp_path, {"r1": NOTES, "r2": heavy}, files(data, "acme", "globex"))
     await project.upgrade("r1")
-    import sqlite3
-
     with sqlite3.connect(data / "acme.db") as connection:
         connection.executemany("INSERT INTO notes (id) VALUES (?)", [(number,) for number in range(100)])
     connection.close()
@@ -630,3 +643,73 @@ def test_bad_input(project: CommandLine) -> None:
     assert_error(project.run("rehearse", "--pick", "biggest"), "largest, oldest, drifted, all")
     assert_error(project.run("rehearse", "--rows", "5"), "add --schema-only")
     assert_error(project.run("rehearse", "nonsense"), "nonsense")
+
+
+#: On another connection than the migration's.
+_BY_ANOTHER = """with op.get_bind().engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+            other.exec_driver_sql(SAID)"""
+#: Ways out of a SQLite file, and what is said of each; ``FILE`` is another one.
+ELSEWHERE = {
+    "ATTACH 'FILE' AS other": "ATTACH ? AS other (it reaches another file)",
+    "ATTACH DATABASE lower('FILE') AS other": "ATTACH DATABASE lower(?) AS other (it reaches another file)",
+    "VACUUM INTO 'FILE'": "VACUUM INTO ? (it reaches another file)",
+}
+
+
+@pytest.mark.parametrize("send", ["op.execute(SAID)", _BY_ANOTHER], ids=["its own", "another"])
+@pytest.mark.parametrize("statement", ELSEWHERE)
+async def test_other_files_are_not_reached(tmp_path: Path, statement: str, send: str) -> None:
+    """From a clone that is a file, and from a scratch tenant's: it is not done, and named, whoever catches that."""
+    file = tmp_path / "of_others.db"
+    said = statement.replace("FILE", str(file))
+    body = f"""
+try:
+    with op.get_context().autocommit_block():
+        {send.replace("SAID", repr(said))}
+        op.execute("CREATE TABLE other.stray (id integer)")
+except Exception:
+    op.execute("CREATE TABLE goes_on (id integer)")
+"""
+    data = tmp_path / "data"
+    project = make_project(tmp_path, {"r1": NOTES, "r2": body}, files(data, "acme"))
+    await project.upgrade("r1")
+
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+
+    assert clone["error"]["revision"] == "r2"
+    assert "would stay when its clone is gone, and that was not done" in clone["error"]["message"]
+    assert ELSEWHERE[statement] in clone["error"]["message"]
+    assert "orchestrator rehearse REVISION" in clone["error"]["hint"]
+    assert not file.exists()
+    (clone,) = (await orchestrator.rehearse(project.fleet, clones=Clones(allow_outside=True))).as_json()["clones"]
+    assert clone["error"] is None, clone
+    told = ELSEWHERE[statement].partition(" (")[0]
+    assert f"{told}: what it did outside its clone, if it did, was done for real" in clone["notes"]
+    file.unlink(missing_ok=True)
+    execute_in(data / "acme.db", "UPDATE alembic_version SET version_num = 'r2'")
+    (odd,) = (await orchestrator.drift(project.fleet)).as_json()["not_compared"]
+    assert ELSEWHERE[statement] in odd["error"]["message"]
+    assert not file.exists()
+
+
+async def test_what_is_the_connections_own(tmp_path: Path) -> None:
+    """A plain VACUUM, and databases that end with the connection, reach no other file: nothing is said of them."""
+    body = """
+with op.get_context().autocommit_block():
+    op.execute("VACUUM")
+    op.execute("ATTACH ':memory:' AS aside")
+    op.execute("CREATE TABLE aside.kept AS SELECT * FROM notes")
+    op.execute("ATTACH '' AS another")
+"""
+    project = make_project(tmp_path, {"r1": NOTES, "r2": body}, files(tmp_path / "data", "acme"))
+    await project.upgrade("r1")
+    (clone,) = (await orchestrator.rehearse(project.fleet)).as_json()["clones"]
+    assert clone["error"] is None, clone
+    await project.upgrade()
+    assert (await orchestrator.drift(project.fleet)).exit_code == 0
+
+
+def execute_in(file: Path, statement: str) -> None:
+    """Run one in a SQLite file."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(statement)

@@ -133,6 +133,49 @@ def test_identifier_that_is_no_name(identifier: str, tmp_path: Path) -> None:
     refused(project, lambda: write(project, rev_id=identifier), f"cannot be called {identifier!r}", "another --rev-id")
 
 
+#: An env.py whose version tables take longer identifiers.
+WIDE = """
+from alembic.ddl.postgresql import PostgresqlImpl
+from sqlalchemy import String
+
+
+class Wide(PostgresqlImpl):
+    __dialect__ = "postgresql"
+
+    def version_table_impl(self, **kw):
+        table = super().version_table_impl(**kw)
+        table.c.version_num.type = String(64)
+        return table
+"""
+
+
+def test_identifier_that_no_version_table_takes(tmp_path: Path, database: str) -> None:
+    """32 characters, as Alembic declares the column; env.py's hooks give none that is longer either."""
+    hook = f"process_revision_directives=lambda c, r, d: setattr(d[0], 'rev_id', {'h' * 33!r})"
+    project = make_project(
+        tmp_path, {"a1": TABLE}, schemas(database, "acme"), TAGS.replace("target_", f"{hook}, target_")
+    )
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    said = "these are 33 characters, and the version table's column takes 32"
+    for options in ({"rev_id": "b" * 33}, {"rev_id": "b" * 33, "autogenerate": True}, {"autogenerate": True}):
+        refused(project, lambda options=options: write(project, **options), said, "shorter --rev-id")
+    assert f"revision = '{'b' * 32}'" in text(write(project, rev_id="b" * 32))
+
+
+def test_identifier_that_a_wider_version_table_takes(tmp_path: Path, database: str) -> None:
+    """What env.py declares counts, and tenants get there; then the directory shows by itself that there is room."""
+    make_project(tmp_path, {"a1": TABLE}, schemas(database, "acme"), WIDE + PLAIN)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    child = [sys.executable, "-m", "orchestrator", "revision", "-m", "x", "--rev-id"]
+    for name, code, said in (("b" * 64, 0, ""), ("c" * 65, 2, "takes 64"), ("d" * 64, 0, "")):
+        # In a process of its own: a dialect's implementation stays registered for good.
+        done = subprocess.run([*child, name], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    upgrade = [sys.executable, "-m", "orchestrator", "upgrade", "--provision", "--json"]
+    moved = subprocess.run(upgrade, cwd=tmp_path, capture_output=True, check=False)
+    assert json.loads(moved.stdout)["tenants"][0]["to"] == ["d" * 64]
+
+
 def test_options_of_alembic(tmp_path: Path) -> None:
     """--rev-id, --branch-label, --depends-on, --version-path and a file_template of the project's own count."""
     project = with_template(tmp_path, {"a1": TABLE})
@@ -232,6 +275,19 @@ def test_fills_in_batches(tmp_path: Path, database: str, isolation: str) -> None
         assert CREATES_TAGS in text(write(project, autogenerate=True))
     else:
         refused(project, lambda: write(project, autogenerate=True), "runs only outside", "loop in Python")
+
+
+@pytest.mark.parametrize("statement", ["VACUUM FULL", "CLUSTER"])
+def test_all_tables_of_the_database(tmp_path: Path, database: str, statement: str) -> None:
+    """Without a table's name they would be real tenants', too, beside a scratch schema: not one is written anew."""
+    revisions = {"a1": TABLE, "a2": f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"}
+    project = make_project(tmp_path, revisions, schemas(database, "acme"), TAGS)
+    shutil.copy(REPOSITORY / "alembic/script.py.mako", tmp_path / "alembic")
+    execute(database, "CREATE TABLE of_others (id int PRIMARY KEY); CLUSTER of_others USING of_others_pkey")
+    stored = "SELECT relfilenode FROM pg_class WHERE relname = 'of_others'"
+    before = fetch(database, stored)
+    refused(project, lambda: write(project, autogenerate=True), f"runs {statement} (it runs only outside", "")
+    assert fetch(database, stored) == before
 
 
 def test_hooks_without_a_database(tmp_path: Path) -> None:

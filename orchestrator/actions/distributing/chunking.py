@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.actions.attempting import attempting
 from orchestrator.actions.distributing.jobs import ChunkJob
 from orchestrator.actions.distributing.muster import Muster
+from orchestrator.actions.offboarding.set_aside import taken_out_since
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import migrating
 from orchestrator.databases.failures import Failure, describe
@@ -23,15 +24,18 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
 from orchestrator.rollout.executor import LocalExecutor
-from orchestrator.rollout.plan import PlannedWave
+from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.planning import Request
 from orchestrator.rollout.result import fingerprint
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent
 from orchestrator.statuses import FAILURES, OPEN, SATISFIED, TenantStatus
 
-#: Seconds until the journal is asked again that gave no answer.
+#: Seconds until the journal is asked again that gave no answer, or did not know of a tenant that is missing.
 _AGAIN = 0.5
+
+#: What is said of a tenant that there is nothing to do for any more, here as by the attempt itself.
+_GONE = Failure("gone", "it was taken out of the fleet meanwhile")
 
 log = logging.getLogger("orchestrator.worker")
 
@@ -90,9 +94,11 @@ async def attempt_chunk(muster: Muster, journal: Journal, given: Mapping[str, An
         earlier = {}
     ledger = ChunkLedger(job, journal, stop)
     tenants = await muster.tenants(names)
-    for name in names:
-        if name not in tenants:
-            ledger.note(_unknown(job, name, earlier.get(name)))
+    missing = [name for name in names if name not in tenants]
+    taken_out = await _taken_out(muster, journal, missing)
+    for name in missing:
+        tell = _gone if name in taken_out else _unknown
+        ledger.note(tell(job, name, earlier.get(name)))
     request = Request(
         muster.record.command,
         muster.record.requested_target or None,
@@ -115,7 +121,7 @@ async def _attempted(
     ledger: ChunkLedger,
 ) -> dict[str, Any]:
     stop = ledger.stop
-    plan = await muster.project.plan(request, chosen)
+    plan = await _as_it_was(muster, journal, job, await muster.project.plan(request, chosen))
     if plan.command not in ("stamp", "onboard"):
         left = await left_partial(muster.project, journal, plan, job.run)
         left.settle(journal)
@@ -147,6 +153,39 @@ async def _attempted(
     with migrating(parts.migrator):
         await LocalExecutor(parts.tries, budgets, width, stop).carry_out(wave, todo, ledger)
     return {"attempted": len(todo)}
+
+
+async def _taken_out(muster: Muster, journal: Journal, names: Collection[str]) -> frozenset[str]:
+    """Those of ``names`` that somebody has taken out of the fleet since the run was planned."""
+    if not names:
+        return frozenset()
+    found = frozenset(names) & await taken_out_since(journal, muster.record.started_at)
+    if len(found) == len(names):
+        return found
+    # The fleet has let a tenant go a moment before the journal says so.
+    await asyncio.sleep(_AGAIN)
+    return frozenset(names) & await taken_out_since(journal, muster.record.started_at)
+
+
+async def _as_it_was(muster: Muster, journal: Journal, job: ChunkJob, plan: Plan) -> Plan:
+    """``plan``, made for a chunk in the middle of the run, with what a plan of the whole run would have said.
+
+    Whose place is missing that was there when the run was planned is no newcomer: the attempt says what became of him.
+    """
+    left = {each.tenant.id for each in plan.tenants if each.state is TenantStatus.UNPROVISIONED} - set(job.missing)
+    if not left:
+        return plan
+    taken_out = await _taken_out(muster, journal, left)
+
+    def seen(each: PlannedTenant) -> PlannedTenant:
+        if each.tenant.id not in left:
+            return each
+        if each.tenant.id in taken_out:
+            return replace(each, verdict=TenantStatus.SKIPPED, failure=_GONE)
+        return replace(each, verdict=TenantStatus.PENDING, failure=None)
+
+    waves = (replace(wave, tenants=tuple(map(seen, wave.tenants))) for wave in plan.waves)
+    return replace(plan, waves=tuple(waves))
 
 
 async def fail_chunk(journal: Journal, job: ChunkJob, error: OrchestratorError) -> None:
@@ -181,16 +220,25 @@ def _is_done(attempt: AttemptRecord | None, tried: int) -> bool:
     return attempt.attempts > tried or attempt.status in SATISFIED
 
 
+def _gone(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> AttemptRecord:
+    return _ended(job, tenant, earlier, TenantStatus.SKIPPED, _GONE)
+
+
 def _unknown(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> AttemptRecord:
     failure = Failure(
         "not_here",
         f"the worker on {socket.gethostname()} has no tenant {tenant} in its tenants.yaml",
-        hint=f"give all workers the same tenants.yaml, then: orchestrator resume {job.run}",
+        hint=f"give all workers the same tenants.yaml, then: orchestrator resume {job.run} --executor dbos",
     )
     return _failed(job, tenant, earlier, failure)
 
 
 def _failed(job: ChunkJob, tenant: str, earlier: AttemptRecord | None, failure: Failure) -> AttemptRecord:
-    made = earlier or AttemptRecord(job.run, tenant, job.wave, TenantStatus.FAILED)
-    now = datetime.now(UTC)
-    return replace(made, status=TenantStatus.FAILED, error=failure.as_json(), finished_at=now)
+    return _ended(job, tenant, earlier, TenantStatus.FAILED, failure)
+
+
+def _ended(
+    job: ChunkJob, tenant: str, earlier: AttemptRecord | None, status: TenantStatus, failure: Failure
+) -> AttemptRecord:
+    made = earlier or AttemptRecord(job.run, tenant, job.wave, status)
+    return replace(made, status=status, error=failure.as_json(), finished_at=datetime.now(UTC))

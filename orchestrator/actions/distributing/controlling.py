@@ -18,7 +18,7 @@ from orchestrator.actions.distributing.given import waiting_wave
 from orchestrator.actions.distributing.jobs import ChunkJob, RunJob
 from orchestrator.actions.distributing.muster import OtherDirectory
 from orchestrator.actions.distributing.place import queues_of
-from orchestrator.actions.execution import Watch
+from orchestrator.actions.execution import DBOS, Execution, Watch
 from orchestrator.actions.project import Project
 from orchestrator.actions.resume import resume
 from orchestrator.actions.stopping import ended_as
@@ -71,6 +71,7 @@ class Crew:
         record: RunRecord,
         plan: Plan,
         request: Request,
+        execution: Execution,
         budgets: Mapping[str, tuple[str, int]],
         earlier: Mapping[str, AttemptRecord],
     ) -> Executor:
@@ -79,7 +80,6 @@ class Crew:
         caps: dict[str, int] = {}
         for identity, cap in budgets.values():
             caps[identity] = min(cap, caps.get(identity, cap))
-        execution = self.job.execution
         same_cause = None if execution.continue_on_error else project.fleet.policy.same_cause
 
         def job(wave: PlannedWave, chunk: Chunk, failures: int) -> dict[str, Any]:
@@ -191,7 +191,8 @@ async def _carried_on(
     except Exception as error:
         log.error("run %s broke\n%s", job.run, mask(traceback.format_exc().rstrip()))  # noqa: TRY400  unmasked
         await ended_as(journal, job.run, RunStatus.INTERRUPTED)
-        return {"error": {"message": f"{type(error).__name__}: {error}", "hint": f"orchestrator resume {job.run}"}}
+        hint = f"orchestrator resume {job.run} --executor {DBOS}"
+        return {"error": {"message": f"{type(error).__name__}: {error}", "hint": hint}}
     chunks = 0
     for run in (result.run.id, *(wave.rolled_back for wave in result.waves if wave.rolled_back is not None)):
         chunks += await _forget(engine, run)

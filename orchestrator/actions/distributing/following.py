@@ -91,10 +91,14 @@ async def followed(
     async def is_over() -> bool:
         nonlocal said
         standing = (await asyncio.to_thread(engine.standings, [run.id])).get(run.id)
-        if standing is Standing.QUEUED:
+        if standing in NOT_OVER:
             now = await waiting(journal, await journal.run(run.run))
-            if now is not None and now != said and now.behind is not None:
-                log.warning("run %s %s", run.run, now)
+            # Where others are there, one of them takes it over; that nobody is yet, was said when it was given out.
+            left = standing is Standing.TAKEN and now is not None and not await asyncio.to_thread(engine.workers)
+            if now is None:
+                said = None
+            elif now != said and (left or now.behind is not None):
+                log.warning("run %s %s%s", run.run, now, f"\n  hint: {now.way_on(run.run)}" if left else "")
                 said = now
         return standing not in NOT_OVER
 

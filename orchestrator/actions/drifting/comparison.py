@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from orchestrator.actions.drifting.looking import Looking
 from orchestrator.actions.drifting.references import Reference, References, reference_of
@@ -15,7 +14,6 @@ from orchestrator.databases.failures import Failure
 from orchestrator.errors import ServerUnreachable
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.fleet.tenant import Tenant
-from orchestrator.rollout.baseline import load_baseline
 from orchestrator.rollout.differences import Change, differences
 from orchestrator.rollout.drift import REVISIONS, DriftReport, NotCompared, Shape, merged, report
 from orchestrator.rollout.sightings import Kind, Sighting, unlike
@@ -25,16 +23,15 @@ _READ_AT_ONCE = 50
 _MOVED = Failure("moved", "it was migrated while it was looked at", hint="look again when nothing is being migrated")
 
 
-async def compared(project: Project, looking: Looking, baseline: str | Path | None) -> DriftReport:
+async def compared(project: Project, looking: Looking, accepted: frozenset[str]) -> DriftReport:
     """Compare those who are being looked at, as :func:`orchestrator.drift` says.
 
     Args:
         project: opened.
         looking: who is looked at, and with whom they are to be compared.
-        baseline: a file of differences that are normal.
+        accepted: differences that are normal, as :func:`~orchestrator.rollout.baseline.load_baseline` has read them.
     """
     name = looking.against or REVISIONS
-    accepted = load_baseline(Path(baseline), name, project.fleet.ignore) if baseline is not None else frozenset()
     comparison, references = _Comparison(project, accepted, looking.also), References(project, looking.also)
     try:
         if looking.against is not None:

@@ -103,12 +103,18 @@ def all_revisions(fleet: Fleet, history: History, target: str | None) -> Scope:
 
 
 def between(fleet: Fleet, history: History, text: str) -> Scope:
-    """The revisions of a range ``A:B``: what ``B`` has and ``A`` has not; left out, they are ``base`` and ``heads``.
+    """The revisions of a range ``A:B``: what ``B`` has and ``A`` has not; left out, one is ``base`` or ``heads``.
 
     Raises:
+        UsageError: both are left out: two variables that are unset, rather than everything.
         OrchestratorError: there is no such revision, or env.py cannot be run.
     """
     start, _, end = text.partition(":")
+    if not start.strip() and not end.strip():
+        raise UsageError(
+            f"the range {text!r} names no revision",
+            hint="name an end: orchestrator lint REV:heads; all are meant by: orchestrator lint --all-revisions",
+        )
     before = history.graph.closure(history.resolve(start or _BASE))
     return _offline("range", fleet, history, history.graph.closure(history.resolve(end or "heads")) - before)
 

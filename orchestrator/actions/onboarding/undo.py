@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 
 from orchestrator.actions.each import looked_at, new_run, run_each
 from orchestrator.actions.execution import Execution, Watch
@@ -14,7 +15,7 @@ from orchestrator.actions.servers import opened_servers
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.claims import Found, Holds, Marker
 from orchestrator.databases.failures import Failure
-from orchestrator.errors import OnboardingError
+from orchestrator.errors import OnboardingError, StillListed
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.newcomers import read_newcomers
 from orchestrator.fleet.tenant import Tenant
@@ -98,9 +99,10 @@ def _require_unfinished(tenant: Tenant, found: Found, ours: Marker, *, listed: b
     if marker is not None and not marker.is_of(ours):
         raise OnboardingError(f"{tenant.place} belongs to tenant {marker.tenant} of fleet {marker.fleet}")
     if listed:
-        raise OnboardingError(
+        raise StillListed(
             f"the fleet lists it by now, and somebody may be using {tenant.place}",
-            hint="finish it by the same command without --undo, or take it out with: orchestrator offboard",
+            hint="finish it by the same command without --undo, or take it out with: "
+            + shlex.join(["orchestrator", "offboard", tenant.id]),
         )
     if marker is None or not marker.fresh:
         raise OnboardingError(

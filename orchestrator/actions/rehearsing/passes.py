@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.actions.project import Project
+from orchestrator.databases.beyond import Beyond
 from orchestrator.databases.cloning import Clone
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.databases.measuring import Contents, Meter
 from orchestrator.databases.port.database import Database
-from orchestrator.databases.postgresql.confinement import Beyond, Confinement
+from orchestrator.databases.postgresql.confinement import Confinement
+from orchestrator.databases.sqlite.confinement import FileConfinement
 from orchestrator.fleet.ignoring import IgnoreRule
 from orchestrator.history.way_back import WayBack
 from orchestrator.migration.attempt import Migrator
@@ -165,14 +167,15 @@ class Passes:
         )
 
     async def _attempt(self, work: Work) -> tuple[Outcome, Measured]:
-        confinement = None
+        confinement: Confinement | FileConfinement
         if self._database.dialect == "postgresql":
             confinement = Confinement(OWN, place="clone", lenient=self.allow_outside, hint=_NOT_FURTHER)
+        else:
+            confinement = FileConfinement(place="clone", lenient=self.allow_outside, hint=_NOT_FURTHER)
         measured = Measured(meter=self.meter, version_table=self.project.loop.version_table, confinement=confinement)
         outcome = await self.migrator.attempt(self.clone.tenant, work, recording=measured)
-        if confinement is not None:
-            outcome = _as_refused(outcome, confinement.refused, measured)
-            self.unseen += (each for each in confinement.unseen if each not in self.unseen)
+        outcome = _as_refused(outcome, confinement.refused, measured)
+        self.unseen += (each for each in confinement.unseen if each not in self.unseen)
         return outcome, measured
 
     async def _stand(self, heads: tuple[str, ...]) -> _Stand:

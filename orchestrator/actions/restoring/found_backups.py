@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.actions.another_fleet import require_same_name
 from orchestrator.databases.archives import Manifest, read, verify
 from orchestrator.errors import BackupError, UsageError
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EventRecord, RunRecord, StepRecord
 from orchestrator.rollout.backups import BACKUP
@@ -39,6 +41,8 @@ class Listed:
     made: datetime
     #: What the journal says that the dump comes to; ``None`` where a file was named.
     sha256: str | None = None
+    #: The id of the run whose backups were asked for; ``None`` where a file was named.
+    run: str | None = None
 
     def look(self) -> Found:
         """Read the manifest and the whole dump.
@@ -60,17 +64,18 @@ class Listed:
             raise BackupError(f"{self.file}: its manifest has a step that cannot be read") from error
 
 
-async def backups_in(journal: Journal, source: str) -> Mapping[str, Listed]:
+async def backups_in(journal: Journal, fleet: Fleet, source: str) -> Mapping[str, Listed]:
     """What there is to restore from, by tenant id.
 
     Args:
         journal: opened.
+        fleet: as loaded: another one's run is not taken, unless by its files.
         source: a file; or a run: an id, or the start of one.
 
     Raises:
         BackupError: the file is no backup's.
         JournalError: there is no such run.
-        UsageError: the run made no backup.
+        UsageError: the run made no backup, or is another fleet's.
     """
     alone = await asyncio.to_thread(_of_file, Path(source))
     if alone is not None:
@@ -80,7 +85,8 @@ async def backups_in(journal: Journal, source: str) -> Mapping[str, Listed]:
     events = await journal.events(run.id, kind=BACKUP)
     if not events:
         raise UsageError(f"run {run.id} ({run.command}) made no backup", hint=_NONE)
-    return _of_run(events, before)
+    require_same_name(fleet, run, "orchestrator restore FILE -t TENANT")
+    return {tenant: replace(each, run=run.id) for tenant, each in _of_run(events, before).items()}
 
 
 async def last_with_backups(journal: Journal) -> RunRecord:

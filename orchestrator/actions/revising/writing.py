@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from alembic.autogenerate import RevisionContext
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from alembic.util import CommandError
+from sqlalchemy.engine import URL
 
 from orchestrator.actions.revising.asked import Asked
 from orchestrator.errors import HistoryError, OrchestratorError, UsageError
 from orchestrator.history.directory import History
+from orchestrator.migration.loop import load_loop
 from orchestrator.targets import require_named
 
 #: What is a name and nothing else, on every file system and to Alembic.
 _PLAIN = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
+#: Characters that Alembic's version table takes, unless somebody says otherwise.
+_USUAL_ROOM = 32
 #: Names that mean something else to Alembic.
 _TAKEN = frozenset({"base", "head", "heads", "current"})
 
@@ -42,6 +47,31 @@ def check(history: History, asked: Asked) -> None:
         raise HistoryError(
             f"there is a revision {asked.rev_id} already: {history.file(asked.rev_id).name}",
             hint="take another --rev-id, or none",
+        )
+    _require_room(history, () if asked.rev_id is None else (asked.rev_id,))
+
+
+def _require_room(history: History, identifiers: Sequence[str]) -> None:
+    """Version tables have to take the identifier: otherwise no tenant in PostgreSQL could ever get there.
+
+    A directory that has one as long has other tables, which somebody has widened.
+
+    Raises:
+        UsageError: they do not.
+    """
+    longest = max(identifiers, key=len, default="")
+    if len(longest) <= max([_USUAL_ROOM, *map(len, history.graph.parents)]):
+        return
+    # env.py may declare another table, by an implementation of its own for the dialect.
+    load_loop(history)
+    dialect = URL.create("postgresql+asyncpg").get_dialect()
+    column = MigrationContext.configure(dialect=dialect())._version.c.version_num
+    room = getattr(column.type, "length", None)
+    if room is not None and len(longest) > room:
+        raise UsageError(
+            f"a revision cannot be called {longest!r}: these are {len(longest)} characters, and the version table's "
+            f"column takes {room}",
+            hint="take a shorter --rev-id, or none; how to have a wider column: docs/env.md",
         )
 
 
@@ -95,6 +125,7 @@ def write(history: History, context: RevisionContext, never: str | None = None) 
     """
     # env.py's hooks may give identifiers of their own.
     ours = [each.rev_id for each in context.generated_revisions if each.rev_id]
+    _require_room(history, ours)
     with _none_left(history, ours), refusals(history), _generating(history):
         written = tuple(script for script in context.generate_scripts() if script is not None)
         if never is not None:

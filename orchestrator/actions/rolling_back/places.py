@@ -86,20 +86,20 @@ async def places_as_journaled(project: Project, tenants: Sequence[Tenant]) -> di
     return places if masked(inside) == inside else dict(_decoded(masked(_encoded(places))))
 
 
-async def known_places(journal: Journal, run: str) -> dict[str, frozenset[Place]]:
+async def known_places(journal: Journal, run: str, kind: str = PLACES) -> dict[str, frozenset[Place]]:
     """Where ``run`` met its tenants, by tenant id: a run that was resumed may have met one at several places.
 
     Nothing for runs from before places were written down.
     """
     known: dict[str, frozenset[Place]] = {}
-    for event in await journal.events(run, kind=PLACES):
+    for event in await journal.events(run, kind=kind):
         for tenant, place in _decoded(event.detail or {}):
             known[tenant] = known.get(tenant, frozenset()) | {place}
     return known
 
 
 async def moved_places(
-    project: Project, known: Mapping[str, frozenset[Place]], tenants: Sequence[Tenant]
+    project: Project, known: Mapping[str, frozenset[Place]], tenants: Sequence[Tenant], did: str = "changed"
 ) -> dict[str, Failure]:
     """Those of ``tenants`` that are not where a run met them, each with what to say of it, by tenant id.
 
@@ -107,13 +107,14 @@ async def moved_places(
         project: opened.
         known: where the run met its tenants; who is not in it is not judged.
         tenants: as the fleet has them now.
+        did: what the run did to them there, in a word.
     """
     judged = [tenant for tenant in tenants if tenant.id in known]
     if not judged:
         return {}
     now = await places_as_journaled(project, judged)
     return {
-        tenant.id: _failure(known[tenant.id], now.get(tenant.id))
+        tenant.id: _failure(known[tenant.id], now.get(tenant.id), did)
         for tenant in judged
         if known[tenant.id] != {now.get(tenant.id)}
     }
@@ -136,11 +137,11 @@ def blocked_elsewhere(plan: Plan, moved: Mapping[str, Failure]) -> Plan:
     return replace(plan, waves=tuple(waves)) if moved else plan
 
 
-def _failure(then: frozenset[Place], now: Place | None) -> Failure:
+def _failure(then: frozenset[Place], now: Place | None, did: str) -> Failure:
     here = "where it is now cannot be told" if now is None else f"it is at {now} now"
     return Failure(
         ELSEWHERE,
-        f"the run changed it at {' and at '.join(sorted(map(str, then)))}, and {here}",
+        f"the run {did} it at {' and at '.join(sorted(map(str, then)))}, and {here}",
         hint="what the run did was done there, and says nothing of what is here",
     )
 

@@ -17,6 +17,7 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.plan import Plan
+from orchestrator.rollout.result import retry_of
 from orchestrator.rollout.tries import SHAPE
 from orchestrator.statuses import TenantStatus
 
@@ -105,5 +106,5 @@ def _failure(record: RunRecord, tenant: str) -> Failure:
         f"its heads are those before run {record.requested_target}, and its tables are not as they were:"
         " a downgrade() does not take back all that its upgrade() does",
         hint="compare it with a tenant that has none of the run's revisions (pg_dump --schema-only), take away what was"
-        f" left, then: orchestrator resume {record.id}",
+        f" left, then: {retry_of(record)}",
     )

@@ -76,7 +76,8 @@ async def _back(
     if not changed:
         return wave
     # All of them, at once, and nothing of what stands between waves: there is nobody to go on to.
-    how = replace(execution, waves="100%", wave=None, approve=False, continue_on_error=True)
+    # What is half done outside transactions is to be seen by somebody first, who then resumes the rollback.
+    how = replace(execution, waves="100%", wave=None, approve=False, continue_on_error=True, retry_partial=False)
     before, id = wave, wave.rolled_back or new_run_id()
     try:
         async with opened_journal(fleet) as journal:

@@ -16,8 +16,16 @@ import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy.util import await_only
 
-#: What may stand before a statement's first word: space and comments.
-LEADING = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+
+def _comment(nested: int) -> str:
+    """A comment with so many levels of others in it, which PostgreSQL allows, that can be read in one way only."""
+    others = f"|{_comment(nested - 1)}" if nested else ""
+    return rf"/\*(?:[^*/]|\*(?!/)|/(?!\*){others})*+\*/"
+
+
+#: What may stand before a statement's first word: space and comments. Nothing of it is tried in another way (``*+``):
+#: thirty comments would be a billion ways.
+LEADING = rf"(?:\s|--[^\n]*(?:\n|$)|{_comment(2)})*+"
 #: The statements that wait so. Not whatever has the word in it, be it in a comment.
 CONCURRENTLY = (
     r"(?:CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY|DROP\s+INDEX\s+CONCURRENTLY"

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from orchestrator.databases.beyond import Beyond
 from orchestrator.databases.failures import shortened
 from orchestrator.databases.postgresql.copying.meter import stands_for_itself
 from orchestrator.databases.postgresql.outreach import (
@@ -39,26 +40,13 @@ from orchestrator.databases.postgresql.outreach import (
     ITS_PARTS,
     MAY_REACH,
     NOT_IN_TRANSACTION,
+    OF_ALL,
     OF_THIS,
     OWN_ROWS,
-    REINDEXES_ALL,
     STAYS,
     WAYS_OUT,
     WRITTEN,
 )
-from orchestrator.errors import DatabaseError
-
-
-class Beyond(DatabaseError):
-    """A migration was about to do what would not be gone with its place; that was not done.
-
-    Args:
-        what: the statement, without its values, and what is wrong with it.
-    """
-
-    def __init__(self, message: str, *, hint: str | None, what: str) -> None:
-        super().__init__(message, hint=hint)
-        self.what = what
 
 
 @dataclass(slots=True)
@@ -191,7 +179,7 @@ class Confinement:
 
     def _known_to_stay(self, statement: str) -> bool:
         """Whether it is the kind that runs only outside transactions, and does nothing beyond its database."""
-        return bool(STAYS.match(statement) or (self.alone and REINDEXES_ALL.match(statement)))
+        return self.alone if OF_ALL.match(statement) else STAYS.match(statement) is not None
 
     def _run(self, context: Any, statement: str, run: Callable[[], None]) -> bool:
         """Run a statement, if it may be run; says whether it was."""
@@ -302,11 +290,7 @@ class Confinement:
         return [*found, *(f"writes to {name}" for name in sorted(written))]
 
     def _beyond(self, what: str, hint: str = "") -> Beyond:
-        error = Beyond(
-            f"this revision does what would stay when its {self.place} is gone, and that was not done: {what}",
-            hint=self.hint or hint or None,
-            what=what,
-        )
+        error = Beyond(what, place=self.place, hint=self.hint or hint or None)
         self.refused = self.refused or error
         return error
 

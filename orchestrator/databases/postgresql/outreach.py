@@ -21,15 +21,22 @@ AROUND = re.compile(
     + r"(?:BEGIN|START|(?:COMMIT|ROLLBACK)(?!\s+PREPARED)|END|ABORT|SAVEPOINT|RELEASE|SET|RESET|SHOW|DISCARD)\b",
     re.IGNORECASE | re.DOTALL,
 )
-#: What runs only outside transactions, and stays in its database.
+#: What runs only outside transactions, and stays in its database, if it is not of :data:`OF_ALL`.
 STAYS = re.compile(
     f"{LEADING}(?:{CONCURRENTLY}"
     r"|(?:VACUUM|CLUSTER|REINDEX\s*(?:\([^)]*\)\s*)?(?:INDEX|TABLE|SCHEMA)"
     r"|ALTER\s+TABLE\b[^;']*\bDETACH\s+PARTITION\b[^;']*\bFINALIZE)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-#: No other database's; so only where that is the migration's own.
-REINDEXES_ALL = re.compile(LEADING + r"REINDEX\s*(?:\([^)]*\)\s*)?DATABASE\b", re.IGNORECASE | re.DOTALL)
+#: The same of all of its database, without a table's name for example: stays only where that is the migration's own.
+OF_ALL = re.compile(
+    f"{LEADING}(?:"
+    r"REINDEX\s*(?:\([^)]*\)\s*)?DATABASE\b"
+    # A comment that could be read as two would be read in every way.
+    r"|(?:VACUUM|CLUSTER)\b"
+    r"(?:(?:FULL|FREEZE|VERBOSE|ANALY[SZ]E)\b|\([^)]*\)|[;\s]|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/)*$)",
+    re.IGNORECASE | re.DOTALL,
+)
 #: What may end transactions by itself; the name of what is called.
 CALLS = re.compile(LEADING + r"(?:DO\b|CALL\s+(?:[^\s(]*\.)?\"?([^\s(\".]+)\"?\s*\()", re.IGNORECASE | re.DOTALL)
 ENDS = re.compile(r"\b(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)
