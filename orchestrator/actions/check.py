@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.nobody import warn_of_nobody
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.servers import Tenants
@@ -35,6 +36,8 @@ class CheckReport:
     tenants: int
     #: Those that do not have it, or are not known to, in the fleet's order.
     not_ready: tuple[PlannedTenant, ...]
+    #: What makes less of the answer than it seems to be: sources that find nobody.
+    warnings: tuple[str, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -57,6 +60,7 @@ class CheckReport:
                 }
                 for each in self.not_ready
             ],
+            "warnings": list(self.warnings),
         }
 
 
@@ -89,7 +93,7 @@ async def check(fleet: Fleet, min_revision: str | None = None, *, tenants: Tenan
         target = plan.target if wanted is None else tuple(sorted(wanted))
         not_ready = tuple(found[tenant.id] for tenant in chosen if not ready(found[tenant.id]))
         single = target[0] if wanted is not None and len(target) == 1 else None
-        return CheckReport(single, target, len(chosen), not_ready)
+        return CheckReport(single, target, len(chosen), not_ready, warn_of_nobody(fleet, project.fleet))
 
 
 async def _with_partial(project: Project, plan: Plan) -> Plan:

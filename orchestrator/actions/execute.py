@@ -14,6 +14,7 @@ from orchestrator.actions.earlier import Earlier
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
+from orchestrator.actions.nobody import warn_of_nobody
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.project import Project, migrating, read_project
 from orchestrator.actions.rolling_back.places import SEEN, places_event
@@ -77,6 +78,8 @@ async def execute(
         async with opened_servers(fleet) as servers:
             return await execute(fleet, request, tenants, execution, watch, loop, servers, saved)
     project = await read_project(fleet, servers, loop)
+    if request.command == "upgrade":
+        warn_of_nobody(fleet, project.fleet, request.waves)
     if saved is None:
         chosen = project.choose(tenants)
     else:

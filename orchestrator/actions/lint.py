@@ -63,8 +63,11 @@ async def lint(
         found = await _without_servers(fleet, target, every_revision)
     else:
         async with opened_project(fleet) as project:
-            found = await _pending(project, target, tenants)
-            fleet = project.fleet
+            if project.fleet.tenants:
+                found = await _pending(project, target, tenants)
+                fleet = project.fleet
+            else:
+                found = await _for_the_first(fleet, project, target, tenants)
     return await _weighed(fleet, found)
 
 
@@ -99,6 +102,14 @@ async def _pending(project: Project, target: str | None, tenants: Tenants) -> _F
     except JournalError as error:
         _not_compared(error)
     return _Found(scope, _looked_at(project.fleet, scope), edited)
+
+
+async def _for_the_first(fleet: Fleet, project: Project, target: str | None, tenants: Tenants) -> _Found:
+    """What is pending where there is no tenant: everything, for whoever comes first."""
+    project.choose(tenants)
+    found = await _without_servers(fleet, target, True)
+    log.warning("the fleet has no tenant: every revision is looked at, as it is pending for the first one to come")
+    return found
 
 
 def _not_compared(error: JournalError) -> None:

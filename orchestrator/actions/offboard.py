@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from orchestrator.actions.each import looked_at, new_run, run_each
@@ -36,6 +35,7 @@ async def offboard(
     archive: Path | str | None = None,
     drop: bool = False,
     after: timedelta | None = None,
+    agreed: Collection[str] | None = None,
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
 ) -> RunResult:
@@ -52,6 +52,7 @@ async def offboard(
         archive: directory that a last backup of each goes into, made and read again before anything is taken away.
         drop: drop it: at once, or once ``after`` is over.
         after: how long it is kept at least.
+        agreed: ids that somebody has agreed to: who is selected only since then is left alone. ``None`` for all.
         execution: ``jobs``, ``lock_wait`` and ``limits`` count.
         watch: who looks on and may stop it.
 
@@ -69,6 +70,9 @@ async def offboard(
     async with opened_project(fleet) as project, opened_journal(fleet) as journal:
         selection = selection_of(tenants)
         chosen, gone = await _meant(project, journal, selection)
+        if agreed is not None:
+            chosen = [tenant for tenant in chosen if tenant.id in agreed]
+            gone = [aside for aside in gone if aside.tenant.id in agreed]
         options = {"flags": _flags(directory, drop, after), "tenants": typed(selection, everyone=everyone)}
         record = new_run(project, "offboard", options)
         backups = None
@@ -93,10 +97,28 @@ async def offboard(
         return await run_each(project, journal, record, plan, taking.take_out, execution, watch or Watch())
 
 
+async def offboarded_by(fleet: Fleet, *, tenants: Tenants = (), everyone: bool = False) -> list[str]:
+    """The ids of those whom :func:`offboard` would take out. Reads only.
+
+    Args:
+        fleet: as for the command.
+        tenants: as for the command.
+        everyone: as for the command.
+
+    Raises:
+        OrchestratorError: as the command does; most of all, nobody is selected.
+    """
+    require_selection("offboard", tenants, everyone)
+    async with opened_project(fleet) as project, opened_journal(fleet, read_only=True) as journal:
+        chosen, gone = await _meant(project, journal, selection_of(tenants))
+        return [tenant.id for tenant in (*chosen, *(aside.tenant for aside in gone))]
+
+
 async def _meant(project: Project, journal: Journal, selection: Selection) -> tuple[Sequence[Tenant], Sequence[Aside]]:
     """Whom of the fleet a selection means, and whom that the fleet does not have any more; those by their ids alone."""
-    ids = [tenant.id for tenant in project.fleet.tenants]
-    unknown = [each for each in selection.patterns if not any(fnmatchcase(id, each) for id in ids) and each not in ids]
+    ids = {tenant.id for tenant in project.fleet.tenants}
+    # A glob, too, may be the id of one that is set aside: it must not mean the others then.
+    unknown = [each for each in selection.patterns if each not in ids]
     gone: dict[str, Aside] = {}
     if unknown:
         gone = {each.tenant.id: each for each in await asides_of(project, journal) if each.tenant.id in unknown}

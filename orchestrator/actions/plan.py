@@ -11,6 +11,7 @@ from orchestrator.actions.execution import Execution
 from orchestrator.actions.integrity import Edited, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.losses import Loss, measured, with_rendered
+from orchestrator.actions.nobody import warn_of_nobody
 from orchestrator.actions.partial import left_partial
 from orchestrator.actions.preflight import Preflight
 from orchestrator.actions.preflight import preflight as look
@@ -56,11 +57,14 @@ class PlanReport:
     sizes: tuple[TableSize, ...] = ()
     #: Each tenant's own script, by id; empty unless they were asked for.
     tenant_sql: Mapping[str, str] = field(default_factory=dict)
+    #: Sources that find nobody, and waves that select nobody.
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json`` (see docs/cli.md)."""
         document = {**self.plan.as_json(), "estimate_s": self.estimate_s and round(self.estimate_s, 3)}
         document["sizes"] = [each.as_json() for each in self.sizes]
+        document["warnings"] = list(self.warnings)
         document["edited"] = [each.as_json() for each in self.edited]
         losses = {loss.hazard: loss.as_json() for loss in self.losses}
         for hazard, told in zip(self.plan.hazards, document["hazards"], strict=True):
@@ -120,6 +124,7 @@ async def plan(
     async with opened_project(fleet) as project:
         chosen = project.choose(tenants)
         report = await report_on(project, await project.plan(request, chosen), execution, sql=sql)
+        report = replace(report, warnings=warn_of_nobody(fleet, project.fleet, request.waves))
         made = report.plan
         if preflight and command == "upgrade":
             budgets = await project.budgets(made.pending)

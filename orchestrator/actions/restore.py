@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,6 +48,7 @@ async def restore(
     everyone: bool = False,
     keep: bool = False,
     register: bool = False,
+    agreed: Collection[str] | None = None,
     execution: Execution = Execution(),  # noqa: B008  frozen
     watch: Watch | None = None,
 ) -> RunResult:
@@ -61,6 +62,7 @@ async def restore(
         everyone: mean every tenant that ``source`` has a backup of.
         keep: leave what is replaced in the database, under a name that the result's journal events tell.
         register: restore tenants, too, that the fleet does not have any more, and write them down in it again.
+        agreed: ids that somebody has agreed to: who is selected only since then is left alone. ``None`` for all.
         execution: ``jobs``, ``lock_wait`` and ``limits`` count.
         watch: who looks on and may stop it.
 
@@ -81,6 +83,8 @@ async def restore(
         if register:
             project = await returning.join(project, selection_of(tenants), listed)
         chosen = _chosen(project, tenants, listed, everyone=everyone)
+        if agreed is not None:
+            chosen = tuple(tenant for tenant in chosen if tenant.id in agreed)
         given = await looked_through([listed[tenant.id] for tenant in chosen if tenant.id in listed])
         await project.require_dumping(chosen)
         shared = await _shared(project, chosen, given)
@@ -124,14 +128,43 @@ async def restore(
         return await run_each(project, journal, record, found, act, execution, watch or Watch())
 
 
-async def last_source(fleet: Fleet) -> str:
-    """The run that ``last`` means for :func:`restore`. Reads only.
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a restore would put back, as far as it is known without reading the dumps."""
+
+    #: The run whose backups they are, where ``last`` meant one; else as it was given.
+    source: str
+    #: When each tenant's backup was made, by id, in the fleet's order.
+    made: Mapping[str, datetime]
+    #: Ids of selected tenants that have no backup there, and are not touched.
+    without: tuple[str, ...]
+
+
+async def foreseen(
+    fleet: Fleet, source: Path | str, *, tenants: Tenants = (), everyone: bool = False, register: bool = False
+) -> Foreseen:
+    """Say what :func:`restore` would do. Reads only.
+
+    Args:
+        fleet: as for the command.
+        source: as for the command.
+        tenants: as for the command.
+        everyone: as for the command.
+        register: as for the command.
 
     Raises:
-        OrchestratorError: there is none.
+        OrchestratorError: as the command does: there is no such run or file, or nobody is selected.
     """
-    async with opened_journal(fleet, read_only=True) as journal:
-        return (await last_with_backups(journal)).id
+    require_selection("restore", tenants, everyone)
+    async with opened_project(fleet) as project, opened_journal(fleet, read_only=True) as journal:
+        if source == LAST:
+            source = (await last_with_backups(journal)).id
+        listed = await backups_in(journal, fleet, str(source))
+        if register:
+            project = await Returning(Registrar(project, fleet)).join(project, selection_of(tenants), listed)
+        chosen = _chosen(project, tenants, listed, everyone=everyone)
+        made = {tenant.id: listed[tenant.id].made for tenant in chosen if tenant.id in listed}
+        return Foreseen(str(source), made, tuple(tenant.id for tenant in chosen if tenant.id not in listed))
 
 
 async def _put_back(

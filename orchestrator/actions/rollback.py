@@ -160,6 +160,20 @@ async def take_back(
         return await run_plan(project, journal, record, plan, files, request, execution, watch or Watch(), before)
 
 
+async def run_to_take_back(fleet: Fleet, run: str) -> str:
+    """The id of the run that ``run`` means. Reads only.
+
+    Args:
+        fleet: as loaded from tenants.yaml.
+        run: as for the command.
+
+    Raises:
+        JournalError: no such run.
+    """
+    async with opened_journal(fleet, read_only=True) as journal:
+        return (await journal.run(run)).id
+
+
 async def plan_rollback(
     fleet: Fleet,
     run: str,

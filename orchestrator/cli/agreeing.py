@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.render import tenant_count
+from orchestrator.cli.render import naming, tenant_count
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
@@ -28,20 +28,22 @@ def agree(
         settings: say who is there to be asked, and whether everything was answered with yes.
         command: its name.
         allow_data_loss: as given.
-        plan: makes the plan to show; called only where somebody is asked.
+        plan: makes the plan to show; not called where all was agreed to.
 
     Raises:
         UsageError: nobody is there to ask, or they said no.
+        OrchestratorError: there is no such run, revision or tenant: that comes before any question.
     """
     if settings.yes and allow_data_loss:
         return
-    # Whether there is anything to lose is not asked first: a script that needs the flags always needs them.
+    report = read(plan())
+    # Also where there is nothing to lose: a script that needs the flags always needs them.
     if not settings.on_terminal:
         raise UsageError(
             f"{command} can lose data, and nobody is there to ask",
             hint="look at it with --dry-run, then add --yes --allow-data-loss",
         )
-    _ask(settings, command, read(plan()), allow_data_loss)
+    _ask(settings, command, report, allow_data_loss)
 
 
 def _ask(settings: Settings, command: str, report: PlanReport, allow_data_loss: bool) -> None:
@@ -52,7 +54,8 @@ def _ask(settings: Settings, command: str, report: PlanReport, allow_data_loss: 
     todo = sum(cohort.tenants for cohort in report.plan.cohorts)
     if todo == 0:
         return
-    click.echo(f"{command} of {tenant_count(todo)}:", err=True)
+    pending = [tenant.id for tenant in report.plan.pending]
+    click.echo(f"{command} of {naming(pending)}:", err=True)
     for cohort in report.plan.cohorts:
         start, goal = ", ".join(cohort.start), ", ".join(cohort.goal) or "base"
         click.echo(f"  {tenant_count(cohort.tenants)} from {start} to {goal}", err=True)

@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.group import command
 from orchestrator.cli.options import at_once, at_once_from, duration_of, selecting, selection_from
 from orchestrator.cli.options import everyone as everyone_option
-from orchestrator.cli.render import tenant_count
+from orchestrator.cli.render import naming, tenant_count
 from orchestrator.cli.running import migrate, read
 from orchestrator.cli.settings import Settings
 from orchestrator.errors import UsageError
@@ -65,8 +65,12 @@ def offboard(
             )
         return _purge(settings, fleet, execution, agreed=agreed)
     require_selection("offboard", selection, everyone)
+    meant: list[str] | None = None
     if not (agreed or undo):
-        _ask(settings, [*selection.patterns] or ["the selected tenants"], archive, _what(drop=drop, after=after))
+        from orchestrator.actions.offboard import offboarded_by
+
+        meant = read(offboarded_by(fleet, tenants=selection, everyone=everyone))
+        _ask(settings, meant, archive, _what(drop=drop, after=after))
 
     def work(watch: Watch) -> Any:
         if undo:
@@ -82,6 +86,8 @@ def offboard(
             archive=archive,
             drop=drop,
             after=keep,
+            # Who was shown is who is taken out, also when more match by now.
+            agreed=meant,
             execution=execution,
             watch=watch,
         )
@@ -113,13 +119,16 @@ def _what(*, drop: bool, after: str | None) -> str:
 
 
 def _ask(settings: Settings, whom: list[str], archive: str | None, what: str) -> None:
+    """Say who is taken out and ask; nobody is asked about nobody (an empty shard)."""
     saved = "without any archive" if archive is None else f"with an archive in {archive}"
-    told = f"offboard of {', '.join(whom)}: each is taken out of the fleet and {what}, {saved}"
+    told = f"offboard of {naming(whom)}: each is taken out of the fleet and {what}, {saved}"
     if not settings.on_terminal:
         raise UsageError(
             f"offboard takes tenants away from their users, and nobody is there to ask ({told})",
             hint="add --yes --allow-data-loss",
         )
+    if not whom:
+        return
     click.echo(told, err=True)
     if not click.confirm("Go on?", err=True):
         raise UsageError("offboard was declined; nothing was touched")

@@ -218,11 +218,12 @@ def _validated(kind: Any, text: str, option: str, form: str) -> Any:
 
 
 def _listed(name: str) -> tuple[str, ...]:
+    from orchestrator.fleet.selection import listed_ids
+
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--tenants-from {name}: {error}", hint="give a text file with one tenant on each line"
         ) from error
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return tuple(line for line in lines if line)
+    return listed_ids(text)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Failures told in full; the rest are counted by cause.
 _TOLD = 5
+#: Tenants named where somebody is asked about them; the rest are counted.
+_NAMED = 5
 
 
 class Document(Protocol):
@@ -58,6 +60,13 @@ def _styled() -> bool:
 def tenant_count(count: int) -> str:
     """``1 tenant``, ``2 tenants``."""
     return f"{count} tenant" if count == 1 else f"{count} tenants"
+
+
+def naming(ids: Sequence[str]) -> str:
+    """How many tenants and who: ``7 tenants (acme, globex, initech and 4 more)``."""
+    shown = ", ".join(ids[:_NAMED])
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{tenant_count(len(ids))} ({shown}{more})"
 
 
 def sized(count: int) -> str:

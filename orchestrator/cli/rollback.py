@@ -32,7 +32,7 @@ def rollback(
     settings: Settings, run: str, everyone: bool, to_before: bool, allow_data_loss: bool, dry_run: bool, **given: Any
 ) -> int:
     """Put the tenants that RUN changed back to the heads that each of them had before it."""
-    from orchestrator.actions.rollback import plan_rollback, rollback
+    from orchestrator.actions.rollback import plan_rollback, rollback, run_to_take_back
 
     # Who is meant is said by the run; `--all` says it once more.
     asked: dict[str, Any] = {
@@ -41,6 +41,8 @@ def rollback(
         "execution": execution_from(given),
     }
     fleet = settings.fleet()
+    # Now: what is agreed to is what is done, also where `last` is another one by then.
+    run = read(run_to_take_back(fleet, run))
     if dry_run:
         from orchestrator.cli.plan import show_report
 

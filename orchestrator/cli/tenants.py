@@ -28,7 +28,7 @@ def tenants(settings: Settings) -> None:
 @command
 def list_(settings: Settings, **given: Any) -> int:
     """List the selected tenants and where their tables are."""
-    chosen = selection_from(given).choose(_whole(settings).tenants)
+    chosen = selection_from(given).choose(_whole(settings.fleet()).tenants)
     if settings.json:
         print_json({"tenants": [_as_json(tenant) for tenant in chosen]})
     else:
@@ -54,11 +54,15 @@ def list_(settings: Settings, **given: Any) -> int:
 def validate(settings: Settings) -> int:
     """Read tenants.yaml and all sources, and say whether they are right."""
     from orchestrator.actions.linting.chosen import check_rules
+    from orchestrator.actions.nobody import warn_of_nobody
 
-    fleet = _whole(settings)
+    declared = settings.fleet()
+    fleet = _whole(declared)
     check_rules(fleet)
+    warnings = warn_of_nobody(declared, fleet, fleet.waves)
     if settings.json:
-        print_json({"valid": True, "tenants": len(fleet.tenants), "servers": len(fleet.servers)})
+        counts = {"tenants": len(fleet.tenants), "servers": len(fleet.servers)}
+        print_json({"valid": True, **counts, "warnings": list(warnings)})
     else:
         click.echo(f"{settings.path} is valid; tenants: {len(fleet.tenants)}, servers: {len(fleet.servers)}")
     return 0
@@ -71,7 +75,7 @@ def show(settings: Settings, tenant: str) -> int:
     """Show everything that is known of TENANT; its server's address has its secrets masked."""
     from orchestrator.fleet.selection import Selection
 
-    fleet = _whole(settings)
+    fleet = _whole(settings.fleet())
     found = Selection(listed=(tenant,)).choose(fleet.tenants)[0]
     facts = {**_as_json(found), "url": str(fleet.server_of(found).url)}
     if settings.json:
@@ -83,11 +87,11 @@ def show(settings: Settings, tenant: str) -> int:
     return 0
 
 
-def _whole(settings: Settings) -> Fleet:
+def _whole(declared: Fleet) -> Fleet:
     from orchestrator.actions.servers import opened_servers
 
     async def whole() -> Fleet:
-        async with opened_servers(settings.fleet()) as servers:
+        async with opened_servers(declared) as servers:
             return await servers.fleet()
 
     return read(whole())

@@ -33,6 +33,10 @@ class Newcomer:
     seed: str | None
     #: The fleet has it already: an earlier call was cut off later than that, or somebody has written it down by hand.
     listed: bool
+    #: As its entry says it is: other than ``tenant`` where the fleet has one with other tags, say.
+    asked: Tenant
+    #: Keys of its entry.
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ def read_newcomers(
             _note(report, origin, number, tenant.id, message, "choose another name")
         if there is None:
             new.append((number, tenant))
-        newcomers.append(Newcomer(there or tenant, entries[number].get(_SEED), there is not None))
+        keys = tuple(key for key in rows[number] if rows[number][key] is not None)
+        newcomers.append(Newcomer(there or tenant, entries[number].get(_SEED), there is not None, tenant, keys))
     servers: dict[str, Server] = {**made.servers, **fleet.servers}
     everybody = (*fleet.tenants, *(tenant for _, tenant in new))
     before = len(fleet.tenants)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from hashlib import blake2b
@@ -13,6 +14,10 @@ from orchestrator.fleet.nearest import did_you_mean
 from orchestrator.fleet.tenant import Tenant
 
 _LIST_HINT = "orchestrator tenants list"
+#: What makes a glob of a pattern.
+_GLOB = frozenset("*?[")
+#: Where a comment begins in a list of tenants; an id may have a ``#`` in it.
+_COMMENT = re.compile(r"(?:^|\s)#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Selection:
     They apply in this order: patterns and listed (either one takes a tenant), tags, servers (any one of each is
     enough), exclude, shard, sample. Every pattern, tag, server and listed id must match some tenant of the fleet, and
     so must every exclusion: with a mistyped ``--exclude`` the very tenant would be migrated that was to be spared.
+
+    An exact id wins over a glob: where a tenant is called ``*``, the pattern ``*`` means that one.
     """
 
     #: Tenant ids or globs (``eu-*``), case-sensitive.
@@ -76,22 +83,33 @@ class Selection:
             raise SelectionError(f"no tenant is left: {self._narrowing(tenants)}", hint=_LIST_HINT)
         return self._portion(chosen)
 
-    def filter(self, tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:
-        """Pick from some of the fleet's tenants, in their order; what matches nothing is no error (waves)."""
-        return self._portion(self._unsharded(tenants))
+    def filter(self, tenants: Sequence[Tenant], fleet: Iterable[Tenant] | None = None) -> tuple[Tenant, ...]:
+        """Pick from some of the fleet's tenants, in their order; what matches nothing is no error (waves).
 
-    def _unsharded(self, tenants: Iterable[Tenant]) -> list[Tenant]:
+        Args:
+            tenants: to pick from.
+            fleet: all whose ids are taken, where ``tenants`` are only some of them.
+        """
+        return self._portion(self._unsharded(tenants, fleet))
+
+    def _unsharded(self, tenants: Sequence[Tenant], fleet: Iterable[Tenant] | None = None) -> list[Tenant]:
         takes_any = not self.patterns and self.listed is None
+        known = frozenset(each.id for each in (tenants if fleet is None else fleet)) if self._may_glob else frozenset()
+        named, excluded = meaning(self.patterns, known), meaning(self.exclude, known)
         listed = frozenset(self.listed or ())
         tags = frozenset(self.tags)
         return [
             tenant
             for tenant in tenants
-            if (takes_any or tenant.id in listed or _matches(tenant.id, self.patterns))
+            if (takes_any or tenant.id in listed or named(tenant.id))
             and (not tags or not tags.isdisjoint(tenant.tags))
             and (not self.servers or tenant.server in self.servers)
-            and not (self.exclude and _matches(tenant.id, self.exclude))
+            and not (self.exclude and excluded(tenant.id))
         ]
+
+    @property
+    def _may_glob(self) -> bool:
+        return any(may_glob(pattern) for pattern in (*self.patterns, *self.exclude))
 
     def _portion(self, chosen: Sequence[Tenant]) -> tuple[Tenant, ...]:
         if self.shard is not None:
@@ -107,7 +125,7 @@ class Selection:
         ids = [tenant.id for tenant in tenants]
         known_ids = frozenset(ids)
         for pattern in (*self.patterns, *self.exclude):
-            if pattern not in known_ids and not any(fnmatchcase(id, pattern) for id in ids):
+            if pattern not in known_ids and not (may_glob(pattern) and any(fnmatchcase(id, pattern) for id in ids)):
                 _refuse("tenant", pattern, ids)
         known_tags = {tag for tenant in tenants for tag in tenant.tags}
         for tag in self.tags:
@@ -156,8 +174,43 @@ def parse_shard(text: str) -> tuple[int, int]:
     return shard
 
 
-def _matches(id: str, patterns: tuple[str, ...]) -> bool:
-    return any(id == pattern or fnmatchcase(id, pattern) for pattern in patterns)
+def may_glob(pattern: str) -> bool:
+    """Whether a pattern may mean others than the tenant with that very id."""
+    return not _GLOB.isdisjoint(pattern)
+
+
+def meaning(patterns: Collection[str], known: Collection[str]) -> Callable[[str], bool]:
+    """What says whether an id is meant by ``patterns``: the exact ids among them mean themselves and nobody else.
+
+    Args:
+        patterns: ids or globs.
+        known: all ids that there are.
+    """
+    globs = [pattern for pattern in patterns if may_glob(pattern) and pattern not in known]
+    exact = frozenset(patterns).difference(globs)
+    return lambda id: id in exact or any(fnmatchcase(id, pattern) for pattern in globs)
+
+
+def require_plain_ids(ids: Iterable[str]) -> None:
+    """Refuse new ids that a selection could not name: tenants that there are already keep theirs.
+
+    Raises:
+        UsageError: one is a glob, two in a list with commas, or a comment in a list of tenants.
+    """
+    odd = [id for id in ids if may_glob(id) or "]" in id or "," in id or _COMMENT.search(id)]
+    if odd:
+        shown = ", ".join(repr(id) for id in odd[:10]) + (", ..." if len(odd) > 10 else "")
+        raise UsageError(
+            f"a new tenant cannot be called {shown}: in selections, * ? [ ] make a glob, commas separate, "
+            "and # begins a comment",
+            hint="nothing was touched; choose an id without * ? [ ] and commas that does not begin with #",
+        )
+
+
+def listed_ids(text: str) -> tuple[str, ...]:
+    """The ids of a list: one on each line, with comments after a ``#`` at the beginning or after a space."""
+    lines = (_COMMENT.split(line, maxsplit=1)[0].strip() for line in text.splitlines())
+    return tuple(line for line in lines if line)
 
 
 def _hash(purpose: str, id: str) -> int:

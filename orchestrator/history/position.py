@@ -92,7 +92,8 @@ def _position(history: History, command: str, heads: Collection[str], target: st
     if unknown:
         problem = HistoryError(
             f"the tenant is at {', '.join(unknown)}, which this directory does not have",
-            hint="deploy the directory that has it, or say where the tenant is: orchestrator stamp REV -t TENANT",
+            hint="deploy the directory that has it, most likely a newer one; only where there is none any more, and its"
+            " tables are known to be another revision's: orchestrator stamp REV -t TENANT",
         )
         return Position(TenantStatus.UNKNOWN_REVISION, problem=problem, kind="unknown_revision")
     if overlapping := history.graph.overlapping(heads) if len(heads) > 1 else ():

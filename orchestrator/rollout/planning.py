@@ -255,7 +255,7 @@ def assign_waves(
     left = list(tenants)
     assigned: list[tuple[Wave, list[Tenant]]] = []
     for wave in waves:
-        eligible = list(wave.select.filter(left))
+        eligible = list(wave.select.filter(left, tenants))
         bound = min(
             len(eligible),
             len(eligible) if wave.count is None else wave.count,

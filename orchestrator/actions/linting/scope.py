@@ -83,7 +83,8 @@ async def pending(project: Project, target: str | None, tenants: Tenants) -> Sco
         project.history.forward(paths),
         project.history,
         project.loop,
-        example([each.tenant for each in made.tenants if each.path] or chosen),
+        # An empty shard is nobody, too.
+        example([each.tenant for each in made.tenants if each.path] or chosen or project.fleet.tenants),
         project.databases,
         min(versions, key=_number, default=None),
     )
@@ -139,7 +140,12 @@ def example(tenants: Iterable[Tenant]) -> Tenant:
 
 def stand_in(fleet: Fleet) -> Tenant:
     """A tenant of a fleet whose tenants only its sources know."""
-    server = fleet.defaults.server or next(iter(fleet.servers))
+    server = fleet.defaults.server or next(iter(fleet.servers), None)
+    if server is None:
+        raise UsageError(
+            "there is no tenant and no server to say for which database revisions are rendered",
+            hint="declare one in tenants.yaml: servers: {main: postgresql://db.internal/app}",
+        )
     if urls.dialect_of(fleet.servers[server].url.from_environment()) == urls.SQLITE:
         return Tenant("tenant", server, Isolation.FILE, file=str(fleet.root / "tenant.db"))
     return Tenant("tenant", server, Isolation.SCHEMA, schema="tenant")

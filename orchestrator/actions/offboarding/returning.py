@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from orchestrator.actions.onboarding.registrar import Registrar
 from orchestrator.actions.project import Project
@@ -16,7 +15,7 @@ from orchestrator.databases.dumping import Restoring
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.errors import BackupError, OnboardingError, OrchestratorError
 from orchestrator.fleet.newcomers import read_newcomers
-from orchestrator.fleet.selection import Selection
+from orchestrator.fleet.selection import Selection, meaning
 from orchestrator.fleet.tenant import Tenant
 
 
@@ -39,7 +38,9 @@ class Returning:
             ConfigurationError: that is another tenant's by now.
         """
         present = {tenant.id for tenant in project.fleet.tenants}
-        meant = [id for id in listed if id not in present and _means(selection, id)]
+        named = meaning(selection.patterns, present | listed.keys())
+        by_hand = selection.listed or ()
+        meant = [id for id in listed if id not in present and (selection.is_empty or id in by_hand or named(id))]
         entries = []
         for id in meant:
             _, manifest = await asyncio.to_thread(read, listed[id].file)
@@ -94,9 +95,3 @@ class Returning:
                 f"{tenant.place} is there, and nothing says that it is this tenant's",
                 hint="look whose it is; a tenant that the fleet does not have is restored where nothing is",
             )
-
-
-def _means(selection: Selection, id: str) -> bool:
-    if selection.is_empty:
-        return True
-    return id in (selection.listed or ()) or any(id == each or fnmatchcase(id, each) for each in selection.patterns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from orchestrator.journal.records import EventRecord
 from orchestrator.rollout.each import Done
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.result import RunResult
+
+log = logging.getLogger("orchestrator.offboard")
 
 
 async def undo_offboarding(
@@ -99,6 +102,8 @@ class BringingBack:
         database = self.project.databases[tenant.server]
         asked = self.asides.get(tenant.id)
         aside = None if asked is None else await now(self.project, asked)
+        if asked is None:
+            log.warning("%s: there was nothing to undo: nothing of it is set aside, and the fleet has it", tenant.id)
         finds_itself_again = finds_itself(self.declared, tenant)
         if aside is not None:
             require_way_back(aside)

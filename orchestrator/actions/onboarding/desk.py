@@ -16,6 +16,7 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.onboarding.pooling import Filler
 from orchestrator.actions.onboarding.readiness import Readiness, made_ready, ready_for_many
+from orchestrator.actions.onboarding.unchanged import warn_of_other_keys, warn_of_seeds
 from orchestrator.actions.onboarding.welcoming import Arrivals, Expected, expected
 from orchestrator.actions.project import Project, read_project
 from orchestrator.actions.servers import opened_servers
@@ -131,7 +132,9 @@ class Desk:
             self._idle.clear()
         try:
             arriving = await expected(project, declared, arrivals)
+            warn_of_other_keys(arriving)
             result = await _receive(arriving, journal, arrivals, execution, watch or Watch(), actor)
+            await warn_of_seeds(arriving, journal, result)
             if self._refill and self._project is not None:
                 self._filler = self._filler or Filler(self._project)
                 # As tenants.yaml has it by now.

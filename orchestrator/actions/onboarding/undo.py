@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 
 from orchestrator.actions.each import looked_at, new_run, run_each
@@ -21,6 +22,8 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.rollout.each import Done
 from orchestrator.rollout.plan import PlannedTenant
 from orchestrator.rollout.result import RunResult
+
+log = logging.getLogger("orchestrator.onboard")
 
 
 async def undo(
@@ -66,6 +69,12 @@ async def undo(
                 return True
 
             await still()
+            if (await database.found(tenant)).holds is Holds.MISSING:
+                log.warning(
+                    "%s: there was nothing to undo: %s is not there, and the fleet does not list it",
+                    tenant.id,
+                    tenant.place,
+                )
             await database.drop(tenant, execution.lock_wait, still)
             return Done(planned.heads, ())
 

@@ -18,6 +18,7 @@ from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.masking import MASK, mask
 from orchestrator.fleet.newcomers import Newcomer, read_newcomers
+from orchestrator.fleet.selection import require_plain_ids
 from orchestrator.fleet.tenant import Isolation, Limits, Tenant
 from orchestrator.journal.records import RunRecord
 from orchestrator.migration.outcome import Outcome
@@ -75,6 +76,9 @@ class Expected:
     project: Project
     tenants: tuple[Tenant, ...]
     asked: Asked
+    newcomers: tuple[Newcomer, ...]
+    #: Seeds that somebody has named, by tenant id; not the fleet's usual one.
+    seeds_given: Mapping[str, str]
 
 
 async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Expected:
@@ -90,6 +94,7 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         OrchestratorError: a seed cannot be read, or a place would have a name of ours.
     """
     given = read_newcomers(project.fleet, arrivals.entries, arrivals.origin, expand=arrivals.expand)
+    require_plain_ids(each.tenant.id for each in given.newcomers if not each.listed)
     project = project.joined_by(given.fleet)
     onboarding = project.fleet.onboarding
     named: dict[str, str | None] = {}
@@ -119,7 +124,14 @@ async def expected(project: Project, declared: Fleet, arrivals: Arrivals) -> Exp
         pool=partial(pool_for, project),
         adopt=Adoption(project).adopt if arrivals.adopt else None,
     )
-    return Expected(project, tuple(each.tenant for each in given.newcomers), asked)
+    seeds_given = {each.tenant.id: arrivals.seed if each.seed is None else each.seed for each in given.newcomers}
+    return Expected(
+        project,
+        tuple(each.tenant for each in given.newcomers),
+        asked,
+        given.newcomers,
+        {id: seed for id, seed in seeds_given.items() if seed is not None},
+    )
 
 
 async def _fast(project: Project, tenant: Tenant, work: Work) -> Outcome | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator.actions.another_fleet import require_same_name
@@ -36,6 +37,8 @@ class Listed:
     tenant: str
     #: The dump or its manifest.
     file: Path
+    #: When it was made, which is how far back a restore goes.
+    made: datetime
     #: What the journal says that the dump comes to; ``None`` where a file was named.
     sha256: str | None = None
     #: The id of the run whose backups were asked for; ``None`` where a file was named.
@@ -111,7 +114,8 @@ def _of_file(path: Path) -> Listed | None:
     """The backup that a path means; ``None`` for what is no path."""
     if path.suffix != ".json" and not path.is_file():
         return None
-    return Listed(read(path.absolute())[1].tenant, path.absolute())
+    manifest = read(path.absolute())[1]
+    return Listed(manifest.tenant, path.absolute(), manifest.created)
 
 
 def _of_run(events: Sequence[EventRecord], before: Mapping[str, tuple[str, ...] | None]) -> dict[str, Listed]:
@@ -128,5 +132,5 @@ def _of_run(events: Sequence[EventRecord], before: Mapping[str, tuple[str, ...] 
             at_its_start.add(event.tenant)
         elif event.tenant in found:
             continue
-        found[event.tenant] = Listed(event.tenant, Path(event.detail["file"]), event.detail["sha256"])
+        found[event.tenant] = Listed(event.tenant, Path(event.detail["file"]), event.at, event.detail["sha256"])
     return found

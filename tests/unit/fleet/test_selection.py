@@ -199,3 +199,13 @@ def test_filter_is_idempotent_and_ordered(fleet: tuple[Tenant, ...], data: st.Da
     positions = [fleet.index(each) for each in chosen]
     assert positions == sorted(positions)
     assert not any(each.id in selection.exclude for each in chosen)
+
+
+def test_exact_id_wins_over_a_glob() -> None:
+    """Where a tenant has a glob for its id, that glob means this tenant, in selections, exclusions and waves."""
+    fleet = (*FLEET, tenant("*"), tenant("eu-*"))
+    assert ids(Selection(patterns=("*",)), fleet) == ["*"]
+    assert ids(Selection(patterns=("eu-*", "us-i*")), fleet) == ["us-initech", "eu-*"]
+    assert ids(Selection(exclude=("*",)), fleet) == [each.id for each in fleet if each.id != "*"]
+    # A wave picks from those that are left, and the tenant of that name may be in an earlier one.
+    assert Selection(patterns=("*",)).filter(FLEET, fleet) == ()
