@@ -175,7 +175,8 @@ async def test_resume_while_alive(gated: Project) -> None:
 
 async def test_tenant_locked_by_another(gated: Project) -> None:
     """A tenant that another process migrates is `locked` after --lock-wait, uses no failure budget, and names who."""
-    async with upgrading(gated) as process:
+    # One long wait at the gate: between the short ones of the ladder the tenant's lock is free.
+    async with upgrading(gated, "upgrade", "--lock-timeout", "0") as process:
         async with held(gated.url, GATE) as gate:
             await waiting_backend(gate, 2)
             first_run = gated.json("runs", "list")["runs"][0]["run"]
