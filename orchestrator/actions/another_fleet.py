@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from orchestrator.actions.rolling_back.places import ELSEWHERE, PLACES, SEEN, Place, known_places
+from orchestrator.actions.rolling_back.places import ELSEWHERE, PLACES, SEEN, Place, blocked_elsewhere, known_places
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
@@ -17,7 +17,6 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.plan import Plan, PlannedTenant
 from orchestrator.rollout.result import again_of
-from orchestrator.statuses import TenantStatus
 
 #: The option of a run that names its fleet; empty for one without a name. Runs from before it was written have none.
 FLEET = "fleet"
@@ -85,17 +84,12 @@ def require_here(record: RunRecord, met: Iterable[str], moved: Mapping[str, Fail
 
 
 def left_elsewhere(plan: Plan, record: RunRecord, moved: Mapping[str, Failure]) -> Plan:
-    """``plan`` without work on tenants in ``moved``; one that gave no connection stays with what it has said."""
+    """``plan`` of a run that is carried on, without work on tenants in ``moved``."""
 
-    def judged(each: PlannedTenant) -> PlannedTenant:
-        failure = moved.get(each.tenant.id)
-        if failure is None or each.heads is None:
-            return each
-        hint = f"{failure.hint}; where it was moved, begin anew with it: {again_of(record, [each.tenant.id])}"
-        return replace(each, verdict=TenantStatus.BLOCKED, failure=replace(failure, hint=hint), path=())
+    def anew(each: PlannedTenant) -> str:
+        return f"where it was moved, begin anew with it: {again_of(record, [each.tenant.id])}"
 
-    waves = (replace(wave, tenants=tuple(judged(each) for each in wave.tenants)) for wave in plan.waves)
-    return replace(plan, waves=tuple(waves)) if moved else plan
+    return blocked_elsewhere(plan, moved, anew)
 
 
 def is_elsewhere(each: PlannedTenant) -> bool:

@@ -46,8 +46,7 @@ class Left:
                 return each
             return replace(each, state=TenantStatus.PARTIAL, verdict=TenantStatus.PARTIAL, failure=failure)
 
-        waves = (replace(wave, tenants=tuple(map(marked, wave.tenants))) for wave in plan.waves)
-        return replace(plan, waves=tuple(waves))
+        return plan.judged(marked)
 
     def settle(self, journal: Journal) -> None:
         """Write down what is through, and what was cut off."""

@@ -14,7 +14,14 @@ from orchestrator.actions.going import is_going
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.plan import PlanReport, report_on
 from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.rolling_back.places import Place, blocked_elsewhere, known_places, moved_places, places_of
+from orchestrator.actions.rolling_back.places import (
+    Place,
+    back_there,
+    blocked_elsewhere,
+    known_places,
+    moved_places,
+    places_of,
+)
 from orchestrator.actions.rolling_back.shapes import OPTION, shapes_before
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.answers import Reading
@@ -252,10 +259,8 @@ async def _plan(
         "rollback", taken.run.id, False, execution.budget, execution.wave, ways, waves=execution.listed_waves
     )
     plan = project.plan_of(request, chosen, found)
-    waves = (
-        replace(wave, tenants=tuple(_explained(each, taken, graph) for each in wave.tenants)) for wave in plan.waves
-    )
-    return request, blocked_elsewhere(replace(plan, waves=tuple(waves)), moved)
+    explained = plan.judged(lambda each: _explained(each, taken, graph))
+    return request, blocked_elsewhere(explained, moved, back_there)
 
 
 def _untouched(taken: Taken, tenant: str, reading: Reading) -> bool:

@@ -24,7 +24,7 @@ from orchestrator.history.position import position
 from orchestrator.migration import seam
 from orchestrator.migration.containment import is_its_own
 from orchestrator.migration.loop import TenantLoop
-from orchestrator.migration.outcome import Outcome, blocked, invalid_indexes, left_invalid, partial, verified
+from orchestrator.migration.outcome import GONE, Outcome, blocked, invalid_indexes, left_invalid, partial, verified
 from orchestrator.migration.outside import Keep
 from orchestrator.migration.recording import Recording
 from orchestrator.migration.scope import Progress, StepDone, scoped
@@ -131,7 +131,7 @@ class Migrator:
     async def _gone(self, tenant: Tenant) -> Outcome:
         """Somebody has taken the tenant out of the fleet; or only what it holds, which he has to explain."""
         if self.is_listed is not None and not await self.is_listed(tenant):
-            return Outcome(TenantStatus.SKIPPED, failure=Failure("gone", "it was taken out of the fleet meanwhile"))
+            return Outcome(TenantStatus.SKIPPED, failure=GONE)
         return Outcome(
             TenantStatus.BLOCKED,
             failure=Failure(

@@ -17,6 +17,8 @@ from orchestrator.statuses import TenantStatus
 
 #: How a tenant was migrated: through Alembic, by what was recorded on others, or one after the other.
 ALEMBIC, REPLAY, MIXED = "alembic", "replay", "mixed"
+#: Of a tenant that there is nothing to do for any more.
+GONE = Failure("gone", "it was taken out of the fleet meanwhile")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -138,6 +138,10 @@ class Plan:
         example = {kind_of(planned): planned for planned in reversed(todo)}
         alike = Counter(kind_of(planned) for planned in todo)
         return tuple(Cohort(*kind, count, example[kind]) for kind, count in alike.most_common())
+
+    def judged(self, judge: Callable[[PlannedTenant], PlannedTenant]) -> Plan:
+        """The plan with what ``judge`` makes of each tenant; nobody goes, comes, or changes his turn."""
+        return replace(self, waves=tuple(replace(each, tenants=tuple(map(judge, each.tenants))) for each in self.waves))
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``plan --json``."""

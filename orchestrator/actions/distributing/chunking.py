@@ -23,6 +23,7 @@ from orchestrator.fleet.fleet import Wave
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord
+from orchestrator.migration.outcome import GONE
 from orchestrator.rollout.executor import LocalExecutor
 from orchestrator.rollout.plan import Plan, PlannedTenant, PlannedWave
 from orchestrator.rollout.planning import Request
@@ -33,9 +34,6 @@ from orchestrator.statuses import FAILURES, OPEN, SATISFIED, TenantStatus
 
 #: Seconds until the journal is asked again that gave no answer, or did not know of a tenant that is missing.
 _AGAIN = 0.5
-
-#: What is said of a tenant that there is nothing to do for any more, here as by the attempt itself.
-_GONE = Failure("gone", "it was taken out of the fleet meanwhile")
 
 log = logging.getLogger("orchestrator.worker")
 
@@ -181,11 +179,10 @@ async def _as_it_was(muster: Muster, journal: Journal, job: ChunkJob, plan: Plan
         if each.tenant.id not in left:
             return each
         if each.tenant.id in taken_out:
-            return replace(each, verdict=TenantStatus.SKIPPED, failure=_GONE)
+            return replace(each, verdict=TenantStatus.SKIPPED, failure=GONE)
         return replace(each, verdict=TenantStatus.PENDING, failure=None)
 
-    waves = (replace(wave, tenants=tuple(map(seen, wave.tenants))) for wave in plan.waves)
-    return replace(plan, waves=tuple(waves))
+    return plan.judged(seen)
 
 
 async def fail_chunk(journal: Journal, job: ChunkJob, error: OrchestratorError) -> None:
@@ -221,7 +218,7 @@ def _is_done(attempt: AttemptRecord | None, tried: int) -> bool:
 
 
 def _gone(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> AttemptRecord:
-    return _ended(job, tenant, earlier, TenantStatus.SKIPPED, _GONE)
+    return _ended(job, tenant, earlier, TenantStatus.SKIPPED, GONE)
 
 
 def _unknown(job: ChunkJob, tenant: str, earlier: AttemptRecord | None) -> AttemptRecord:

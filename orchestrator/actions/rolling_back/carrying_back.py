@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.actions.project import Project
-from orchestrator.actions.rolling_back.places import blocked_elsewhere, known_places, moved_places
+from orchestrator.actions.rolling_back.places import back_there, blocked_elsewhere, known_places, moved_places
 from orchestrator.databases.failures import Failure
 from orchestrator.history.way_back import WayBack
 from orchestrator.journal.journal import Journal
@@ -58,5 +58,4 @@ async def still_taken_back(
 
     known = await known_places(journal, record.requested_target)
     moved = await moved_places(project, known, [each.tenant for each in plan.tenants])
-    waves = tuple(replace(wave, tenants=tuple(judged(each) for each in wave.tenants)) for wave in plan.waves)
-    return blocked_elsewhere(replace(plan, waves=waves), moved)
+    return blocked_elsewhere(plan.judged(judged), moved, back_there)

@@ -7,7 +7,7 @@ nothing of the new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -120,21 +120,33 @@ async def moved_places(
     }
 
 
-def blocked_elsewhere(plan: Plan, moved: Mapping[str, Failure]) -> Plan:
-    """``plan`` without work on tenants in ``moved``; one that gave no connection stays with what it has said."""
+def blocked_elsewhere(plan: Plan, moved: Mapping[str, Failure], way: Callable[[PlannedTenant], str | None]) -> Plan:
+    """``plan`` without work on tenants in ``moved``; one that gave no connection stays with what it has said.
+
+    Args:
+        plan: as made.
+        moved: what to say of each who is elsewhere, by tenant id.
+        way: what to do where a tenant is meant all the same, if there is something.
+    """
 
     def judged(each: PlannedTenant) -> PlannedTenant:
         failure = moved.get(each.tenant.id)
         if failure is None or each.heads is None:
             return each
-        if len(each.goal) < 2:
-            to = each.goal[0] if each.goal else "base"
-            way = f"orchestrator downgrade {to} -t {each.tenant.id}"
-            failure = replace(failure, hint=f"{failure.hint}; where it is to go back there all the same: {way}")
+        meant = way(each)
+        if meant is not None:
+            failure = replace(failure, hint=f"{failure.hint}; {meant}")
         return replace(each, verdict=TenantStatus.BLOCKED, failure=failure, path=())
 
-    waves = (replace(wave, tenants=tuple(judged(each) for each in wave.tenants)) for wave in plan.waves)
-    return replace(plan, waves=tuple(waves)) if moved else plan
+    return plan.judged(judged) if moved else plan
+
+
+def back_there(each: PlannedTenant) -> str | None:
+    """How to take a tenant back where it is now, as far as one command does."""
+    if len(each.goal) > 1:
+        return None
+    to = each.goal[0] if each.goal else "base"
+    return f"where it is to go back there all the same: orchestrator downgrade {to} -t {each.tenant.id}"
 
 
 def _failure(then: frozenset[Place], now: Place | None, did: str) -> Failure:
