@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from orchestrator.actions.drifting.references import Reference, reference_of
 from orchestrator.actions.project import Project
 from orchestrator.actions.scratch import scratch_tenant
-from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.errors import DatabaseError, OrchestratorError
 from orchestrator.fleet.ignoring import IgnoreRule
@@ -26,20 +26,12 @@ _Key = tuple[str, tuple[str, ...]]
 _TOLD = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """What the directory makes."""
-
-    digest: str | None
-    definitions: Sequence[Definition]
-
-
 @dataclass(slots=True)
 class Adoption:
     """Adopts tenants; what they are compared with is made once for all that are alike."""
 
     project: Project
-    _references: dict[_Key, asyncio.Task[_Reference]] = field(default_factory=dict)
+    _references: dict[_Key, asyncio.Task[Reference]] = field(default_factory=dict)
 
     async def adopt(self, tenant: Tenant, work: Work) -> Outcome:
         """Stamp ``tenant`` where its shape is that of the revision it is thought to be at.
@@ -72,7 +64,7 @@ class Adoption:
         return await migrator.attempt(tenant, stamp)
 
     async def _changes(
-        self, tenant: Tenant, shape: str | None, reference: _Reference, *, versioned: bool
+        self, tenant: Tenant, shape: str | None, reference: Reference, *, versioned: bool
     ) -> tuple[Change, ...]:
         """In what the tenant differs; a version table that says nothing may be there or not."""
         if shape is not None and shape == reference.digest:
@@ -85,21 +77,18 @@ class Adoption:
         rules = () if versioned else (IgnoreRule(table=self.project.loop.version_table),)
         return differences(reference.definitions, found, rules)
 
-    async def _reference(self, tenant: Tenant, target: Sequence[str]) -> _Reference:
+    async def _reference(self, tenant: Tenant, target: Sequence[str]) -> Reference:
         key = tenant.server, tuple(target)
         if key not in self._references:
             self._references[key] = asyncio.create_task(self._made(tenant, target))
         return await asyncio.shield(self._references[key])
 
-    async def _made(self, like: Tenant, target: Sequence[str]) -> _Reference:
+    async def _made(self, like: Tenant, target: Sequence[str]) -> Reference:
         database, table = self.project.databases[like.server], self.project.loop.version_table
         # A tenant's own branches come one after the other.
         async with scratch_tenant(self.project, replace(like, target="heads"), *target) as scratch:
-            digests = await database.fingerprints([scratch], table)
-            definitions = await database.definitions([scratch])
-        if scratch.id not in definitions:
-            raise DatabaseError(f"what {', '.join(target)} makes cannot be read", hint="try again")
-        return _Reference(digests.get(scratch.id), definitions[scratch.id])
+            _, shapes = await database.look([scratch], table)
+            return await reference_of(self.project, scratch, tuple(target), shapes.get(scratch.id), frozenset())
 
 
 def _other_shape(tenant: Tenant, target: Sequence[str], changes: Sequence[Change]) -> Failure:
