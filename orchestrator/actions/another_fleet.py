@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from orchestrator.actions.rolling_back.places import ELSEWHERE, PLACES, SEEN, Place, blocked_elsewhere, known_places
+from orchestrator.actions.places import ELSEWHERE, PLACES, SEEN, Place, blocked_elsewhere, known_places
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet

@@ -10,8 +10,8 @@ from typing import Any
 from orchestrator.actions.another_fleet import is_elsewhere, named
 from orchestrator.actions.execute import backups_of
 from orchestrator.actions.execution import Execution, Watch
+from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project
-from orchestrator.actions.rolling_back.places import SEEN, places_event
 from orchestrator.actions.stopping import heeding
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.failures import Failure

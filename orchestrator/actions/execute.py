@@ -16,8 +16,8 @@ from orchestrator.actions.integrity import Integrity, integrity
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.nobody import warn_of_nobody
 from orchestrator.actions.partial import left_partial
+from orchestrator.actions.places import SEEN, places_event
 from orchestrator.actions.project import Project, migrating, read_project
-from orchestrator.actions.rolling_back.places import SEEN, places_event
 from orchestrator.actions.rolling_back.shapes import as_before
 from orchestrator.actions.servers import Servers, Tenants, opened_servers, selection_of
 from orchestrator.actions.stopping import heeding

@@ -11,8 +11,8 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 from orchestrator.actions.going import at_work
+from orchestrator.actions.places import Place, places_as_journaled
 from orchestrator.actions.project import Project
-from orchestrator.actions.rolling_back.places import Place, places_as_journaled
 from orchestrator.history.graph import Graph
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.last_seen import LastSeen, Unclear

@@ -15,11 +15,11 @@ from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.returning import Returning
 from orchestrator.actions.onboarding.registrar import Registrar
+from orchestrator.actions.places import moved_places
 from orchestrator.actions.project import Project, opened_project, require_selection
 from orchestrator.actions.restoring.found_backups import Found, Listed, backups_in, last_with_backups, looked_through
 from orchestrator.actions.restoring.neighbours import neighbours
 from orchestrator.actions.restoring.steps import RestoredSteps
-from orchestrator.actions.rolling_back.places import moved_places
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.answers import Reading
 from orchestrator.databases.dumping import Restoring

@@ -18,9 +18,9 @@ from orchestrator.actions.joining import joined
 from orchestrator.actions.journals import opened_journal
 from orchestrator.actions.offboarding.set_aside import taken_out_since
 from orchestrator.actions.onboarding.welcoming import Arrivals, expected
+from orchestrator.actions.places import moved_places
 from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.rolling_back.carrying_back import narrowed, still_taken_back
-from orchestrator.actions.rolling_back.places import moved_places
 from orchestrator.actions.rolling_back.undoing import undone
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import ConfigurationError, UsageError

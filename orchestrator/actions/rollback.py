@@ -12,9 +12,7 @@ from orchestrator.actions.execute import FORWARD, guarded, run_plan
 from orchestrator.actions.execution import Execution, Watch
 from orchestrator.actions.going import is_going
 from orchestrator.actions.journals import opened_journal
-from orchestrator.actions.plan import PlanReport, report_on
-from orchestrator.actions.project import Project, opened_project
-from orchestrator.actions.rolling_back.places import (
+from orchestrator.actions.places import (
     Place,
     back_there,
     blocked_elsewhere,
@@ -22,6 +20,8 @@ from orchestrator.actions.rolling_back.places import (
     moved_places,
     places_of,
 )
+from orchestrator.actions.plan import PlanReport, report_on
+from orchestrator.actions.project import Project, opened_project
 from orchestrator.actions.rolling_back.shapes import OPTION, shapes_before
 from orchestrator.actions.servers import Tenants, selection_of
 from orchestrator.databases.answers import Reading

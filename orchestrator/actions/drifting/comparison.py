@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.actions.drifting.looking import Looking
-from orchestrator.actions.drifting.references import Reference, References, reference_of
 from orchestrator.actions.project import Project
+from orchestrator.actions.references import Reference, References, reference_of
 from orchestrator.databases.definitions import Definition
 from orchestrator.databases.failures import Failure
 from orchestrator.errors import ServerUnreachable

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.actions.drifting.references import Reference, reference_of
 from orchestrator.actions.project import Project
+from orchestrator.actions.references import Reference, reference_of
 from orchestrator.actions.scratch import scratch_tenant
 from orchestrator.databases.failures import Failure, describe
 from orchestrator.errors import DatabaseError, OrchestratorError

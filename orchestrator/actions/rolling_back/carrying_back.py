@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from orchestrator.actions.places import back_there, blocked_elsewhere, known_places, moved_places
 from orchestrator.actions.project import Project
-from orchestrator.actions.rolling_back.places import back_there, blocked_elsewhere, known_places, moved_places
 from orchestrator.databases.failures import Failure
 from orchestrator.history.way_back import WayBack
 from orchestrator.journal.journal import Journal
