@@ -16,7 +16,7 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import RunRecord, alive
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
-from orchestrator.rollout.waves import waves_of
+from orchestrator.rollout.waves import waves_of, with_rollbacks
 from orchestrator.statuses import RunStatus, TenantStatus
 
 #: Seconds between two looks whether somebody has asked.
@@ -77,9 +77,10 @@ async def _without_workers(fleet: Fleet, journal: Journal, record: RunRecord, st
     from orchestrator.actions.distributing.given import taken_back
 
     waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT)).values()
-    parts = [record.id, *(wave.rolled_back for wave in waves if wave.rolled_back is not None)]
     lost = await is_lost(journal, record)
-    await taken_back(fleet, record, parts, lost, lambda: ended_as(journal, record.id, status))
+    await taken_back(
+        fleet, record, with_rollbacks(record.id, waves), lost, lambda: ended_as(journal, record.id, status)
+    )
 
 
 async def ended_as(journal: Journal, run: str, status: RunStatus) -> None:

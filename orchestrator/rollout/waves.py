@@ -79,6 +79,11 @@ class WaveRecord:
         }
 
 
+def with_rollbacks(run: str, waves: Iterable[WaveRecord]) -> list[str]:
+    """Ids of a run and of those that have taken its waves back."""
+    return [run, *(wave.rolled_back for wave in waves if wave.rolled_back is not None)]
+
+
 def waves_of(events: Iterable[EventRecord]) -> dict[str, WaveRecord]:
     """The last thing that a run's events say of each wave, by name, in the order in which they began.
 

@@ -40,7 +40,7 @@ from orchestrator.rollout.planning import Request
 from orchestrator.rollout.stop import Stop
 from orchestrator.rollout.watching import Silent
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
-from orchestrator.rollout.waves import waves_of
+from orchestrator.rollout.waves import waves_of, with_rollbacks
 from orchestrator.statuses import ASKED, RunStatus
 
 #: Seconds between two looks at chunks that an earlier worker has given out, and until a journal is asked again.
@@ -150,7 +150,7 @@ async def carry_out(
     while ended is None:
         try:
             waves = waves_of(await journal.events(job.run, kind=WAVE_EVENT))
-            for run in (job.run, *(wave.rolled_back for wave in waves.values() if wave.rolled_back is not None)):
+            for run in with_rollbacks(job.run, waves.values()):
                 await _adopt(engine, queues, run)
             ended = await _carried_on(fleet, engine, journal, job, str(given["id"]), again=again)
         except JournalError as error:
@@ -194,7 +194,7 @@ async def _carried_on(
         hint = f"orchestrator resume {job.run} --executor {DBOS}"
         return {"error": {"message": f"{type(error).__name__}: {error}", "hint": hint}}
     chunks = 0
-    for run in (result.run.id, *(wave.rolled_back for wave in result.waves if wave.rolled_back is not None)):
+    for run in with_rollbacks(result.run.id, result.waves):
         chunks += await _forget(engine, run)
     return {"status": result.run.status.value, "chunks": chunks}
 
