@@ -77,10 +77,9 @@ async def _without_workers(fleet: Fleet, journal: Journal, record: RunRecord, st
     from orchestrator.actions.distributing.given import taken_back
 
     waves = waves_of(await journal.events(record.id, kind=WAVE_EVENT)).values()
+    parts = with_rollbacks(record.id, waves)
     lost = await is_lost(journal, record)
-    await taken_back(
-        fleet, record, with_rollbacks(record.id, waves), lost, lambda: ended_as(journal, record.id, status)
-    )
+    await taken_back(fleet, record, parts, lost, lambda: ended_as(journal, record.id, status))
 
 
 async def ended_as(journal: Journal, run: str, status: RunStatus) -> None:

@@ -15,15 +15,15 @@ import click
 from orchestrator.cli.group import command
 from orchestrator.cli.hints import typed
 from orchestrator.cli.options import selecting, selection_from
-from orchestrator.cli.render import print_json, tenant_count
+from orchestrator.cli.render import print_json, some, tenant_count
 from orchestrator.cli.running import read
 from orchestrator.cli.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.rollout.drift import DriftReport, NotCompared, Shape
 
-#: Shapes, objects of each, operations for each, and names that are shown; all are in the JSON.
-_SHAPES, _OBJECTS, _OPERATIONS, _NAMES = 10, 8, 4, 5
+#: Shapes, objects of each, and operations for each that are shown; all are in the JSON.
+_SHAPES, _OBJECTS, _OPERATIONS = 10, 8, 4
 #: Shapes that the first line tells one by one.
 _HEADLINES = 2
 #: Columns of a line that goes to a file or a pipe, and of a difference wherever it goes.
@@ -129,7 +129,7 @@ def _show_group(group: Sequence[Shape]) -> None:
     tenants = [tenant for shape in group for tenant in shape.tenants]
     heads = [", ".join(shape.heads) or "base" for shape in group]
     where = heads[0] if len(set(heads)) == 1 else f"{len(set(heads))} different revisions"
-    click.echo(f"\n{tenant_count(len(tenants))} at {where}: {_some(tenants)}")
+    click.echo(f"\n{tenant_count(len(tenants))} at {where}: {some(tenants)}")
     shape = group[0]
     wide = max(shutil.get_terminal_size().columns, 80) if sys.stdout.isatty() else _WIDE
     # Whoever takes the operations from here takes them in this order.
@@ -152,16 +152,11 @@ def _show_not_compared(left: Sequence[NotCompared]) -> None:
         same = [
             each.tenant for each in left if (each.state, each.failure.message.partition("\n")[0]) == (state, message)
         ]
-        click.echo(f"  {tenant_count(count)} {state}: {_some(same)}\n    {message}")
+        click.echo(f"  {tenant_count(count)} {state}: {some(same)}\n    {message}")
         if hint:
             click.echo(f"    hint: {typed(hint)}")
     if len(counts) > _SHAPES:
         click.echo(f"  and {len(counts) - _SHAPES} more reasons: --json")
-
-
-def _some(tenants: Sequence[str]) -> str:
-    shown = ", ".join(tenants[:_NAMES])
-    return shown if len(tenants) <= _NAMES else f"{shown} and {len(tenants) - _NAMES} more"
 
 
 def _cut(line: str, wide: int) -> str:

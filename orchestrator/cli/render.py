@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Failures told in full; the rest are counted by cause.
 _TOLD = 5
-#: Tenants named where somebody is asked about them; the rest are counted.
+#: Tenants named in a line; the rest are counted.
 _NAMED = 5
 
 
@@ -64,9 +64,13 @@ def tenant_count(count: int) -> str:
 
 def naming(ids: Sequence[str]) -> str:
     """How many tenants and who: ``7 tenants (acme, globex, initech and 4 more)``."""
+    return f"{tenant_count(len(ids))} ({some(ids)})" if ids else tenant_count(0)
+
+
+def some(ids: Sequence[str]) -> str:
+    """The first few of many tenants: ``acme, globex, initech and 4 more``."""
     shown = ", ".join(ids[:_NAMED])
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return f"{tenant_count(len(ids))} ({shown}{more})"
+    return shown if len(ids) <= _NAMED else f"{shown} and {len(ids) - _NAMED} more"
 
 
 def sized(count: int) -> str:

@@ -16,7 +16,7 @@ from orchestrator.actions.project import Project
 from orchestrator.actions.runs import result_of
 from orchestrator.actions.stopping import ended_as
 from orchestrator.engine.client import Engine, Piece
-from orchestrator.engine.queues import PLACES, Queues
+from orchestrator.engine.queues import Queues
 from orchestrator.errors import UsageError
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EXECUTOR, RunRecord
@@ -68,7 +68,7 @@ async def handed_over(
         # Those that the plan was made with would count on the servers beside the workers' own.
         await asyncio.gather(*(database.close() for database in project.databases.values()))
         queues = queues_of(project)
-        await asyncio.to_thread(engine.register, queues, PLACES, len(project.fleet.servers))
+        await asyncio.to_thread(engine.register, queues, (), len(project.fleet.servers))
         record = replace(record, options={**record.options, EXECUTOR: DBOS})
         # What is known of the waves is read by the worker that has the run.
         await journal.flush()
