@@ -15,8 +15,8 @@ from orchestrator.errors import UsageError
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.next_commands import again_of
 from orchestrator.rollout.plan import Plan, PlannedTenant
-from orchestrator.rollout.result import again_of
 
 #: The option of a run that names its fleet; empty for one without a name. Runs from before it was written have none.
 FLEET = "fleet"

@@ -30,9 +30,10 @@ from orchestrator.fleet.tenant import Tenant
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import EXECUTOR, GIVEN_AS, Actor, AttemptRecord, RunRecord
+from orchestrator.rollout.next_commands import NOT_RESUMED, again_of, retry_of
 from orchestrator.rollout.plan import LAST_WAVE, SINGLE_WAVE, Plan
 from orchestrator.rollout.planning import Request
-from orchestrator.rollout.result import NOT_RESUMED, RunResult, again_of, retry_of
+from orchestrator.rollout.result import RunResult
 from orchestrator.rollout.share import Change, by_tenant, led, left_at, may_have_moved
 from orchestrator.rollout.through import through
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT

@@ -13,8 +13,9 @@ from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
 from orchestrator.rollout.backups import BACKUP, listed
 from orchestrator.rollout.foretold import foretold
+from orchestrator.rollout.next_commands import NOT_RESUMED
 from orchestrator.rollout.rehearsal import REHEARSAL
-from orchestrator.rollout.result import NOT_RESUMED, RunResult, tenant_document
+from orchestrator.rollout.result import RunResult, tenant_document
 from orchestrator.rollout.waves import EVENT as WAVE_EVENT
 from orchestrator.rollout.waves import waves_of
 from orchestrator.statuses import TenantStatus

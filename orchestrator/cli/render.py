@@ -131,7 +131,7 @@ def show_run(settings: Settings, result: RunResult) -> None:
 
 
 def _show_failure(run: RunRecord, attempt: AttemptRecord, count: int) -> None:
-    from orchestrator.rollout.result import hint_of
+    from orchestrator.rollout.next_commands import hint_of
 
     error = attempt.error or {}
     others = f" and {count - 1} more for the same cause" if count > 1 else ""

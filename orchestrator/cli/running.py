@@ -137,7 +137,7 @@ def _left(settings: Settings, result: RunResult, *, asked: bool) -> int:
     """Tell of a run that goes on without us, or that nobody has any more."""
     from orchestrator.cli.hints import typed
     from orchestrator.cli.render import print_json
-    from orchestrator.rollout.result import retry_of
+    from orchestrator.rollout.next_commands import retry_of
 
     run = result.run.id
     if settings.json:

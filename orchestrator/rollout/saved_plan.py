@@ -16,9 +16,9 @@ from orchestrator.fleet.fleet import FailureBudget
 from orchestrator.fleet.selection import Selection
 from orchestrator.fleet.wave_lists import waves_from
 from orchestrator.history.directory import History
+from orchestrator.rollout.next_commands import flags_of
 from orchestrator.rollout.plan import Plan, PlannedTenant
 from orchestrator.rollout.planning import Request
-from orchestrator.rollout.result import flags_of
 from orchestrator.statuses import TenantStatus
 
 #: What the file says of its own form; another number is of another version of this package.

@@ -16,8 +16,8 @@ from orchestrator.databases.failures import Failure
 from orchestrator.fleet.tenant import Tenant
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.records import AttemptRecord, RunRecord
+from orchestrator.rollout.next_commands import retry_of
 from orchestrator.rollout.plan import Plan
-from orchestrator.rollout.result import retry_of
 from orchestrator.rollout.tries import SHAPE
 from orchestrator.statuses import TenantStatus
 
