@@ -23,9 +23,11 @@ def _comment(nested: int) -> str:
     return rf"/\*(?:[^*/]|\*(?!/)|/(?!\*){others})*+\*/"
 
 
-#: What may stand before a statement's first word: space and comments. Nothing of it is tried in another way (``*+``):
-#: thirty comments would be a billion ways.
-LEADING = rf"(?:\s|--[^\n]*(?:\n|$)|{_comment(2)})*+"
+#: Space, or a comment.
+BLANK = rf"\s|--[^\n]*(?:\n|$)|{_comment(2)}"
+#: What may stand before a statement's first word. Nothing of it is tried in another way (``*+``): thirty comments would
+#: be a billion ways.
+LEADING = rf"(?:{BLANK})*+"
 #: The statements that wait so. Not whatever has the word in it, be it in a comment.
 CONCURRENTLY = (
     r"(?:CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY|DROP\s+INDEX\s+CONCURRENTLY"

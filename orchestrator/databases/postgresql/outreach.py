@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.databases.postgresql.concurrently import CONCURRENTLY, LEADING
+from orchestrator.databases.postgresql.concurrently import BLANK, CONCURRENTLY, LEADING
 from orchestrator.databases.postgresql.copying.clone_needs import REACHING
 from orchestrator.databases.postgresql.script import literal
 
@@ -32,9 +32,8 @@ STAYS = re.compile(
 OF_ALL = re.compile(
     f"{LEADING}(?:"
     r"REINDEX\s*(?:\([^)]*\)\s*)?DATABASE\b"
-    # A comment that could be read as two would be read in every way.
     r"|(?:VACUUM|CLUSTER)\b"
-    r"(?:(?:FULL|FREEZE|VERBOSE|ANALY[SZ]E)\b|\([^)]*\)|[;\s]|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/)*$)",
+    rf"(?:(?:FULL|FREEZE|VERBOSE|ANALY[SZ]E)\b|\([^)]*\)|;|{BLANK})*$)",
     re.IGNORECASE | re.DOTALL,
 )
 #: What may end transactions by itself; the name of what is called.
